@@ -1,0 +1,141 @@
+//! Names of people and of projects, and the proof that a person is who they say.
+
+use std::{fmt, str::FromStr};
+
+/// The longest user name, in bytes.
+const MAX_USER_LENGTH: usize = 64;
+/// The longest project name, in bytes: a repository name holds it and must leave room for more.
+const MAX_PROJECT_LENGTH: usize = 64;
+
+/// A text that is no name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NameError {
+    /// Not a user name.
+    #[error(
+        "a user name has 1 to {MAX_USER_LENGTH} letters, digits, `.`, `_`, `-` and `@`, and starts with a letter or \
+         a digit"
+    )]
+    User,
+    /// Not a project name.
+    #[error(
+        "a project name has 1 to {MAX_PROJECT_LENGTH} lower-case letters, digits and single `.`, `_` or `-` between \
+         them, since it stands in repository names"
+    )]
+    Project,
+}
+
+/// The name someone logs in with.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserName(Box<str>);
+
+impl UserName {
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UserName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let starts = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let fits = text.len() <= MAX_USER_LENGTH;
+        if starts && fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte))
+        {
+            Ok(Self(text.into()))
+        } else {
+            Err(NameError::User)
+        }
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a project: the second component of `run/<project>/<name>`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProjectName(Box<str>);
+
+impl ProjectName {
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ProjectName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let component = text.parse::<torno_oci::RepositoryName>().is_ok() && !text.contains('/');
+        if component && text.len() <= MAX_PROJECT_LENGTH {
+            Ok(Self(text.into()))
+        } else {
+            Err(NameError::Project)
+        }
+    }
+}
+
+impl fmt::Display for ProjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ProjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for ProjectName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Someone who has shown that they are who they say.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity(UserName);
+
+impl Identity {
+    /// For callers to whom the person is already known: the authenticator, and tests.
+    pub fn of(name: UserName) -> Self {
+        Self(name)
+    }
+
+    /// Their name.
+    pub fn name(&self) -> &UserName {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["ada", "team-a", "a.b@example.org", "A1"] {
+            assert!(good.parse::<UserName>().is_ok(), "{good}");
+        }
+        for bad in ["", "a:b", "-a", "a b", "é", "@group", "a\n"] {
+            assert!(bad.parse::<UserName>().is_err(), "{bad}");
+        }
+        assert!("a".repeat(MAX_USER_LENGTH).parse::<UserName>().is_ok());
+        assert!("a".repeat(MAX_USER_LENGTH + 1).parse::<UserName>().is_err());
+        assert!("breast-cancer".parse::<ProjectName>().is_ok());
+        assert!("a/b".parse::<ProjectName>().is_err());
+        assert!("A".parse::<ProjectName>().is_err());
+    }
+}

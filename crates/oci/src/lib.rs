@@ -1,0 +1,24 @@
+//! The words of the field, as types: whatever a peer, a disk or a container says is parsed here
+//! once, into values that cannot be wrong, and never checked again further in.
+//!
+//! Nothing in this crate does I/O, and every parser is total and bounded.
+
+mod config;
+mod digest;
+mod error_code;
+mod manifest;
+mod media_type;
+mod name;
+mod platform;
+mod reference;
+mod run_id;
+
+pub use config::{ConfigError, MAX_CONFIG_SIZE, RunConfig};
+pub use digest::{Algorithm, Digest, DigestError, Hasher};
+pub use error_code::ErrorCode;
+pub use manifest::{Child, Descriptor, MAX_MANIFEST_SIZE, Manifest, ManifestError, ManifestKind};
+pub use media_type::{MediaType, media_types};
+pub use name::{MAX_NAME_LENGTH, NameError, Namespace, RepositoryName};
+pub use platform::Platform;
+pub use reference::{Reference, ReferenceError, Tag, TagError};
+pub use run_id::{RunId, RunIdError};
