@@ -8,10 +8,12 @@
 
 mod authenticator;
 mod htpasswd;
-mod names;
+mod identity;
+
 mod policy;
 
 pub use authenticator::{AuthenticationError, Authenticator};
 pub use htpasswd::{Htpasswd, HtpasswdError, HtpasswdProblem, MAX_PASSWORD_LENGTH};
-pub use names::{Identity, NameError, ProjectName, UserName};
+pub use identity::Identity;
 pub use policy::{DeletePermit, Policy, Project, PullPermit, PushPermit, Refusal, Visibility};
+pub use torno_oci::{PersonError, ProjectName, UserName};

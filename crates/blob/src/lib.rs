@@ -1,1 +1,20 @@
-//! Empty.
+//! Bytes by digest.
+//!
+//! A [`BlobStore`] keeps each blob in one file that is written once, named after its digest and never changed.
+//! Bytes arrive in an upload session ([`BlobStore::append`]), are hashed while they are written, compared and
+//! synced ([`BlobStore::seal`]) and then moved into place ([`BlobStore::place`]). What repositories link them, and
+//! what keeps them from being deleted meanwhile, is not known here.
+//!
+//! ```text
+//! blobs/sha256/ab/<hex>   whole blobs
+//! uploads/<id>            partial uploads; they survive a restart
+//! gc.lock                 held by the one process that deletes
+//! ```
+
+mod error;
+mod session;
+mod store;
+
+pub use error::BlobError;
+pub use session::Sealed;
+pub use store::{Blob, BlobStore, CollectionLock};

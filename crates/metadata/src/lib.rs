@@ -1,1 +1,26 @@
-//! Empty.
+//! The only SQL in the project: repositories, blobs and what holds them, manifests, tags, runs.
+//!
+//! [`Metadata`] is an async handle to one SQLite database in WAL mode. Writes go to one thread that commits many
+//! of them at once; reads run beside it on connections of their own. Several processes may hold the same database.
+//! No SQL type shows in a signature, so another database can stand in.
+//!
+//! Every write is one transaction. It is durable when its future resolves; when the future is dropped earlier the
+//! write still happens, whole.
+
+mod blob;
+mod collect;
+mod database;
+mod error;
+mod manifest;
+mod repository;
+mod row;
+mod run;
+mod upload;
+
+pub use blob::{Hold, HoldId};
+pub use collect::{Garbage, Swept};
+pub use database::Metadata;
+pub use error::MetadataError;
+pub use manifest::{NewManifest, NewRun, PutManifest, Referrer, StoredManifest};
+pub use repository::{Claim, Owned};
+pub use run::{FinishedRun, Outcome, Run, RunLog, RunState, Selection};

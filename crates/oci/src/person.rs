@@ -1,4 +1,4 @@
-//! Names of people and of projects, and the proof that a person is who they say.
+//! Names of people and of projects.
 
 use std::{fmt, str::FromStr};
 
@@ -9,7 +9,7 @@ const MAX_PROJECT_LENGTH: usize = 64;
 
 /// A text that is no name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum NameError {
+pub enum PersonError {
     /// Not a user name.
     #[error(
         "a user name has 1 to {MAX_USER_LENGTH} letters, digits, `.`, `_`, `-` and `@`, and starts with a letter or \
@@ -36,16 +36,16 @@ impl UserName {
 }
 
 impl FromStr for UserName {
-    type Err = NameError;
+    type Err = PersonError;
 
-    fn from_str(text: &str) -> Result<Self, NameError> {
+    fn from_str(text: &str) -> Result<Self, PersonError> {
         let starts = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         let fits = text.len() <= MAX_USER_LENGTH;
         if starts && fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte))
         {
             Ok(Self(text.into()))
         } else {
-            Err(NameError::User)
+            Err(PersonError::User)
         }
     }
 }
@@ -74,14 +74,14 @@ impl ProjectName {
 }
 
 impl FromStr for ProjectName {
-    type Err = NameError;
+    type Err = PersonError;
 
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        let component = text.parse::<torno_oci::RepositoryName>().is_ok() && !text.contains('/');
+    fn from_str(text: &str) -> Result<Self, PersonError> {
+        let component = text.parse::<crate::RepositoryName>().is_ok() && !text.contains('/');
         if component && text.len() <= MAX_PROJECT_LENGTH {
             Ok(Self(text.into()))
         } else {
-            Err(NameError::Project)
+            Err(PersonError::Project)
         }
     }
 }
@@ -100,22 +100,6 @@ impl fmt::Debug for ProjectName {
 
 impl std::borrow::Borrow<str> for ProjectName {
     fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Someone who has shown that they are who they say.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Identity(UserName);
-
-impl Identity {
-    /// For callers to whom the person is already known: the authenticator, and tests.
-    pub fn of(name: UserName) -> Self {
-        Self(name)
-    }
-
-    /// Their name.
-    pub fn name(&self) -> &UserName {
         &self.0
     }
 }

@@ -1,0 +1,289 @@
+//! The files of whole blobs.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::io::ReaderStream;
+use torno_oci::{Algorithm, Digest, UploadId};
+
+use crate::{
+    BlobError, Sealed,
+    session::{Sessions, blocking},
+};
+
+/// How much of a blob is read at a time for a pull.
+const READ: usize = 256 * 1024;
+
+/// The blobs and upload sessions under one folder.
+#[derive(Debug)]
+pub struct BlobStore {
+    root: PathBuf,
+    sessions: Sessions,
+}
+
+/// A blob open for reading. It stays readable when the blob is deleted meanwhile.
+#[derive(Debug)]
+pub struct Blob {
+    file: File,
+    size: u64,
+}
+
+/// The right to delete blobs, which one process at a time has. It ends with the value or the process.
+#[derive(Debug)]
+pub struct CollectionLock {
+    _file: File,
+}
+
+impl BlobStore {
+    /// Opens the store under `root`, whose folders are made as needed. Blocks.
+    pub fn open(root: &Path) -> Result<Self, BlobError> {
+        for algorithm in Algorithm::ALL {
+            make_folder(&root.join("blobs").join(algorithm.name()))?;
+        }
+        make_folder(&root.join("uploads"))?;
+        Ok(Self { root: root.to_owned(), sessions: Sessions::new(root.join("uploads")) })
+    }
+
+    /// Starts an upload session.
+    pub async fn begin(&self, id: &UploadId) -> Result<(), BlobError> {
+        self.sessions.begin(id).await
+    }
+
+    /// How many bytes an upload session has.
+    pub async fn offset(&self, id: &UploadId) -> Result<u64, BlobError> {
+        self.sessions.offset(id).await
+    }
+
+    /// Adds the bytes of `body` to a session, which must have exactly `at` bytes when that is given; answers how
+    /// many it has then.
+    ///
+    /// What came before an error or a cancellation stays in the session, but for up to 1 MiB of the last bytes.
+    pub async fn append<S, E>(&self, id: &UploadId, at: Option<u64>, body: S) -> Result<u64, BlobError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.sessions.append(id, at, body).await
+    }
+
+    /// Compares a session's bytes with their digest and syncs them to the disk.
+    pub async fn seal(&self, id: &UploadId, expected: &Digest) -> Result<Sealed, BlobError> {
+        self.sessions.seal(id, expected).await
+    }
+
+    /// Moves sealed bytes to where blobs are read from; durable when it resolves. A blob that is there already is
+    /// replaced, which heals it if it was damaged.
+    pub async fn place(&self, sealed: Sealed) -> Result<(), BlobError> {
+        let path = self.path(&sealed.digest);
+        self.sessions.forget(&sealed.id);
+        blocking(move || {
+            let folder = path.parent().unwrap_or(&path);
+            make_folder(folder)?;
+            fs::rename(&sealed.path, &path).map_err(BlobError::io(&path))?;
+            sync_folder(folder)
+        })
+        .await
+    }
+
+    /// Ends a session and removes its bytes.
+    pub async fn cancel(&self, id: &UploadId) -> Result<(), BlobError> {
+        self.sessions.cancel(id).await
+    }
+
+    /// Opens a blob, which must have `size` bytes.
+    pub async fn read(&self, digest: &Digest, size: u64) -> Result<Blob, BlobError> {
+        let path = self.path(digest);
+        let digest = digest.clone();
+        blocking(move || {
+            let file = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(BlobError::Missing(digest));
+                }
+                other => other.map_err(BlobError::io(&path))?,
+            };
+            let found = file.metadata().map_err(BlobError::io(&path))?.len();
+            if found != size {
+                return Err(BlobError::Length { announced: size, got: found });
+            }
+            Ok(Blob { file, size })
+        })
+        .await
+    }
+
+    /// Removes a blob's file; one that is not there is no error. The [`CollectionLock`] is the right to.
+    pub async fn remove(&self, digest: &Digest, _right: &CollectionLock) -> Result<(), BlobError> {
+        let path = self.path(digest);
+        blocking(move || match fs::remove_file(&path) {
+            Ok(()) => sync_folder(path.parent().unwrap_or(&path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(BlobError::io(&path)(error)),
+        })
+        .await
+    }
+
+    /// Takes the right to delete; `None` while another process or task has it.
+    pub async fn lock_collection(&self) -> Result<Option<CollectionLock>, BlobError> {
+        let path = self.root.join("gc.lock");
+        blocking(move || {
+            let options = File::options().create(true).truncate(false).write(true).open(&path);
+            let file = options.map_err(BlobError::io(&path))?;
+            match file.try_lock() {
+                Ok(()) => Ok(Some(CollectionLock { _file: file })),
+                Err(TryLockError::WouldBlock) => Ok(None),
+                Err(TryLockError::Error(error)) => Err(BlobError::io(&path)(error)),
+            }
+        })
+        .await
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        let shard = digest.hex().get(..2).unwrap_or("xx");
+        self.root.join("blobs").join(digest.algorithm().name()).join(shard).join(digest.hex())
+    }
+}
+
+impl Blob {
+    /// How many bytes it has.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The bytes of a range within it.
+    pub async fn stream(
+        self,
+        range: Range<u64>,
+    ) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static> {
+        let mut file = tokio::fs::File::from_std(self.file);
+        if range.start > 0 {
+            file.seek(io::SeekFrom::Start(range.start)).await?;
+        }
+        file.set_max_buf_size(READ);
+        let length = range.end.saturating_sub(range.start);
+        Ok(ReaderStream::with_capacity(file.take(length), READ))
+    }
+
+    /// All its bytes, for blobs known to be small.
+    pub async fn bytes(self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = tokio::fs::File::from_std(self.file);
+        file.take(self.size).read_to_end(&mut bytes).await?;
+        Ok(bytes)
+    }
+}
+
+/// Makes a folder and its parents; each new one is durable in its parent when this returns.
+fn make_folder(path: &Path) -> Result<(), BlobError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    if !parent.as_os_str().is_empty() {
+        make_folder(parent)?;
+    }
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(BlobError::io(path)(error)),
+        _ if parent.as_os_str().is_empty() => sync_folder(Path::new(".")),
+        _ => sync_folder(parent),
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<(), BlobError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(BlobError::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt as _, stream};
+
+    use super::*;
+
+    fn chunks(chunks: &[&'static [u8]]) -> impl Stream<Item = Result<Bytes, io::Error>> + Unpin {
+        stream::iter(chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk))).collect::<Vec<_>>())
+    }
+
+    fn id(byte: u8) -> UploadId {
+        UploadId::from_bytes([byte; 16])
+    }
+
+    async fn content(store: &BlobStore, digest: &Digest, size: u64, range: Range<u64>) -> Vec<u8> {
+        let blob = store.read(digest, size).await.expect("blob");
+        let parts: Vec<_> = blob.stream(range).await.expect("stream").collect().await;
+        parts.into_iter().flat_map(|part| part.expect("bytes")).collect()
+    }
+
+    #[tokio::test]
+    async fn bytes_arrive_are_checked_and_come_back() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = BlobStore::open(folder.path()).expect("store");
+        store.begin(&id(1)).await.expect("begin");
+        assert_eq!(store.append(&id(1), None, chunks(&[b"hello ", b"world"])).await.expect("append"), 11);
+        let wrong = Digest::sha256(b"other");
+        assert!(matches!(store.seal(&id(1), &wrong).await, Err(BlobError::DigestMismatch { .. })));
+        let right = Digest::sha256(b"hello world");
+        let sealed = store.seal(&id(1), &right).await.expect("seal");
+        store.place(sealed).await.expect("place");
+        assert_eq!(content(&store, &right, 11, 0..11).await, b"hello world");
+        assert_eq!(content(&store, &right, 11, 6..9).await, b"wor");
+        assert!(
+            matches!(store.read(&right, 12).await, Err(BlobError::Length { .. })),
+            "a truncated file is no blob"
+        );
+        let lock = store.lock_collection().await.expect("lock").expect("free");
+        assert!(store.lock_collection().await.expect("lock").is_none(), "one at a time");
+        store.remove(&right, &lock).await.expect("remove");
+        assert!(matches!(store.read(&right, 11).await, Err(BlobError::Missing(_))));
+    }
+
+    #[tokio::test]
+    async fn a_session_goes_on_after_a_restart_and_keeps_its_order() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = BlobStore::open(folder.path()).expect("store");
+        store.begin(&id(1)).await.expect("begin");
+        store.append(&id(1), Some(0), chunks(&[b"hello "])).await.expect("append");
+        drop(store);
+        let store = BlobStore::open(folder.path()).expect("store");
+        assert_eq!(store.offset(&id(1)).await.expect("offset"), 6);
+        let early = store.append(&id(1), Some(3), chunks(&[b"x"])).await;
+        assert!(matches!(early, Err(BlobError::OutOfOrder { has: 6, got: 3 })));
+        store.append(&id(1), Some(6), chunks(&[b"world"])).await.expect("append");
+        store.seal(&id(1), &Digest::of(Algorithm::Sha512, b"hello world")).await.expect("sha512");
+        store.seal(&id(1), &Digest::sha256(b"hello world")).await.expect("sha256");
+        store.cancel(&id(1)).await.expect("cancel");
+        assert!(matches!(store.offset(&id(1)).await, Err(BlobError::UnknownUpload(_))));
+    }
+
+    #[tokio::test]
+    async fn a_body_cut_off_leaves_what_came() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = BlobStore::open(folder.path()).expect("store");
+        store.begin(&id(1)).await.expect("begin");
+        let body = stream::iter([Ok(Bytes::from_static(b"abc")), Err(io::Error::other("gone"))]);
+        assert!(matches!(store.append(&id(1), None, body).await, Err(BlobError::Interrupted(_))));
+        assert_eq!(store.offset(&id(1)).await.expect("offset"), 3);
+    }
+
+    #[tokio::test]
+    async fn one_request_writes_at_a_time() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = BlobStore::open(folder.path()).expect("store");
+        store.begin(&id(1)).await.expect("begin");
+        let first = id(1);
+        let stuck = store.append(&first, None, stream::pending::<Result<Bytes, io::Error>>());
+        tokio::pin!(stuck);
+        assert!(futures_util::poll!(&mut stuck).is_pending());
+        // The first poll may still be opening the file.
+        tokio::select! {
+            biased;
+            _ = &mut stuck => unreachable!("its body never ends"),
+            () = async { while store.offset(&id(1)).await.is_ok() { tokio::task::yield_now().await; } } => {}
+        }
+        assert!(matches!(store.offset(&id(1)).await, Err(BlobError::Busy(_))));
+    }
+}

@@ -1,0 +1,148 @@
+//! Blobs, their links to repositories, and the holds that keep gc away from what is on its way in.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+use torno_oci::{Digest, RepositoryName, UploadId, UserName};
+
+use crate::{
+    Metadata, MetadataError, repository,
+    row::{execute, exists, first, integer, number, repository_id},
+};
+
+/// How long a hold lasts whose process has died: longer than any rename and fsync takes.
+const HOLD: Duration = Duration::from_secs(600);
+
+/// A hold on a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldId(i64);
+
+/// Whether a blob may be moved into place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It may; gc keeps away until [`Metadata::link`] or until the hold expires.
+    Held(HoldId),
+    /// gc is deleting this very blob: wait until it is gone, then ask again.
+    Deleting,
+}
+
+impl Metadata {
+    /// The size of a blob, if this repository may serve it.
+    pub async fn linked(&self, name: &RepositoryName, blob: &Digest) -> Result<Option<u64>, MetadataError> {
+        let (name, blob) = (name.clone(), blob.clone());
+        self.read(move |connection| size_in(connection, &name, &blob)).await
+    }
+
+    /// Announces that the bytes of a blob are complete and about to be moved into place.
+    pub async fn hold(&self, blob: &Digest, size: u64, now: Timestamp) -> Result<Hold, MetadataError> {
+        let blob = blob.clone();
+        self.write(move |connection| {
+            let deleting = "SELECT 1 FROM blobs WHERE digest = ?1 AND state = 'deleting'";
+            if exists(connection, deleting, [blob.as_str()])? {
+                return Ok(Hold::Deleting);
+            }
+            let sql =
+                "INSERT INTO blobs (digest, size, state) VALUES (?1, ?2, 'incoming') ON CONFLICT DO NOTHING";
+            execute(connection, sql, params![blob.as_str(), integer(size)])?;
+            let expires = now.as_millisecond() + crate::row::millis(HOLD);
+            let sql = "INSERT INTO holds (blob, expires_at) VALUES (?1, ?2)";
+            execute(connection, sql, params![blob.as_str(), expires])?;
+            Ok(Hold::Held(HoldId(connection.last_insert_rowid())))
+        })
+        .await
+    }
+
+    /// Links a blob whose bytes are in place to a repository, gives up the hold and ends the upload it came by.
+    pub async fn link(
+        &self,
+        hold: HoldId,
+        upload: Option<&UploadId>,
+        name: &RepositoryName,
+        who: &UserName,
+        blob: &Digest,
+        now: Timestamp,
+    ) -> Result<(), MetadataError> {
+        let (upload, name, who, blob) = (upload.cloned(), name.clone(), who.clone(), blob.clone());
+        self.write(move |connection| {
+            let sql = "UPDATE blobs SET state = 'present' WHERE digest = ?1 AND state <> 'deleting'";
+            if execute(connection, sql, [blob.as_str()])? == 0 {
+                // The hold ran out and gc came by: the bytes are gone, so there must be no link.
+                return Err(MetadataError::Corrupt("hold: it expired before the link"));
+            }
+            let repository = repository::ensure(connection, &name, &who, now)?;
+            insert_link(connection, repository, &blob, now)?;
+            execute(connection, "DELETE FROM holds WHERE id = ?1", [hold.0])?;
+            if let Some(upload) = upload {
+                execute(connection, "DELETE FROM uploads WHERE id = ?1", [upload.as_str()])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives up a hold whose bytes never came into place.
+    pub async fn release(&self, hold: HoldId) -> Result<(), MetadataError> {
+        self.write(move |connection| {
+            execute(connection, "DELETE FROM holds WHERE id = ?1", [hold.0])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Links a blob that `from` may serve to `to` as well (distribution-spec: Mounting a blob from another
+    /// repository); whether `from` could.
+    pub async fn mount(
+        &self,
+        from: &RepositoryName,
+        to: &RepositoryName,
+        who: &UserName,
+        blob: &Digest,
+        now: Timestamp,
+    ) -> Result<bool, MetadataError> {
+        let (from, to, who, blob) = (from.clone(), to.clone(), who.clone(), blob.clone());
+        self.write(move |connection| {
+            if size_in(connection, &from, &blob)?.is_none() {
+                return Ok(false);
+            }
+            let repository = repository::ensure(connection, &to, &who, now)?;
+            insert_link(connection, repository, &blob, now)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Takes a blob out of a repository; whether it was in it.
+    pub async fn unlink(&self, name: &RepositoryName, blob: &Digest) -> Result<bool, MetadataError> {
+        let (name, blob) = (name.clone(), blob.clone());
+        self.write(move |connection| {
+            let Some(repository) = repository_id(connection, &name)? else { return Ok(false) };
+            let sql = "DELETE FROM blob_links WHERE repository = ?1 AND blob = ?2";
+            Ok(execute(connection, sql, params![repository, blob.as_str()])? > 0)
+        })
+        .await
+    }
+}
+
+/// The size of a blob, if the repository may serve it.
+pub(crate) fn size_in(
+    connection: &Connection,
+    name: &RepositoryName,
+    blob: &Digest,
+) -> Result<Option<u64>, MetadataError> {
+    let sql = "SELECT b.size FROM blob_links AS l JOIN repositories AS r ON r.id = l.repository
+        JOIN blobs AS b ON b.digest = l.blob WHERE r.name = ?1 AND l.blob = ?2 AND b.state = 'present'";
+    first(connection, sql, params![name.as_str(), blob.as_str()], |row| number(row, "size"))
+}
+
+fn insert_link(
+    connection: &Connection,
+    repository: i64,
+    blob: &Digest,
+    now: Timestamp,
+) -> Result<(), MetadataError> {
+    let sql = "INSERT INTO blob_links (repository, blob, touched_at) VALUES (?1, ?2, ?3)
+        ON CONFLICT DO UPDATE SET touched_at = excluded.touched_at";
+    execute(connection, sql, params![repository, blob.as_str(), now.as_millisecond()])?;
+    Ok(())
+}

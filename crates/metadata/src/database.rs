@@ -1,0 +1,234 @@
+//! One SQLite database: its connections, its writing thread, its migrations.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::MetadataError;
+
+/// Migrations in their order; a database's `user_version` counts those applied. Never edited once released.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001-first.sql")];
+
+/// Reading connections. Reads are short; more would only compete for two cores.
+const READERS: usize = 4;
+
+/// How long one process waits for another's write, such as `torno gc` for the server's.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// Writes committed together at most, so that the first of a group does not wait long for the last.
+const GROUP: usize = 64;
+
+/// Does a job inside the group's transaction and returns what to tell the one who waits, once it is committed.
+type Job = Box<dyn FnOnce(&mut Transaction<'_>) -> Reply + Send>;
+type Reply = Box<dyn FnOnce(Result<(), &str>)>;
+
+/// A handle to the database; clones share it.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` only while dropping.
+    jobs: Option<mpsc::Sender<Job>>,
+    writer: Option<thread::JoinHandle<()>>,
+    readers: Mutex<Vec<Connection>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Metadata {
+    /// Opens the database at `path`, made or migrated as needed. Blocks for as long as that takes.
+    pub fn open(path: &Path) -> Result<Self, MetadataError> {
+        let mut writer = connect(path)?;
+        migrate(&mut writer, path)?;
+        let readers = (0..READERS).map(|_| connect(path)).collect::<Result<Vec<_>, _>>()?;
+        let (jobs, queue) = mpsc::channel();
+        let writer = thread::Builder::new()
+            .name("metadata-writer".into())
+            .spawn(move || write_all(&mut writer, &queue))
+            .map_err(|error| MetadataError::Database(Box::new(error)))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                jobs: Some(jobs),
+                writer: Some(writer),
+                readers: Mutex::new(readers),
+                turns: Arc::new(Semaphore::new(READERS)),
+            }),
+        })
+    }
+
+    /// Runs `job` in a transaction, which is rolled back when it fails. Durable once this resolves.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<T, MetadataError> + Send + 'static,
+    ) -> Result<T, MetadataError> {
+        let (sender, receiver) = oneshot::channel();
+        let job: Job = Box::new(move |transaction| {
+            let done = in_savepoint(transaction, job);
+            Box::new(move |committed| {
+                let answer = match committed {
+                    Ok(()) => done,
+                    Err(message) => done.and(Err(MetadataError::Commit(message.to_owned()))),
+                };
+                // Whoever asked may have gone away; the write stands all the same.
+                let _ = sender.send(answer);
+            })
+        });
+        let jobs = self.inner.jobs.as_ref().ok_or(MetadataError::Closed)?;
+        jobs.send(job).map_err(|_| MetadataError::Closed)?;
+        receiver.await.map_err(|_| MetadataError::Closed)?
+    }
+
+    /// Runs `job` on a connection that only reads; it sees one moment of the database per statement.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<T, MetadataError> + Send + 'static,
+    ) -> Result<T, MetadataError> {
+        let inner = Arc::clone(&self.inner);
+        let turn = Arc::clone(&inner.turns).acquire_owned().await.map_err(|_| MetadataError::Closed)?;
+        let reading = tokio::task::spawn_blocking(move || {
+            // The turn goes along, so that a dropped future does not give it back while its reader is out.
+            let _turn = turn;
+            let taken = inner.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = taken.ok_or(MetadataError::Closed)?;
+            let answer = job(&connection);
+            inner.readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            answer
+        });
+        reading.await.map_err(|_| MetadataError::Closed)?
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Ends the queue, so that the thread commits what is in it and returns.
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            // It cannot wait for itself: a reply may hold the last handle.
+            if writer.thread().id() != thread::current().id() && writer.join().is_err() {
+                tracing::error!("the database's writing thread panicked");
+            }
+        }
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, MetadataError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), MetadataError> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > known {
+        return Err(MetadataError::Newer { path: path.to_owned(), found, known });
+    }
+    for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    Ok(transaction.commit()?)
+}
+
+/// The writing thread: takes whatever waits, does it in one transaction, commits, answers.
+fn write_all(connection: &mut Connection, queue: &mpsc::Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let jobs = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
+        let mut replies = Vec::new();
+        match write_group(connection, jobs, &mut replies) {
+            Ok(()) => replies.into_iter().for_each(|reply| reply(Ok(()))),
+            Err(error) => {
+                let message = error.to_string();
+                replies.into_iter().for_each(|reply| reply(Err(&message)));
+            }
+        }
+    }
+}
+
+fn write_group(
+    connection: &mut Connection,
+    jobs: impl Iterator<Item = Job>,
+    replies: &mut Vec<Reply>,
+) -> Result<(), rusqlite::Error> {
+    // A job that is taken and cannot be begun is dropped, and with it its reply: the one who waits sees `Closed`.
+    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for job in jobs {
+        replies.push(job(&mut transaction));
+    }
+    transaction.commit()
+}
+
+fn in_savepoint<T>(
+    transaction: &mut Transaction<'_>,
+    job: impl FnOnce(&Connection) -> Result<T, MetadataError>,
+) -> Result<T, MetadataError> {
+    let savepoint = transaction.savepoint()?;
+    let done = job(&savepoint)?;
+    savepoint.commit()?;
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failed_write_leaves_nothing_and_harms_no_other() {
+        let folder = tempfile::tempdir().expect("folder");
+        let metadata = Metadata::open(&folder.path().join("torno.db")).expect("open");
+        let insert = |name: &'static str| {
+            move |connection: &Connection| {
+                connection
+                    .execute("INSERT INTO repositories (name, owner, created_at) VALUES (?1, 'a', 0)", [name])
+                    .map_err(MetadataError::from)
+            }
+        };
+        let bad = metadata.write(move |connection| {
+            insert("one")(connection)?;
+            Err::<(), _>(MetadataError::Corrupt("test"))
+        });
+        let good = metadata.write(insert("two"));
+        let (bad, good) = tokio::join!(bad, good);
+        assert!(bad.is_err() && good.is_ok());
+        let count = |connection: &Connection| {
+            Ok(connection.query_row("SELECT count(*) FROM repositories", [], |row| row.get::<_, i64>(0))?)
+        };
+        assert_eq!(metadata.read(count).await.expect("read"), 1);
+    }
+
+    #[test]
+    fn a_newer_database_is_refused_with_words() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("torno.db");
+        drop(Metadata::open(&path).expect("open"));
+        connect(&path).expect("connect").pragma_update(None, "user_version", 999).expect("update");
+        let refused = Metadata::open(&path).expect_err("refused").to_string();
+        assert!(refused.contains("newer Torno"), "{refused}");
+    }
+
+    #[test]
+    fn it_can_be_opened_again() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("torno.db");
+        for _ in 0..2 {
+            drop(Metadata::open(&path).expect("open"));
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Manifests: their bytes once, their links to repositories, their tags, and the run that a push may queue.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Row, params};
+use torno_oci::{Digest, MediaType, Reference, RepositoryName, RunId, Tag, UserName};
+
+use crate::{
+    Metadata, MetadataError, blob, repository,
+    row::{all, execute, exists, first, parsed, parsed_option, repository_id},
+    run,
+};
+
+/// A manifest on its way in.
+#[derive(Clone, Debug)]
+pub struct NewManifest {
+    /// The digest of the bytes.
+    pub digest: Digest,
+    /// The exact bytes.
+    pub bytes: Vec<u8>,
+    /// What they were pushed as.
+    pub media_type: MediaType,
+    /// The blobs it names; each must be linked in its repository.
+    pub blobs: Vec<Digest>,
+    /// The manifests it names; each must be linked in its repository.
+    pub children: Vec<Digest>,
+    /// The manifest it speaks of, which need not be there.
+    pub subject: Option<Digest>,
+    /// What a listing of referrers shows and filters by.
+    pub artifact_type: Option<String>,
+}
+
+/// The run that a push queues.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// The image manifest to run: the one pushed, or of a pushed index the one for the site's platform.
+    pub image: Digest,
+    /// What it was pushed as.
+    pub media_type: MediaType,
+}
+
+/// What became of a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutManifest {
+    /// It is there, and durable.
+    Stored {
+        /// The run that was queued.
+        run: Option<RunId>,
+    },
+    /// Nothing changed: the repository lacks these blobs or manifests.
+    Missing(Vec<Digest>),
+}
+
+/// A manifest as it was pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredManifest {
+    /// The digest of the bytes.
+    pub digest: Digest,
+    /// What they were pushed as.
+    pub media_type: MediaType,
+    /// The exact bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A manifest that speaks of another one (distribution-spec: Listing Referrers).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referrer {
+    /// The manifest itself, for its annotations.
+    pub manifest: StoredManifest,
+    /// Its artifact type.
+    pub artifact_type: Option<String>,
+}
+
+impl Metadata {
+    /// Stores a manifest, moves `tag` to it and queues `run`, all or nothing.
+    ///
+    /// With a run, the result tags of this tag are taken away: from now on they speak of this run only.
+    pub async fn put_manifest(
+        &self,
+        name: &RepositoryName,
+        who: &UserName,
+        manifest: NewManifest,
+        tag: Option<&Tag>,
+        run: Option<NewRun>,
+        now: Timestamp,
+    ) -> Result<PutManifest, MetadataError> {
+        let (name, who, tag) = (name.clone(), who.clone(), tag.cloned());
+        self.write(move |connection| {
+            let repository = repository::ensure(connection, &name, &who, now)?;
+            let missing = missing(connection, repository, &name, &manifest)?;
+            if !missing.is_empty() {
+                return Ok(PutManifest::Missing(missing));
+            }
+            insert(connection, repository, &manifest, now)?;
+            if let Some(tag) = &tag {
+                point(connection, repository, tag, &manifest.digest, now)?;
+            }
+            let run = match (run, tag) {
+                (Some(run), Some(tag)) => Some(run::queue(connection, &name, &tag, &who, &run, now)?),
+                _ => None,
+            };
+            Ok(PutManifest::Stored { run })
+        })
+        .await
+    }
+
+    /// A manifest of a repository, by tag or by digest.
+    pub async fn manifest(
+        &self,
+        name: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Option<StoredManifest>, MetadataError> {
+        let (name, reference) = (name.clone(), reference.clone());
+        self.read(move |connection| match reference {
+            Reference::Digest(digest) => {
+                let sql = "SELECT m.digest, l.media_type, m.bytes FROM manifest_links AS l
+                    JOIN repositories AS r ON r.id = l.repository JOIN manifests AS m ON m.digest = l.manifest
+                    WHERE r.name = ?1 AND l.manifest = ?2";
+                first(connection, sql, params![name.as_str(), digest.as_str()], stored)
+            }
+            Reference::Tag(tag) => {
+                let sql = "SELECT m.digest, l.media_type, m.bytes FROM tags AS t
+                    JOIN repositories AS r ON r.id = t.repository
+                    JOIN manifest_links AS l ON l.repository = t.repository AND l.manifest = t.manifest
+                    JOIN manifests AS m ON m.digest = t.manifest WHERE r.name = ?1 AND t.tag = ?2";
+                first(connection, sql, params![name.as_str(), tag.as_str()], stored)
+            }
+        })
+        .await
+    }
+
+    /// The manifests of a repository that speak of `subject`.
+    pub async fn referrers(
+        &self,
+        name: &RepositoryName,
+        subject: &Digest,
+    ) -> Result<Vec<Referrer>, MetadataError> {
+        let (name, subject) = (name.clone(), subject.clone());
+        self.read(move |connection| {
+            let sql = "SELECT m.digest, l.media_type, m.bytes, m.artifact_type FROM manifests AS m
+                JOIN manifest_links AS l ON l.manifest = m.digest JOIN repositories AS r ON r.id = l.repository
+                WHERE m.subject = ?2 AND r.name = ?1 ORDER BY m.digest";
+            all(connection, sql, params![name.as_str(), subject.as_str()], |row| {
+                Ok(Referrer { manifest: stored(row)?, artifact_type: row.get("artifact_type")? })
+            })
+        })
+        .await
+    }
+
+    /// Takes a tag away (distribution-spec: Deleting tags); whether it was there. The manifest is left to gc
+    /// unless something else names it.
+    pub async fn delete_tag(&self, name: &RepositoryName, tag: &Tag) -> Result<bool, MetadataError> {
+        let (name, tag) = (name.clone(), tag.clone());
+        self.write(move |connection| {
+            let Some(repository) = repository_id(connection, &name)? else { return Ok(false) };
+            let sql = "DELETE FROM tags WHERE repository = ?1 AND tag = ?2 RETURNING manifest";
+            let parameters = params![repository, tag.as_str()];
+            let manifest: Option<Digest> = first(connection, sql, parameters, |row| parsed(row, "manifest"))?;
+            let Some(manifest) = manifest else { return Ok(false) };
+            orphan(connection, repository, &manifest)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Takes a manifest and its tags out of a repository (distribution-spec: Deleting manifests); whether it was
+    /// in it.
+    pub async fn delete_manifest(
+        &self,
+        name: &RepositoryName,
+        manifest: &Digest,
+    ) -> Result<bool, MetadataError> {
+        let (name, manifest) = (name.clone(), manifest.clone());
+        self.write(move |connection| {
+            let Some(repository) = repository_id(connection, &name)? else { return Ok(false) };
+            unlink(connection, repository, &manifest)
+        })
+        .await
+    }
+}
+
+/// What the repository lacks of what the manifest names.
+fn missing(
+    connection: &Connection,
+    repository: i64,
+    name: &RepositoryName,
+    manifest: &NewManifest,
+) -> Result<Vec<Digest>, MetadataError> {
+    let mut missing = Vec::new();
+    for digest in &manifest.blobs {
+        if blob::size_in(connection, name, digest)?.is_none() {
+            missing.push(digest.clone());
+        }
+    }
+    for digest in &manifest.children {
+        let sql = "SELECT 1 FROM manifest_links WHERE repository = ?1 AND manifest = ?2";
+        if !exists(connection, sql, params![repository, digest.as_str()])? {
+            missing.push(digest.clone());
+        }
+    }
+    Ok(missing)
+}
+
+/// Stores the bytes and edges, and links the manifest to the repository. What it names must be there.
+pub(crate) fn insert(
+    connection: &Connection,
+    repository: i64,
+    manifest: &NewManifest,
+    now: Timestamp,
+) -> Result<(), MetadataError> {
+    let digest = manifest.digest.as_str();
+    let sql = "INSERT INTO manifests (digest, bytes, subject, artifact_type) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT DO NOTHING";
+    let subject = manifest.subject.as_ref().map(Digest::as_str);
+    execute(connection, sql, params![digest, manifest.bytes, subject, manifest.artifact_type])?;
+    for blob in &manifest.blobs {
+        let sql = "INSERT INTO manifest_blobs (manifest, blob) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        execute(connection, sql, params![digest, blob.as_str()])?;
+        // From here on the manifest keeps the blob, and its deletion frees it at once.
+        let sql =
+            "UPDATE blob_links SET touched_at = 0 WHERE repository = ?1 AND blob = ?2 AND touched_at <> 0";
+        execute(connection, sql, params![repository, blob.as_str()])?;
+    }
+    for child in &manifest.children {
+        let sql = "INSERT INTO manifest_children (manifest, child) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        execute(connection, sql, params![digest, child.as_str()])?;
+        let sql =
+            "UPDATE manifest_links SET orphaned = 0 WHERE repository = ?1 AND manifest = ?2 AND orphaned = 1";
+        execute(connection, sql, params![repository, child.as_str()])?;
+    }
+    let sql = "INSERT INTO manifest_links (repository, manifest, media_type, pushed_at) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT DO UPDATE SET media_type = excluded.media_type, orphaned = 0, pushed_at = excluded.pushed_at";
+    execute(
+        connection,
+        sql,
+        params![repository, digest, manifest.media_type.as_str(), now.as_millisecond()],
+    )?;
+    Ok(())
+}
+
+/// Moves a tag to a manifest of the same repository.
+pub(crate) fn point(
+    connection: &Connection,
+    repository: i64,
+    tag: &Tag,
+    manifest: &Digest,
+    now: Timestamp,
+) -> Result<(), MetadataError> {
+    let sql = "INSERT INTO tags (repository, tag, manifest, moved_at) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT DO UPDATE SET manifest = excluded.manifest, moved_at = excluded.moved_at";
+    execute(connection, sql, params![repository, tag.as_str(), manifest.as_str(), now.as_millisecond()])?;
+    Ok(())
+}
+
+/// Takes a manifest, its tags and its hold on other manifests out of a repository; whether it was in it.
+pub(crate) fn unlink(
+    connection: &Connection,
+    repository: i64,
+    manifest: &Digest,
+) -> Result<bool, MetadataError> {
+    let parameters = params![repository, manifest.as_str()];
+    execute(connection, "DELETE FROM tags WHERE repository = ?1 AND manifest = ?2", parameters)?;
+    let sql = "DELETE FROM manifest_links WHERE repository = ?1 AND manifest = ?2";
+    if execute(connection, sql, parameters)? == 0 {
+        return Ok(false);
+    }
+    let sql = "SELECT child FROM manifest_children WHERE manifest = ?1";
+    let children: Vec<Digest> = all(connection, sql, [manifest.as_str()], |row| parsed(row, "child"))?;
+    for child in children {
+        orphan(connection, repository, &child)?;
+    }
+    Ok(true)
+}
+
+/// Leaves a manifest to gc, unless a tag or an index of its repository still names it.
+pub(crate) fn orphan(
+    connection: &Connection,
+    repository: i64,
+    manifest: &Digest,
+) -> Result<(), MetadataError> {
+    let sql = "UPDATE manifest_links SET orphaned = 1 WHERE repository = ?1 AND manifest = ?2
+        AND NOT EXISTS (SELECT 1 FROM tags WHERE repository = ?1 AND manifest = ?2)
+        AND NOT EXISTS (SELECT 1 FROM manifest_children AS c
+            JOIN manifest_links AS parent ON parent.manifest = c.manifest AND parent.repository = ?1
+            WHERE c.child = ?2)";
+    execute(connection, sql, params![repository, manifest.as_str()])?;
+    Ok(())
+}
+
+/// A row with `digest`, `media_type` and `bytes`.
+pub(crate) fn stored(row: &Row<'_>) -> Result<StoredManifest, MetadataError> {
+    Ok(StoredManifest {
+        digest: parsed(row, "digest")?,
+        media_type: parsed_option(row, "media_type")?.ok_or(MetadataError::Corrupt("media_type"))?,
+        bytes: row.get("bytes")?,
+    })
+}

@@ -1,0 +1,104 @@
+//! Repositories, whose they are, and the catalog.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+use torno_oci::{RepositoryName, Tag, UserName};
+
+use crate::{
+    Metadata, MetadataError,
+    row::{all, execute, first, parsed, repository_id},
+};
+
+/// Whether a repository is now somebody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is theirs: it was, or it was nobody's.
+    Theirs,
+    /// It was somebody else's already.
+    Taken,
+}
+
+/// A repository and its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// The repository.
+    pub name: RepositoryName,
+    /// Who pushed it first.
+    pub owner: UserName,
+}
+
+impl Metadata {
+    /// Who owns a repository; `None` if there is none of that name.
+    pub async fn owner(&self, name: &RepositoryName) -> Result<Option<UserName>, MetadataError> {
+        let name = name.clone();
+        self.read(move |connection| {
+            let sql = "SELECT owner FROM repositories WHERE name = ?1";
+            first(connection, sql, [name.as_str()], |row| parsed(row, "owner"))
+        })
+        .await
+    }
+
+    /// Makes a repository theirs unless it is somebody's.
+    pub async fn claim(
+        &self,
+        name: &RepositoryName,
+        who: &UserName,
+        now: Timestamp,
+    ) -> Result<Claim, MetadataError> {
+        let (name, who) = (name.clone(), who.clone());
+        self.write(move |connection| {
+            ensure(connection, &name, &who, now)?;
+            let sql = "SELECT owner FROM repositories WHERE name = ?1";
+            let owner: Option<UserName> =
+                first(connection, sql, [name.as_str()], |row| parsed(row, "owner"))?;
+            Ok(if owner.as_ref() == Some(&who) { Claim::Theirs } else { Claim::Taken })
+        })
+        .await
+    }
+
+    /// Repositories that hold a manifest, in the order of their names, behind `after`, at most `limit`.
+    pub async fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<Owned>, MetadataError> {
+        let after = after.unwrap_or_default().to_owned();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(move |connection| {
+            let sql = "SELECT name, owner FROM repositories AS r WHERE name > ?1
+                AND EXISTS (SELECT 1 FROM manifest_links WHERE repository = r.id) ORDER BY name LIMIT ?2";
+            all(connection, sql, params![after, limit], |row| {
+                Ok(Owned { name: parsed(row, "name")?, owner: parsed(row, "owner")? })
+            })
+        })
+        .await
+    }
+
+    /// The tags of a repository in their order, behind `after`, at most `limit`.
+    pub async fn tags(
+        &self,
+        name: &RepositoryName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Tag>, MetadataError> {
+        let (name, after) = (name.clone(), after.unwrap_or_default().to_owned());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(move |connection| {
+            let Some(repository) = repository_id(connection, &name)? else { return Ok(Vec::new()) };
+            let sql = "SELECT tag FROM tags WHERE repository = ?1 AND tag > ?2 ORDER BY tag LIMIT ?3";
+            all(connection, sql, params![repository, after, limit], |row| parsed(row, "tag"))
+        })
+        .await
+    }
+}
+
+/// The row of a repository, made in `who`'s name if there is none.
+pub(crate) fn ensure(
+    connection: &Connection,
+    name: &RepositoryName,
+    who: &UserName,
+    now: Timestamp,
+) -> Result<i64, MetadataError> {
+    if let Some(id) = repository_id(connection, name)? {
+        return Ok(id);
+    }
+    let sql = "INSERT INTO repositories (name, owner, created_at) VALUES (?1, ?2, ?3)";
+    execute(connection, sql, params![name.as_str(), who.as_str(), now.as_millisecond()])?;
+    Ok(connection.last_insert_rowid())
+}

@@ -1,0 +1,495 @@
+//! Runs: the queue, and how far each has come.
+
+use std::{fmt, time::Duration};
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use rusqlite::{Connection, Row, params};
+use serde::{Deserialize, Serialize};
+use torno_oci::{Digest, RepositoryName, RunId, Tag, UserName};
+
+use crate::{
+    Metadata, MetadataError, NewManifest, NewRun, StoredManifest, manifest, repository,
+    row::{
+        all, execute, exists, first, integer, millis, number, parsed, parsed_option, repository_id, time,
+        time_option,
+    },
+};
+
+/// How far a run has come. Each state comes after the one before it, but for [`RunState::Finished`], which may
+/// come after any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// The push was accepted; nothing has happened yet. A run whose preparation was cut off comes back here.
+    Queued,
+    /// Claimed: the engine pulls the image and makes the container. Nothing of the image has run.
+    Pulling,
+    /// The engine is told to start the container: something of the image may have run.
+    Starting,
+    /// The container has started.
+    Running,
+    /// The container has ended; what it left in `/output` is being read.
+    Collecting,
+    /// It is over.
+    Finished(Outcome),
+}
+
+impl RunState {
+    fn column(&self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Pulling => "pulling",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Collecting => "collecting",
+            Self::Finished(_) => "finished",
+        }
+    }
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished(outcome) => outcome.fmt(f),
+            other => f.write_str(other.column()),
+        }
+    }
+}
+
+/// How a run ended. What it says is shown to the person who pushed: nothing of the data and nothing of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Exit status 0, and the result is published.
+    Succeeded,
+    /// Another exit status.
+    ExitStatus {
+        /// As the engine gives it: 128 and the signal's number when a signal ended it.
+        status: i64,
+    },
+    /// The kernel ended it for using more memory than allowed.
+    OutOfMemory {
+        /// The limit.
+        bytes: u64,
+    },
+    /// It took longer than allowed.
+    TimeLimit {
+        /// The limit.
+        millis: u64,
+    },
+    /// `/output` grew past its limit.
+    OutputTooLarge {
+        /// The limit.
+        bytes: u64,
+    },
+    /// `/output` held more files and folders than allowed.
+    OutputTooManyFiles {
+        /// The limit.
+        entries: u64,
+    },
+    /// The engine could not start the image's command; the reason is the engine's word for it.
+    CannotStart {
+        /// Why, such as `no such file or directory`.
+        reason: String,
+    },
+    /// The engine went away while the container ran, or lost it.
+    EngineGone,
+    /// The project was taken out of the configuration before the run began.
+    ProjectGone,
+    /// Something at the site failed; the admin's log knows.
+    SiteFailure,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Succeeded => f.write_str("succeeded"),
+            Self::ExitStatus { status } => write!(f, "exit status {status}"),
+            Self::OutOfMemory { bytes } => write!(f, "out of memory (limit {})", size(*bytes)),
+            Self::TimeLimit { millis } => write!(f, "stopped after {}", span(Duration::from_millis(*millis))),
+            Self::OutputTooLarge { bytes } => write!(f, "output too large (limit {})", size(*bytes)),
+            Self::OutputTooManyFiles { entries } => {
+                write!(f, "too many files in the output (limit {entries})")
+            }
+            Self::CannotStart { reason } => write!(f, "the command could not be started: {reason}"),
+            Self::EngineGone => f.write_str("the site's container engine went away; push the tag again"),
+            Self::ProjectGone => f.write_str("its project is no longer offered here"),
+            Self::SiteFailure => {
+                f.write_str("something failed at this site; tell its admin the run's number")
+            }
+        }
+    }
+}
+
+/// `4GiB` rather than `4.0 GiB`, as it is written in the configuration.
+fn size(bytes: u64) -> String {
+    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let whole = units.into_iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    whole.map_or_else(
+        || ByteSize::b(bytes).display().iec().to_string(),
+        |(name, unit)| format!("{}{name}", bytes / unit),
+    )
+}
+
+/// `2h`, `4m10s`: whole seconds from one second up, without blanks.
+fn span(time: Duration) -> String {
+    let shown = if time >= Duration::from_secs(1) { Duration::from_secs(time.as_secs()) } else { time };
+    humantime::format_duration(shown).to_string().replace(' ', "")
+}
+
+/// A run as it stands now.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its number.
+    pub id: RunId,
+    /// `run/<project>/<name>`.
+    pub repository: RepositoryName,
+    /// The tag that was pushed.
+    pub tag: Tag,
+    /// Who pushed.
+    pub owner: UserName,
+    /// The image manifest that runs.
+    pub image: Digest,
+    /// How far it has come.
+    pub state: RunState,
+    /// How often it was claimed.
+    pub attempt: u64,
+    /// The wall-clock limit it was started with.
+    pub time_limit: Option<Duration>,
+    /// When the push was accepted.
+    pub queued_at: Timestamp,
+    /// When its container started.
+    pub started_at: Option<Timestamp>,
+    /// When it was over.
+    pub finished_at: Option<Timestamp>,
+    /// The manifest it published.
+    pub result: Option<Digest>,
+}
+
+/// The end of what a container printed, for the admin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunLog {
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// What is known of a run when it is over.
+#[derive(Clone, Debug)]
+pub struct FinishedRun {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it printed.
+    pub log: RunLog,
+    /// The manifest to publish in the results repository: the result, or the log of a failure.
+    pub publish: Option<NewManifest>,
+    /// When it was over.
+    pub at: Timestamp,
+}
+
+/// Which runs to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All, the newest first.
+    All,
+    /// Those not finished, the oldest first.
+    Unfinished,
+    /// Those finished of which the engine may still hold something, the oldest first.
+    Untidy,
+}
+
+impl Metadata {
+    /// Claims the run that has waited longest. `token_hash` is the SHA-256 of what the engine will pull with.
+    pub async fn claim_run(&self, token_hash: [u8; 32]) -> Result<Option<Run>, MetadataError> {
+        self.write(move |connection| {
+            let sql = "UPDATE runs SET state = 'pulling', attempt = attempt + 1, token_hash = ?1
+                WHERE id = (SELECT id FROM runs WHERE state = 'queued' AND finished_at IS NULL ORDER BY id LIMIT 1)
+                RETURNING *";
+            first(connection, sql, [token_hash.as_slice()], run)
+        })
+        .await
+    }
+
+    /// Puts a claimed run back into the queue, at its old place. Only for one of which nothing has run.
+    pub async fn requeue_run(&self, id: RunId) -> Result<(), MetadataError> {
+        self.step(
+            id,
+            "UPDATE runs SET state = 'queued', token_hash = NULL WHERE id = ?1 AND state = 'pulling'",
+        )
+        .await
+    }
+
+    /// Notes that the engine is about to be told to start a claimed run.
+    pub async fn starting_run(&self, id: RunId, limit: Duration) -> Result<(), MetadataError> {
+        self.write(move |connection| {
+            let sql = "UPDATE runs SET state = 'starting', token_hash = NULL, time_limit = ?2
+                WHERE id = ?1 AND state = 'pulling'";
+            changed(execute(connection, sql, params![integer(id.number()), millis(limit)])?)
+        })
+        .await
+    }
+
+    /// Notes that a run's container has started.
+    pub async fn started_run(&self, id: RunId, at: Timestamp) -> Result<(), MetadataError> {
+        self.write(move |connection| {
+            let sql = "UPDATE runs SET state = 'running', started_at = ?2
+                WHERE id = ?1 AND state IN ('pulling', 'starting', 'running')";
+            changed(execute(connection, sql, params![integer(id.number()), at.as_millisecond()])?)
+        })
+        .await
+    }
+
+    /// Notes that a run's container has ended.
+    pub async fn collecting_run(&self, id: RunId) -> Result<(), MetadataError> {
+        let sql = "UPDATE runs SET state = 'collecting' WHERE id = ?1 AND finished_at IS NULL";
+        self.step(id, sql).await
+    }
+
+    /// Ends a run: publishes what it leaves and notes how it ended, all or nothing.
+    ///
+    /// The published manifest gets the tag `run-<n>` for good and the run's own tag unless that has been pushed
+    /// again since; the log of a failure gets both with `.log` behind them.
+    pub async fn finish_run(&self, id: RunId, finished: FinishedRun) -> Result<(), MetadataError> {
+        self.write(move |connection| {
+            let sql = "SELECT * FROM runs WHERE id = ?1 AND finished_at IS NULL";
+            let found = first(connection, sql, [integer(id.number())], run)?;
+            let run = found.ok_or(MetadataError::Corrupt("run: it is finished already"))?;
+            if let Some(publish) = &finished.publish {
+                publish_result(connection, &run, publish, &finished)?;
+            }
+            let outcome =
+                serde_json::to_string(&finished.outcome).map_err(|_| MetadataError::Corrupt("outcome"))?;
+            let result = finished.publish.as_ref().map(|manifest| manifest.digest.as_str());
+            let sql = "UPDATE runs SET state = 'finished', token_hash = NULL, outcome = ?2, finished_at = ?3,
+                result = ?4, stdout = ?5, stderr = ?6 WHERE id = ?1";
+            let parameters = params![
+                integer(id.number()),
+                outcome,
+                finished.at.as_millisecond(),
+                result,
+                finished.log.stdout,
+                finished.log.stderr
+            ];
+            changed(execute(connection, sql, parameters)?)
+        })
+        .await
+    }
+
+    /// Notes that the engine holds nothing of a finished run any more.
+    pub async fn tidied_run(&self, id: RunId) -> Result<(), MetadataError> {
+        self.step(id, "UPDATE runs SET tidy = 1 WHERE id = ?1 AND finished_at IS NOT NULL").await
+    }
+
+    /// A run by its number.
+    pub async fn run(&self, id: RunId) -> Result<Option<Run>, MetadataError> {
+        self.read(move |connection| {
+            first(connection, "SELECT * FROM runs WHERE id = ?1", [integer(id.number())], run)
+        })
+        .await
+    }
+
+    /// The latest run of a tag of `run/<project>/<name>`.
+    pub async fn latest_run(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Run>, MetadataError> {
+        let (repository, tag) = (repository.clone(), tag.clone());
+        self.read(move |connection| {
+            let sql = "SELECT * FROM runs WHERE repository = ?1 AND tag = ?2 ORDER BY id DESC LIMIT 1";
+            first(connection, sql, params![repository.as_str(), tag.as_str()], run)
+        })
+        .await
+    }
+
+    /// Runs, at most `limit`.
+    pub async fn runs(&self, which: Selection, limit: usize) -> Result<Vec<Run>, MetadataError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(move |connection| {
+            let sql = match which {
+                Selection::All => "SELECT * FROM runs ORDER BY id DESC LIMIT ?1",
+                Selection::Unfinished => "SELECT * FROM runs WHERE finished_at IS NULL ORDER BY id LIMIT ?1",
+                Selection::Untidy => {
+                    "SELECT * FROM runs WHERE finished_at IS NOT NULL AND tidy = 0 ORDER BY id LIMIT ?1"
+                }
+            };
+            all(connection, sql, [limit], run)
+        })
+        .await
+    }
+
+    /// How many runs stand before this one in the queue.
+    pub async fn runs_before(&self, id: RunId) -> Result<u64, MetadataError> {
+        self.read(move |connection| {
+            let sql = "SELECT count(*) AS n FROM runs WHERE finished_at IS NULL AND id < ?1";
+            Ok(first(connection, sql, [integer(id.number())], |row| number(row, "n"))?.unwrap_or(0))
+        })
+        .await
+    }
+
+    /// What a run's container printed, kept when it ended.
+    pub async fn run_log(&self, id: RunId) -> Result<Option<RunLog>, MetadataError> {
+        self.read(move |connection| {
+            let sql = "SELECT stdout, stderr FROM runs WHERE id = ?1 AND stdout IS NOT NULL";
+            first(connection, sql, [integer(id.number())], |row| {
+                Ok(RunLog { stdout: row.get("stdout")?, stderr: row.get("stderr")? })
+            })
+        })
+        .await
+    }
+
+    /// The SHA-256 of what the engine pulls a claimed run's image with; `None` when it has no business pulling.
+    pub async fn run_token_hash(&self, id: RunId) -> Result<Option<[u8; 32]>, MetadataError> {
+        self.read(move |connection| {
+            let sql = "SELECT token_hash FROM runs WHERE id = ?1 AND state = 'pulling'";
+            let found = first(connection, sql, [integer(id.number())], |row| {
+                Ok(row.get::<_, Option<Vec<u8>>>("token_hash")?)
+            })?;
+            Ok(found.flatten().and_then(|hash| hash.try_into().ok()))
+        })
+        .await
+    }
+
+    /// The image manifest of a run, wherever its repository has gone since the push.
+    pub async fn run_image(&self, id: RunId) -> Result<Option<StoredManifest>, MetadataError> {
+        self.read(move |connection| {
+            let sql = "SELECT m.digest, m.bytes, r.image_type AS media_type FROM runs AS r
+                JOIN manifests AS m ON m.digest = r.image WHERE r.id = ?1";
+            first(connection, sql, [integer(id.number())], manifest::stored)
+        })
+        .await
+    }
+
+    /// The size of a blob that a run's image names.
+    pub async fn run_blob(&self, id: RunId, blob: &Digest) -> Result<Option<u64>, MetadataError> {
+        let blob = blob.clone();
+        self.read(move |connection| {
+            let sql = "SELECT b.size FROM runs AS r JOIN manifest_blobs AS m ON m.manifest = r.image
+                JOIN blobs AS b ON b.digest = m.blob
+                WHERE r.id = ?1 AND m.blob = ?2 AND b.state = 'present'";
+            first(connection, sql, params![integer(id.number()), blob.as_str()], |row| number(row, "size"))
+        })
+        .await
+    }
+
+    async fn step(&self, id: RunId, sql: &'static str) -> Result<(), MetadataError> {
+        self.write(move |connection| changed(execute(connection, sql, [integer(id.number())])?)).await
+    }
+}
+
+/// A step that changed no row was taken from a state that does not lead there.
+fn changed(rows: usize) -> Result<(), MetadataError> {
+    if rows == 1 { Ok(()) } else { Err(MetadataError::Corrupt("run: it is not in the state for this step")) }
+}
+
+/// Puts a run into the queue and takes away what its result tags said of earlier runs.
+pub(crate) fn queue(
+    connection: &Connection,
+    name: &RepositoryName,
+    tag: &Tag,
+    who: &UserName,
+    new: &NewRun,
+    now: Timestamp,
+) -> Result<RunId, MetadataError> {
+    let sql = "INSERT INTO runs (repository, tag, owner, image, image_type, state, queued_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6)";
+    let parameters = params![
+        name.as_str(),
+        tag.as_str(),
+        who.as_str(),
+        new.image.as_str(),
+        new.media_type.as_str(),
+        now.as_millisecond()
+    ];
+    execute(connection, sql, parameters)?;
+    let id = run_id(connection.last_insert_rowid())?;
+    if let Some(repository) =
+        name.results().map(|results| repository_id(connection, &results)).transpose()?.flatten()
+    {
+        for suffix in ["", ".log"] {
+            let stale = format!("{tag}{suffix}");
+            execute(
+                connection,
+                "DELETE FROM tags WHERE repository = ?1 AND tag = ?2",
+                params![repository, stale],
+            )?;
+        }
+    }
+    Ok(id)
+}
+
+fn publish_result(
+    connection: &Connection,
+    run: &Run,
+    publish: &NewManifest,
+    finished: &FinishedRun,
+) -> Result<(), MetadataError> {
+    let results = run.repository.results().ok_or(MetadataError::Corrupt("run: its repository"))?;
+    let repository = repository::ensure(connection, &results, &run.owner, finished.at)?;
+    let sql = "SELECT 1 FROM repositories WHERE id = ?1 AND owner = ?2";
+    if !exists(connection, sql, params![repository, run.owner.as_str()])? {
+        return Err(MetadataError::Corrupt("repository: the results belong to somebody else"));
+    }
+    manifest::insert(connection, repository, publish, finished.at)?;
+    let suffix = if finished.outcome == Outcome::Succeeded { "" } else { ".log" };
+    let sql = "SELECT 1 FROM runs WHERE repository = ?1 AND tag = ?2 AND id > ?3";
+    let later = params![run.repository.as_str(), run.tag.as_str(), integer(run.id.number())];
+    let superseded = exists(connection, sql, later)?;
+    let moving = (!superseded).then(|| format!("{}{suffix}", run.tag));
+    for text in [Some(format!("run-{}{suffix}", run.id)), moving].into_iter().flatten() {
+        // A tag of the greatest length has no room for `.log`; its log is under `run-<n>.log` alone.
+        if let Ok(tag) = text.parse::<Tag>() {
+            manifest::point(connection, repository, &tag, &publish.digest, finished.at)?;
+        }
+    }
+    Ok(())
+}
+
+fn run_id(number: i64) -> Result<RunId, MetadataError> {
+    u64::try_from(number).ok().and_then(RunId::new).ok_or(MetadataError::Corrupt("run id"))
+}
+
+fn run(row: &Row<'_>) -> Result<Run, MetadataError> {
+    let state: String = row.get("state")?;
+    let state = match state.as_str() {
+        "queued" => RunState::Queued,
+        "pulling" => RunState::Pulling,
+        "starting" => RunState::Starting,
+        "running" => RunState::Running,
+        "collecting" => RunState::Collecting,
+        "finished" => {
+            let outcome: String = row.get("outcome")?;
+            RunState::Finished(serde_json::from_str(&outcome).map_err(|_| MetadataError::Corrupt("outcome"))?)
+        }
+        _ => return Err(MetadataError::Corrupt("state")),
+    };
+    let limit: Option<i64> = row.get("time_limit")?;
+    Ok(Run {
+        id: run_id(row.get("id")?)?,
+        repository: parsed(row, "repository")?,
+        tag: parsed(row, "tag")?,
+        owner: parsed(row, "owner")?,
+        image: parsed(row, "image")?,
+        state,
+        attempt: number(row, "attempt")?,
+        time_limit: limit.and_then(|limit| u64::try_from(limit).ok()).map(Duration::from_millis),
+        queued_at: time(row, "queued_at")?,
+        started_at: time_option(row, "started_at")?,
+        finished_at: time_option(row, "finished_at")?,
+        result: parsed_option(row, "result")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_speak_as_the_configuration_does() {
+        assert_eq!(Outcome::OutOfMemory { bytes: 4 << 30 }.to_string(), "out of memory (limit 4GiB)");
+        assert_eq!(Outcome::TimeLimit { millis: 7_200_000 }.to_string(), "stopped after 2h");
+        assert_eq!(Outcome::TimeLimit { millis: 250_000 }.to_string(), "stopped after 4m10s");
+        assert_eq!(Outcome::OutputTooLarge { bytes: 1536 }.to_string(), "output too large (limit 1.5 KiB)");
+    }
+}

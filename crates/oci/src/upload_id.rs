@@ -1,0 +1,42 @@
+//! Names of upload sessions (distribution-spec: Pushing blobs).
+
+use std::{fmt, str::FromStr};
+
+/// The name of an upload session: 32 hexadecimal digits, unguessable; safe as a file name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UploadId(Box<str>);
+
+/// A text that names no upload session.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("this is not the name of an upload session")]
+pub struct UploadIdError;
+
+impl UploadId {
+    /// A session's name from 16 random bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+    }
+
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UploadId {
+    type Err = UploadIdError;
+
+    fn from_str(text: &str) -> Result<Self, UploadIdError> {
+        if text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            Ok(Self(text.into()))
+        } else {
+            Err(UploadIdError)
+        }
+    }
+}
+
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
