@@ -63,6 +63,14 @@ impl PullPermit {
 }
 
 impl PushPermit {
+    /// What the result of a run is published with: only into `results/`, in the name of the run's owner.
+    pub fn publish(results: &RepositoryName, owner: &UserName) -> Option<Self> {
+        match results.namespace() {
+            Namespace::Results { .. } => Some(Self { repository: results.clone(), by: owner.clone() }),
+            _ => None,
+        }
+    }
+
     /// The repository that may be written.
     pub fn repository(&self) -> &RepositoryName {
         &self.repository

@@ -1,1 +1,28 @@
-//! Empty.
+//! What can be done with a registry that runs what is pushed to it, without HTTP and without Docker.
+//!
+//! Every operation takes a permit from [`torno_auth`]; [`Registry::pull_permit`] and its siblings get one by asking
+//! who owns the repository and then the policy. The server calls the operations for people; the executor claims
+//! runs here ([`Registry::claim`]) and publishes what they leave.
+
+mod admit;
+mod blob;
+mod error;
+mod gc;
+mod manifest;
+mod registry;
+mod result;
+mod run;
+mod upload;
+
+pub use admit::AdmissionError;
+pub use error::RegistryError;
+pub use gc::{Collected, DEFAULT_GRACE};
+pub use manifest::Pushed;
+pub use registry::Registry;
+pub use result::{NoResult, Progress};
+pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
+
+pub use torno_blob::Blob;
+pub use torno_metadata::{
+    FinishedRun, Garbage, Outcome, Owned, Referrer, Run, RunLog, RunState, Selection, StoredManifest, Swept,
+};

@@ -1,0 +1,48 @@
+//! Reading and deleting blobs.
+
+use torno_auth::{DeletePermit, PullPermit};
+use torno_blob::Blob;
+use torno_oci::{Digest, RepositoryName};
+
+use crate::{Registry, RegistryError};
+
+impl Registry {
+    /// The size of a blob (distribution-spec: Checking if content exists in the registry).
+    pub async fn blob_size(&self, permit: &PullPermit, blob: &Digest) -> Result<u64, RegistryError> {
+        let size = self.metadata.linked(permit.repository(), blob).await?;
+        size.ok_or_else(|| RegistryError::BlobUnknown(blob.clone()))
+    }
+
+    /// A blob's bytes (distribution-spec: Pulling blobs).
+    pub async fn blob(&self, permit: &PullPermit, blob: &Digest) -> Result<Blob, RegistryError> {
+        let size = self.blob_size(permit, blob).await?;
+        Ok(self.blobs.read(blob, size).await?)
+    }
+
+    /// Takes a blob out of a repository (distribution-spec: Deleting Blobs). gc removes the bytes once no
+    /// repository has it.
+    pub async fn delete_blob(&self, permit: &DeletePermit, blob: &Digest) -> Result<(), RegistryError> {
+        if self.metadata.unlink(permit.repository(), blob).await? {
+            Ok(())
+        } else {
+            Err(RegistryError::BlobUnknown(blob.clone()))
+        }
+    }
+
+    /// All bytes of a small blob of a repository; `None` if it is not in it or larger than `limit`.
+    pub(crate) async fn small_blob(
+        &self,
+        repository: &RepositoryName,
+        blob: &Digest,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, RegistryError> {
+        let Some(size) = self.metadata.linked(repository, blob).await? else { return Ok(None) };
+        if size > limit as u64 {
+            return Ok(None);
+        }
+        let bytes = self.blobs.read(blob, size).await?.bytes().await;
+        bytes
+            .map(Some)
+            .map_err(|source| torno_blob::BlobError::Io { path: blob.as_str().into(), source }.into())
+    }
+}

@@ -1,0 +1,70 @@
+//! Why something could not be done.
+
+use torno_auth::Refusal;
+use torno_blob::BlobError;
+use torno_metadata::MetadataError;
+use torno_oci::{Digest, ManifestError, Reference, Tag};
+
+use crate::{AdmissionError, NoResult};
+
+/// Why something could not be done. What a client may be told of each is decided by whoever speaks its protocol.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The policy says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The repository has no such blob.
+    #[error("this repository has no blob {0}")]
+    BlobUnknown(Digest),
+    /// The repository has no such manifest.
+    #[error("this repository has no manifest `{0}`")]
+    ManifestUnknown(Reference),
+    /// The repository has no such upload session, or it is somebody else's.
+    #[error("there is no such upload; start again")]
+    UploadUnknown,
+    /// There is no result to pull yet, or there will be none.
+    #[error("there is no result")]
+    NoResult(Box<NoResult>),
+    /// The bytes are no manifest.
+    #[error(transparent)]
+    ManifestInvalid(#[from] ManifestError),
+    /// A manifest pushed by digest has another one.
+    #[error("the manifest has digest {found}, not {expected}")]
+    DigestMismatch {
+        /// What was promised.
+        expected: Digest,
+        /// What was computed.
+        found: Digest,
+    },
+    /// A manifest names blobs or manifests that the repository lacks.
+    #[error("the manifest names content that is not in this repository: {}", list(.0))]
+    Missing(Vec<Digest>),
+    /// A tag that Torno gives out itself.
+    #[error("`{0}` is kept for results (`run-<number>` and `….log` are); push under another tag")]
+    ReservedTag(Tag),
+    /// The image cannot run here.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    /// Another process or request is deleting garbage.
+    #[error("another gc is at work; try again when it is done")]
+    Collecting,
+    /// The bytes could not be stored or read.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The database failed.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The operating system gave no random bytes.
+    #[error("no random bytes could be had: {0}")]
+    Random(getrandom::Error),
+}
+
+fn list(digests: &[Digest]) -> String {
+    /// Enough to see what is wrong; an index of thousands would make a message nobody reads.
+    const SHOWN: usize = 5;
+    let mut text = digests.iter().take(SHOWN).map(Digest::as_str).collect::<Vec<_>>().join(", ");
+    if digests.len() > SHOWN {
+        text.push_str(", …");
+    }
+    text
+}

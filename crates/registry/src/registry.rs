@@ -1,0 +1,121 @@
+//! The registry itself: what it holds together, and who may do what with it.
+
+use std::{path::Path, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+use torno_auth::{DeletePermit, Identity, Policy, PullPermit, PushPermit, UserName};
+use torno_blob::BlobStore;
+use torno_metadata::{Metadata, Owned};
+use torno_oci::{Platform, RepositoryName, Tag};
+
+use crate::RegistryError;
+
+/// A registry over one data directory.
+#[derive(Debug)]
+pub struct Registry {
+    pub(crate) blobs: BlobStore,
+    pub(crate) metadata: Metadata,
+    policy: ArcSwap<Policy>,
+    /// What images must be built for to run here.
+    pub(crate) platform: Platform,
+    /// Rung when a run is queued.
+    pub(crate) queued: Notify,
+    /// Changes when any run does.
+    pub(crate) runs_changed: watch::Sender<()>,
+}
+
+impl Registry {
+    /// Opens the registry in a data directory, made as needed. Blocks.
+    pub fn open(data: &Path, policy: Policy) -> Result<Self, RegistryError> {
+        let blobs = BlobStore::open(data)?;
+        let metadata = Metadata::open(&data.join("torno.db"))?;
+        Ok(Self {
+            blobs,
+            metadata,
+            policy: ArcSwap::from_pointee(policy),
+            platform: Platform::host(),
+            queued: Notify::new(),
+            runs_changed: watch::Sender::new(()),
+        })
+    }
+
+    /// Judges by another policy from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    /// The right to read a repository.
+    pub async fn pull_permit(
+        &self,
+        who: &Identity,
+        repository: &RepositoryName,
+    ) -> Result<PullPermit, RegistryError> {
+        let owner = self.owner(repository).await?;
+        Ok(self.policy.load().pull(who, repository, owner.as_ref())?)
+    }
+
+    /// The right to write to a repository.
+    pub async fn push_permit(
+        &self,
+        who: &Identity,
+        repository: &RepositoryName,
+    ) -> Result<PushPermit, RegistryError> {
+        let owner = self.owner(repository).await?;
+        Ok(self.policy.load().push(who, repository, owner.as_ref())?)
+    }
+
+    /// The right to delete in a repository.
+    pub async fn delete_permit(
+        &self,
+        who: &Identity,
+        repository: &RepositoryName,
+    ) -> Result<DeletePermit, RegistryError> {
+        let owner = self.owner(repository).await?;
+        Ok(self.policy.load().delete(who, repository, owner.as_ref())?)
+    }
+
+    /// Results belong to whoever owns the images they come from, before there are any.
+    async fn owner(&self, repository: &RepositoryName) -> Result<Option<UserName>, RegistryError> {
+        let owner = self.metadata.owner(repository).await?;
+        match (owner, repository.source()) {
+            (None, Some(source)) => Ok(self.metadata.owner(&source).await?),
+            (owner, _) => Ok(owner),
+        }
+    }
+
+    /// The tags of a repository in their order, behind `after`, at most `limit` (distribution-spec: Listing Tags).
+    pub async fn tags(
+        &self,
+        permit: &PullPermit,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Tag>, RegistryError> {
+        Ok(self.metadata.tags(permit.repository(), after, limit).await?)
+    }
+
+    /// The repositories that someone may read, in the order of their names, behind `after`, at most `limit`.
+    pub async fn catalog(
+        &self,
+        who: &Identity,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<RepositoryName>, RegistryError> {
+        /// Read from the database at a time; most of them may be other people's.
+        const PAGE: usize = 1000;
+        let policy = self.policy.load_full();
+        let mut after = after.map(str::to_owned);
+        let mut names = Vec::new();
+        loop {
+            let page = self.metadata.repositories(after.as_deref(), PAGE).await?;
+            let last = page.last().map(|owned| owned.name.to_string());
+            let mine = |owned: &Owned| policy.pull(who, &owned.name, Some(&owned.owner)).is_ok();
+            names.extend(page.iter().filter(|owned| mine(owned)).map(|owned| owned.name.clone()));
+            if names.len() >= limit || page.len() < PAGE {
+                names.truncate(limit);
+                return Ok(names);
+            }
+            after = last;
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Results that may not be there yet, and what to say meanwhile.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use torno_metadata::{Outcome, Run, RunState, StoredManifest};
+use torno_oci::{Reference, RepositoryName, RunId, Tag};
+
+use crate::{Registry, RegistryError};
+
+/// Why there is no result under a tag.
+#[derive(Clone, Debug)]
+pub struct NoResult {
+    /// The run it would come from.
+    pub run: RunId,
+    /// How far that is.
+    pub progress: Progress,
+}
+
+/// How far a run is, as far as the person who waits for it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// In the queue, behind so many.
+    Queued {
+        /// Runs before it that are not over.
+        before: u64,
+    },
+    /// Being prepared or running or being collected.
+    Running {
+        /// For how long, in whole seconds; `None` while it is prepared.
+        since: Option<Duration>,
+        /// How long it may run.
+        limit: Option<Duration>,
+    },
+    /// Over, without a result.
+    Failed {
+        /// How.
+        outcome: Outcome,
+        /// Where its log can be pulled, if the project lets logs out.
+        log: Option<(RepositoryName, String)>,
+    },
+}
+
+impl NoResult {
+    /// The sentence that the Docker client prints; `host` is the name people know this registry by.
+    pub fn message(&self, host: &str) -> String {
+        let run = self.run;
+        match &self.progress {
+            Progress::Queued { before: 0 } => format!("run {run} is queued and next"),
+            Progress::Queued { before: 1 } => format!("run {run} is queued, 1 run before it"),
+            Progress::Queued { before } => format!("run {run} is queued, {before} runs before it"),
+            Progress::Running { since: None, .. } => format!("run {run} is being prepared"),
+            Progress::Running { since: Some(since), limit: None } => {
+                format!("run {run} has been running for {}", span(*since))
+            }
+            Progress::Running { since: Some(since), limit: Some(limit) } => {
+                format!("run {run} has been running for {} of at most {}", span(*since), span(*limit))
+            }
+            Progress::Failed { outcome, log: None } => format!("run {run} failed: {outcome}"),
+            Progress::Failed { outcome, log: Some((repository, tag)) } => {
+                format!("run {run} failed: {outcome}; its log: {host}/{repository}:{tag}")
+            }
+        }
+    }
+
+    /// Whether it is worth asking again.
+    pub fn is_pending(&self) -> bool {
+        !matches!(self.progress, Progress::Failed { .. })
+    }
+}
+
+fn span(time: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(time.as_secs())).to_string().replace(' ', "")
+}
+
+impl Registry {
+    /// The result under a tag of `repository`, which the runs of `source` fill, waited for up to `wait`.
+    pub(crate) async fn result(
+        &self,
+        repository: &RepositoryName,
+        source: &RepositoryName,
+        tag: &Tag,
+        wait: Duration,
+    ) -> Result<StoredManifest, RegistryError> {
+        let deadline = Instant::now() + wait;
+        let mut changes = self.runs_changed.subscribe();
+        loop {
+            // Marked as seen before looking, so that no change falls between the look and the wait.
+            changes.mark_unchanged();
+            let reference = Reference::Tag(tag.clone());
+            if let Some(found) = self.metadata.manifest(repository, &reference).await? {
+                return Ok(found);
+            }
+            let Some(run) = self.run_behind(source, tag).await? else {
+                return Err(RegistryError::ManifestUnknown(reference));
+            };
+            let Some(reason) = self.no_result(repository, &run).await? else {
+                // It succeeded, so its result was there and has been deleted, or is there by now.
+                let found = self.metadata.manifest(repository, &reference).await?;
+                return found.ok_or(RegistryError::ManifestUnknown(reference));
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let changed = reason.is_pending() && tokio::time::timeout(left, changes.changed()).await.is_ok();
+            if !changed {
+                return Err(RegistryError::NoResult(Box::new(reason)));
+            }
+        }
+    }
+
+    /// The run a result tag speaks of: the latest of that tag, or the one that `run-<n>` names.
+    async fn run_behind(&self, source: &RepositoryName, tag: &Tag) -> Result<Option<Run>, RegistryError> {
+        let number = tag.as_str().strip_prefix("run-").and_then(|number| number.parse::<RunId>().ok());
+        match number {
+            Some(id) => Ok(self.metadata.run(id).await?.filter(|run| run.repository == *source)),
+            None => Ok(self.metadata.latest_run(source, tag).await?),
+        }
+    }
+
+    async fn no_result(
+        &self,
+        repository: &RepositoryName,
+        run: &Run,
+    ) -> Result<Option<NoResult>, RegistryError> {
+        let progress = match &run.state {
+            RunState::Finished(Outcome::Succeeded) => return Ok(None),
+            RunState::Finished(outcome) => {
+                let log = run.result.as_ref().map(|_| (repository.clone(), log_tag(run)));
+                Progress::Failed { outcome: outcome.clone(), log }
+            }
+            RunState::Queued => Progress::Queued { before: self.metadata.runs_before(run.id).await? },
+            RunState::Pulling | RunState::Starting | RunState::Running | RunState::Collecting => {
+                let since = run.started_at.map(|at| Timestamp::now().duration_since(at));
+                Progress::Running {
+                    since: since.and_then(|since| since.try_into().ok()),
+                    limit: run.time_limit,
+                }
+            }
+        };
+        Ok(Some(NoResult { run: run.id, progress }))
+    }
+}
+
+/// Where the log of a failed run is: under its own tag, or when that has no room for `.log` under its number.
+fn log_tag(run: &Run) -> String {
+    let own = format!("{}.log", run.tag);
+    if own.parse::<Tag>().is_ok() { own } else { format!("run-{}.log", run.id) }
+}

@@ -1,0 +1,176 @@
+//! The executor's side: claiming runs, moving them on, publishing what they leave.
+
+use std::{fmt, time::Duration};
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use torno_auth::PushPermit;
+use torno_blob::Blob;
+use torno_metadata::{FinishedRun, NewManifest, Outcome, Run, RunLog, Selection, StoredManifest};
+use torno_oci::{Digest, Manifest, RunId};
+
+use crate::{Registry, RegistryError, manifest::new_manifest};
+
+/// A run that has been claimed and is to be carried out.
+#[derive(Debug)]
+pub struct ClaimedRun {
+    /// The run.
+    pub run: Run,
+    /// What the engine pulls its image with.
+    pub token: PullToken,
+}
+
+/// What the engine pulls one run's image with. It is worth nothing once the container is about to start.
+pub struct PullToken(String);
+
+impl PullToken {
+    /// The password; the user name is `run-<number>`.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PullToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PullToken(…)")
+    }
+}
+
+/// The right to read the image of one run and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImagePermit {
+    run: RunId,
+}
+
+/// What a run leaves in its results repository: an image manifest whose blobs have been pushed there.
+#[derive(Clone, Debug)]
+pub struct Publication(NewManifest);
+
+impl Publication {
+    /// A manifest to publish, from its exact bytes.
+    pub fn new(bytes: Vec<u8>) -> Result<Self, RegistryError> {
+        let manifest = Manifest::parse(None, &bytes)?;
+        Ok(Self(new_manifest(Digest::sha256(&bytes), &manifest, bytes)))
+    }
+
+    /// Its digest.
+    pub fn digest(&self) -> &Digest {
+        &self.0.digest
+    }
+}
+
+impl Registry {
+    /// Claims the run that has waited longest, if one waits.
+    pub async fn claim(&self) -> Result<Option<ClaimedRun>, RegistryError> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(RegistryError::Random)?;
+        let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let claimed = self.metadata.claim_run(hash(&secret)).await?;
+        Ok(claimed.map(|run| {
+            self.runs_changed.send_replace(());
+            ClaimedRun { run, token: PullToken(secret) }
+        }))
+    }
+
+    /// Resolves when a run may have been queued since this was last called. Cancelling it is harmless.
+    pub async fn queued(&self) {
+        self.queued.notified().await;
+    }
+
+    /// Puts a claimed run back into the queue. Only for one of which nothing has run.
+    pub async fn requeue(&self, run: RunId) -> Result<(), RegistryError> {
+        self.metadata.requeue_run(run).await?;
+        self.queued.notify_one();
+        self.runs_changed.send_replace(());
+        Ok(())
+    }
+
+    /// Notes that the engine is about to be told to start a run's container, and ends its pull token.
+    pub async fn starting(&self, run: RunId, limit: Duration) -> Result<(), RegistryError> {
+        self.metadata.starting_run(run, limit).await?;
+        self.runs_changed.send_replace(());
+        Ok(())
+    }
+
+    /// Notes that a run's container has started.
+    pub async fn started(&self, run: RunId, at: Timestamp) -> Result<(), RegistryError> {
+        self.metadata.started_run(run, at).await?;
+        self.runs_changed.send_replace(());
+        Ok(())
+    }
+
+    /// Notes that a run's container has ended.
+    pub async fn collecting(&self, run: RunId) -> Result<(), RegistryError> {
+        Ok(self.metadata.collecting_run(run).await?)
+    }
+
+    /// Ends a run and publishes what it leaves, all or nothing.
+    pub async fn finish(
+        &self,
+        run: RunId,
+        outcome: Outcome,
+        log: RunLog,
+        publish: Option<Publication>,
+    ) -> Result<(), RegistryError> {
+        let publish = publish.map(|publication| publication.0);
+        self.metadata.finish_run(run, FinishedRun { outcome, log, publish, at: Timestamp::now() }).await?;
+        self.runs_changed.send_replace(());
+        Ok(())
+    }
+
+    /// Notes that the engine holds nothing of a finished run any more.
+    pub async fn tidied(&self, run: RunId) -> Result<(), RegistryError> {
+        Ok(self.metadata.tidied_run(run).await?)
+    }
+
+    /// The right to push blobs of a run's result.
+    pub fn publish_permit(&self, run: &Run) -> Result<PushPermit, RegistryError> {
+        let permit = run.repository.results().and_then(|results| PushPermit::publish(&results, &run.owner));
+        permit.ok_or(RegistryError::UploadUnknown)
+    }
+
+    /// Runs, at most `limit`.
+    pub async fn runs(&self, which: Selection, limit: usize) -> Result<Vec<Run>, RegistryError> {
+        Ok(self.metadata.runs(which, limit).await?)
+    }
+
+    /// A run by its number.
+    pub async fn run(&self, id: RunId) -> Result<Option<Run>, RegistryError> {
+        Ok(self.metadata.run(id).await?)
+    }
+
+    /// What a finished run's container printed.
+    pub async fn run_log(&self, id: RunId) -> Result<Option<RunLog>, RegistryError> {
+        Ok(self.metadata.run_log(id).await?)
+    }
+
+    /// The right to read a run's image, for whoever shows its pull token while the engine prepares it.
+    pub async fn image_permit(&self, run: RunId, secret: &str) -> Result<Option<ImagePermit>, RegistryError> {
+        let expected = self.metadata.run_token_hash(run).await?;
+        let right =
+            expected.is_some_and(|expected| expected.as_slice().ct_eq(hash(secret).as_slice()).into());
+        Ok(right.then_some(ImagePermit { run }))
+    }
+
+    /// The manifest of a run's image, which stays readable though its tag has moved or been deleted.
+    pub async fn run_manifest(&self, permit: &ImagePermit) -> Result<Option<StoredManifest>, RegistryError> {
+        Ok(self.metadata.run_image(permit.run).await?)
+    }
+
+    /// The manifest of a run's image, for its executor.
+    pub async fn claimed_image(&self, run: &Run) -> Result<Option<StoredManifest>, RegistryError> {
+        Ok(self.metadata.run_image(run.id).await?)
+    }
+
+    /// A blob of a run's image.
+    pub async fn run_blob(&self, permit: &ImagePermit, blob: &Digest) -> Result<Blob, RegistryError> {
+        let size = self.metadata.run_blob(permit.run, blob).await?;
+        let size = size.ok_or_else(|| RegistryError::BlobUnknown(blob.clone()))?;
+        Ok(self.blobs.read(blob, size).await?)
+    }
+}
+
+fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
