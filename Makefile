@@ -1,0 +1,47 @@
+# What people type. `make` alone lists it.
+
+# cargo, wherever rustup put it and whether or not this shell has read its profile.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+
+STEP := scripts/step
+
+# The order of the steps is their meaning, and cargo uses every processor by itself.
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: ## a researcher's session from login to result, in a temporary folder, with the real Docker client
+	@scripts/setup
+	@scripts/with-engine scripts/demo
+
+.PHONY: test
+test: ## every check and every test; installs what is missing and starts an engine if none runs
+	@$(STEP) "test" $(MAKE) --no-print-directory setup lint with-engine-test
+
+.PHONY: build
+build: ## the binary, optimised: target/release/torno
+	@$(STEP) "build" cargo build --release --locked --bin torno
+
+.PHONY: lint
+lint: ## formatting, clippy and the documentation, with every warning an error
+	@$(STEP) "format" cargo fmt --all --check
+	@$(STEP) "clippy" cargo clippy --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS=-Dwarnings $(STEP) "documentation" cargo doc --workspace --no-deps --quiet
+
+.PHONY: setup
+setup:
+	@scripts/setup
+
+# The parts of `test` that need an engine, and those that follow them.
+.PHONY: with-engine-test
+with-engine-test:
+	@scripts/with-engine $(MAKE) --no-print-directory engine-test
+
+.PHONY: engine-test
+engine-test:
+	@$(STEP) "build" cargo build --bin torno
+	@$(STEP) "tests" cargo test --workspace
+	@$(STEP) "breast-cancer example" examples/breast-cancer/check
