@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use crate::{Htpasswd, HtpasswdError, Identity, MAX_PASSWORD_LENGTH, UserName};
 
 /// How long a correct password is remembered. A push of many layers then costs one bcrypt.
-const REMEMBERED: Duration = Duration::from_secs(300);
+const REMEMBERED: Duration = Duration::from_mins(5);
 
 /// How many people's passwords are remembered at once; past it the memory is emptied.
 const MAX_REMEMBERED: usize = 10_000;

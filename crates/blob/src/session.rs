@@ -137,7 +137,7 @@ impl Sessions {
             let session = turn.as_mut().ok_or(BlobError::Unfinished)?;
             let found = match expected.algorithm() {
                 Algorithm::Sha256 => session.hasher.clone().finish(),
-                other => hash_file(&session.path, other)?.0.finish(),
+                Algorithm::Sha512 => hash_file(&session.path, Algorithm::Sha512)?.0.finish(),
             };
             if found != expected {
                 return Err(BlobError::DigestMismatch { expected, found });

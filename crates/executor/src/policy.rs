@@ -90,7 +90,7 @@ impl Default for Limits {
             cpus: Cpus::ONE,
             memory: ByteSize::gib(2),
             pids: 256,
-            time: Duration::from_secs(3600),
+            time: Duration::from_hours(1),
             output: ByteSize::gib(1),
             entries: 10_000,
             tmp: ByteSize::mib(256),

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long a hold lasts whose process has died: longer than any rename and fsync takes.
-const HOLD: Duration = Duration::from_secs(600);
+const HOLD: Duration = Duration::from_mins(10);
 
 /// A hold on a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

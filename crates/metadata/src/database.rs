@@ -153,10 +153,16 @@ fn write_all(connection: &mut Connection, queue: &mpsc::Receiver<Job>) {
         let jobs = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
         let mut replies = Vec::new();
         match write_group(connection, jobs, &mut replies) {
-            Ok(()) => replies.into_iter().for_each(|reply| reply(Ok(()))),
+            Ok(()) => {
+                for reply in replies {
+                    reply(Ok(()));
+                }
+            }
             Err(error) => {
                 let message = error.to_string();
-                replies.into_iter().for_each(|reply| reply(Err(&message)));
+                for reply in replies {
+                    reply(Err(&message));
+                }
             }
         }
     }

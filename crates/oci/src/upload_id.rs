@@ -14,7 +14,7 @@ pub struct UploadIdError;
 impl UploadId {
     /// A session's name from 16 random bytes.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+        Self(format!("{:032x}", u128::from_be_bytes(bytes)).into())
     }
 
     /// The name as written.

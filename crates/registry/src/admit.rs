@@ -154,7 +154,7 @@ fn is_reserved(tag: &Tag) -> bool {
     let text = tag.as_str();
     let numbered =
         text.strip_prefix("run-").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
-    numbered || text.ends_with(".log")
+    numbered || text.strip_suffix(".log").is_some()
 }
 
 fn is_layer(layer: &Descriptor) -> bool {

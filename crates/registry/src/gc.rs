@@ -9,10 +9,10 @@ use crate::{Registry, RegistryError};
 
 /// How long a blob that a push brought waits for its manifest before it is garbage: pushes of large images over
 /// slow lines bring their manifest last.
-pub const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
+pub const DEFAULT_GRACE: Duration = Duration::from_hours(1);
 
 /// How long an upload session may rest before it is given up.
-const IDLE_UPLOAD: Duration = Duration::from_secs(24 * 3600);
+const IDLE_UPLOAD: Duration = Duration::from_hours(24);
 
 /// What a collection removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -22,7 +22,7 @@ pub use registry::Registry;
 pub use result::{NoResult, Progress};
 pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
 
-pub use torno_blob::Blob;
+pub use torno_blob::{Blob, BlobError};
 pub use torno_metadata::{
     FinishedRun, Garbage, Outcome, Owned, Referrer, Run, RunLog, RunState, Selection, StoredManifest, Swept,
 };

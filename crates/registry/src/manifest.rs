@@ -73,13 +73,11 @@ impl Registry {
         wait: Duration,
     ) -> Result<StoredManifest, RegistryError> {
         let repository = permit.repository();
-        match (repository.source(), reference) {
-            (Some(source), Reference::Tag(tag)) => self.result(repository, &source, tag, wait).await,
-            _ => {
-                let found = self.metadata.manifest(repository, reference).await?;
-                found.ok_or_else(|| RegistryError::ManifestUnknown(reference.clone()))
-            }
+        if let (Some(source), Reference::Tag(tag)) = (repository.source(), reference) {
+            return self.result(repository, &source, tag, wait).await;
         }
+        let found = self.metadata.manifest(repository, reference).await?;
+        found.ok_or_else(|| RegistryError::ManifestUnknown(reference.clone()))
     }
 
     /// Takes a tag away (distribution-spec: Deleting tags).

@@ -100,8 +100,8 @@ impl Registry {
                 return found.ok_or(RegistryError::ManifestUnknown(reference));
             };
             let left = deadline.saturating_duration_since(Instant::now());
-            let changed = reason.is_pending() && tokio::time::timeout(left, changes.changed()).await.is_ok();
-            if !changed {
+            let moved = reason.is_pending() && tokio::time::timeout(left, changes.changed()).await.is_ok();
+            if !moved {
                 return Err(RegistryError::NoResult(Box::new(reason)));
             }
         }

@@ -65,7 +65,7 @@ impl Registry {
     pub async fn claim(&self) -> Result<Option<ClaimedRun>, RegistryError> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(RegistryError::Random)?;
-        let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret = Digest::sha256(&bytes).hex().to_owned();
         let claimed = self.metadata.claim_run(hash(&secret)).await?;
         Ok(claimed.map(|run| {
             self.runs_changed.send_replace(());

@@ -1,1 +1,23 @@
-//! Empty.
+//! Torno over HTTP: listeners, routes, authentication of requests, error responses.
+//!
+//! [`Server`] answers two listeners. The public one speaks the distribution specification under `/v2/` to people,
+//! and a little HTML beside it. The engine's one, on loopback, serves the image of a claimed run to the engine that
+//! shows that run's token, and nothing else. Every `/v2/` route is in [`route`].
+
+mod answer;
+mod blob;
+mod body;
+mod catalog;
+mod connection;
+mod credentials;
+mod engine;
+mod failure;
+mod manifest;
+mod page;
+mod public;
+mod range;
+pub mod route;
+mod server;
+mod upload;
+
+pub use server::{Server, Settings};

@@ -1,0 +1,78 @@
+//! `/v2/<name>/blobs/<digest>`.
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use torno_oci::{Digest, RepositoryName};
+use torno_registry::{Blob, BlobError};
+
+use crate::{
+    answer,
+    body::{self, Body},
+    failure::Failure,
+    public::{Asked, Public},
+    range,
+};
+
+/// `GET` and `HEAD` (distribution-spec: Pulling blobs).
+pub(crate) async fn read(
+    public: &Public,
+    asked: &Asked,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Response<Body>, Failure> {
+    let permit = public.registry.pull_permit(&asked.who, name).await?;
+    if asked.is_head() {
+        let size = public.registry.blob_size(&permit, digest).await?;
+        let mut response = Response::new(body::empty());
+        describe(response.headers_mut(), digest, size);
+        return Ok(response);
+    }
+    let blob = public.registry.blob(&permit, digest).await?;
+    if answer::has_already(&asked.parts.headers, digest) {
+        let mut response = answer::status(StatusCode::NOT_MODIFIED);
+        answer::set_digest(response.headers_mut(), digest);
+        return Ok(response);
+    }
+    stream(blob, digest, &asked.parts.headers).await
+}
+
+/// A blob, or the range of it that the request wants, as an answer.
+pub(crate) async fn stream(
+    blob: Blob,
+    digest: &Digest,
+    request: &HeaderMap,
+) -> Result<Response<Body>, Failure> {
+    let size = blob.size();
+    let wanted = range::wanted(request, size)?;
+    let range = wanted.clone().unwrap_or(0..size);
+    let length = range.end - range.start;
+    let bytes = blob.stream(range.clone()).await.map_err(|source| {
+        torno_registry::RegistryError::Blob(BlobError::Io { path: digest.as_str().into(), source })
+    })?;
+    let mut response = Response::new(body::streamed(bytes));
+    describe(response.headers_mut(), digest, length);
+    if wanted.is_some() {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let text = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+        answer::set(response.headers_mut(), header::CONTENT_RANGE, &text);
+    }
+    Ok(response)
+}
+
+/// `DELETE` (distribution-spec: Deleting Blobs).
+pub(crate) async fn delete(
+    public: &Public,
+    asked: &Asked,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Response<Body>, Failure> {
+    let permit = public.registry.delete_permit(&asked.who, name).await?;
+    public.registry.delete_blob(&permit, digest).await?;
+    Ok(answer::status(StatusCode::ACCEPTED))
+}
+
+fn describe(headers: &mut HeaderMap, digest: &Digest, length: u64) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    answer::set(headers, header::CONTENT_LENGTH, &length.to_string());
+    answer::set_digest(headers, digest);
+}

@@ -1,0 +1,48 @@
+//! Bodies of requests and answers.
+
+use std::io;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body_util::{
+    BodyExt as _, BodyStream, Empty, Full, Limited, StreamBody, combinators::UnsyncBoxBody,
+};
+use hyper::body::{Frame, Incoming};
+
+use crate::failure::Failure;
+
+/// The body of an answer.
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+pub(crate) fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(crate) fn streamed(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    use futures_util::TryStreamExt as _;
+    StreamBody::new(stream.map_ok(Frame::data)).boxed_unsync()
+}
+
+/// The data of a request's body as it comes; trailers are passed over.
+pub(crate) fn chunks(body: Incoming) -> impl Stream<Item = Result<Bytes, hyper::Error>> + Unpin {
+    use futures_util::StreamExt as _;
+    Box::pin(BodyStream::new(body).filter_map(|frame| async {
+        match frame {
+            Ok(frame) => frame.into_data().ok().map(Ok),
+            Err(error) => Some(Err(error)),
+        }
+    }))
+}
+
+/// A whole body of at most `limit` bytes; [`Failure::TooLarge`] past that.
+pub(crate) async fn collect(body: Incoming, limit: usize) -> Result<Vec<u8>, Failure> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes().into()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Failure::TooLarge { limit }),
+        Err(_) => Err(Failure::CutOff),
+    }
+}

@@ -1,0 +1,131 @@
+//! What there is: repositories, tags, referrers.
+
+use http::{Response, StatusCode, header};
+use serde_json::{Value, json};
+use torno_oci::{Digest, RepositoryName};
+use torno_registry::Referrer;
+
+use crate::{
+    answer,
+    body::Body,
+    failure::Failure,
+    public::{Asked, Public},
+};
+
+/// The most entries of a page, asked for or not.
+const MAX_PAGE: usize = 1000;
+
+/// `GET /v2/_catalog` (Docker registry API: Listing Repositories), showing each what they may read.
+pub(crate) async fn repositories(public: &Public, asked: &Asked) -> Result<Response<Body>, Failure> {
+    let page = Page::of(asked)?;
+    let names = public.registry.catalog(&asked.who, page.last.as_deref(), page.size + 1).await?;
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    Ok(page.answer("/v2/_catalog", names, |names| json!({"repositories": names})))
+}
+
+/// `GET /v2/<name>/tags/list` (distribution-spec: Listing Tags).
+pub(crate) async fn tags(
+    public: &Public,
+    asked: &Asked,
+    name: &RepositoryName,
+) -> Result<Response<Body>, Failure> {
+    let page = Page::of(asked)?;
+    let permit = public.registry.pull_permit(&asked.who, name).await?;
+    let tags = public.registry.tags(&permit, page.last.as_deref(), page.size + 1).await?;
+    let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
+    let answer = |tags: &[String]| json!({"name": name.as_str(), "tags": tags});
+    Ok(page.answer(&format!("/v2/{name}/tags/list"), tags, answer))
+}
+
+/// `GET /v2/<name>/referrers/<digest>` (distribution-spec: Listing Referrers).
+pub(crate) async fn referrers(
+    public: &Public,
+    asked: &Asked,
+    name: &RepositoryName,
+    subject: &Digest,
+) -> Result<Response<Body>, Failure> {
+    let permit = public.registry.pull_permit(&asked.who, name).await?;
+    let filter = asked.query("artifactType");
+    let fits = |referrer: &Referrer| filter.is_none() || referrer.artifact_type == filter;
+    let referrers = public.registry.referrers(&permit, subject).await?;
+    let manifests: Vec<Value> = referrers.iter().filter(|referrer| fits(referrer)).map(descriptor).collect();
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": torno_oci::media_types::OCI_INDEX,
+        "manifests": manifests,
+    });
+    let mut response = answer::json(StatusCode::OK, &index);
+    answer::set(response.headers_mut(), header::CONTENT_TYPE, torno_oci::media_types::OCI_INDEX);
+    if filter.is_some() {
+        answer::set(response.headers_mut(), answer::FILTERS, "artifactType");
+    }
+    Ok(response)
+}
+
+fn descriptor(referrer: &Referrer) -> Value {
+    let manifest = &referrer.manifest;
+    let mut descriptor = json!({
+        "mediaType": manifest.media_type.as_str(),
+        "digest": manifest.digest.as_str(),
+        "size": manifest.bytes.len(),
+    });
+    if let Some(artifact_type) = &referrer.artifact_type {
+        descriptor["artifactType"] = json!(artifact_type);
+    }
+    // The bytes were parsed when they were pushed; what is read here is only passed on.
+    let parsed: Option<Value> = serde_json::from_slice(&manifest.bytes).ok();
+    if let Some(annotations) = parsed.and_then(|value| value.get("annotations").cloned()) {
+        descriptor["annotations"] = annotations;
+    }
+    descriptor
+}
+
+/// Which entries a client wants (distribution-spec: Listing Tags: `n` and `last`).
+struct Page {
+    size: usize,
+    last: Option<String>,
+    sized: Sized,
+}
+
+/// Whether the client set the size itself.
+enum Sized {
+    Asked,
+    Default,
+}
+
+impl Page {
+    fn of(asked: &Asked) -> Result<Self, Failure> {
+        let last = asked.query("last");
+        match asked.query("n") {
+            None => Ok(Self { size: MAX_PAGE, last, sized: Sized::Default }),
+            Some(text) => {
+                let size: usize =
+                    text.parse().map_err(|_| Failure::Query("n", "it is a number from 0 up".into()))?;
+                Ok(Self { size: size.min(MAX_PAGE), last, sized: Sized::Asked })
+            }
+        }
+    }
+
+    /// A page of `entries`, which were asked for with one more than the page holds; that one tells of a next page.
+    fn answer(
+        &self,
+        path: &str,
+        mut entries: Vec<String>,
+        value: impl Fn(&[String]) -> Value,
+    ) -> Response<Body> {
+        let more = entries.len() > self.size;
+        entries.truncate(self.size);
+        let mut response = answer::json(StatusCode::OK, &value(&entries));
+        // A page of none has no last entry to go on from.
+        if let (true, Some(last)) = (more, entries.last()) {
+            let size = match self.sized {
+                Sized::Asked => format!("n={}&", self.size),
+                Sized::Default => String::new(),
+            };
+            let last: String = form_urlencoded::byte_serialize(last.as_bytes()).collect();
+            let link = format!("<{path}?{size}last={last}>; rel=\"next\"");
+            answer::set(response.headers_mut(), header::LINK, &link);
+        }
+        response
+    }
+}

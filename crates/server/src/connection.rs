@@ -1,0 +1,134 @@
+//! One listener: accepting connections, serving HTTP on them, and letting them end.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Request, Response};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{body::Body, engine::Engine, public::Public};
+
+/// Connections served at once by a listener. Past it new ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// How long a client may take to send the headers of a request.
+const HEADERS: Duration = Duration::from_secs(30);
+
+/// Who answers the requests of a listener.
+#[derive(Debug)]
+pub(crate) enum Answerer {
+    Public(Public),
+    Engine(Engine),
+}
+
+impl Answerer {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let since = Instant::now();
+        let id = request_id();
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let mut user = None;
+        let mut response = match self {
+            Self::Public(public) => public.answer(request, &id, &mut user).await,
+            Self::Engine(engine) => engine.answer(request, &id, &mut user).await,
+        };
+        tracing::info!(
+            request = id,
+            %method,
+            path,
+            status = response.status().as_u16(),
+            user = user.as_deref().unwrap_or("-"),
+            millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "answered"
+        );
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert("x-request-id", value);
+        }
+        response
+    }
+}
+
+/// Serves a listener until `stop`, then waits up to `drain` for the requests under way.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    answerer: Answerer,
+    stop: &CancellationToken,
+    drain: Duration,
+) {
+    let answerer = Arc::new(answerer);
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        let Some((stream, place)) = accepted else { continue };
+        let answerer = Arc::clone(&answerer);
+        let service = service_fn(move |request| {
+            let answerer = Arc::clone(&answerer);
+            async move { Ok::<_, Infallible>(answerer.answer(request).await) }
+        });
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+        builder.http2().timer(TokioTimer::new());
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = graceful.watch(connection);
+        connections.spawn(async move {
+            // How a connection ends is the peer's business.
+            if let Err(error) = connection.await {
+                tracing::debug!(error = &*error, "a connection ended early");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were still under way after {drain:?} and were cut off");
+    }
+    connections.shutdown().await;
+}
+
+/// Cancelled between taking a place and accepting, it gives the place back.
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    /// Out of descriptors, accepting at once again would only burn a core.
+    const BREATH: Duration = Duration::from_millis(50);
+    let place = Arc::clone(room).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            // Answers are written whole; waiting to fill a packet would only delay small ones.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY could not be set");
+            }
+            Some((stream, place))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(BREATH).await;
+            None
+        }
+    }
+}
+
+/// What a request is called in the log and in its answer.
+fn request_id() -> String {
+    let mut bytes = [0; 8];
+    // Without random bytes a request is still served; its name is then no help.
+    let _ = getrandom::fill(&mut bytes);
+    format!("{:016x}", u64::from_be_bytes(bytes))
+}

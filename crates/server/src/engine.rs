@@ -1,0 +1,73 @@
+//! Requests of the engine on its loopback listener: the image of one claimed run, for its token, and nothing else.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use torno_oci::RunId;
+use torno_registry::{ImagePermit, Registry, RegistryError};
+
+use crate::{
+    answer, blob,
+    body::Body,
+    credentials::credentials,
+    failure::Failure,
+    manifest,
+    route::{Route, RouteError},
+};
+
+/// What answering the engine takes.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) registry: Arc<Registry>,
+}
+
+impl Engine {
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        id: &str,
+        user: &mut Option<String>,
+    ) -> Response<Body> {
+        match self.image(&request, user).await {
+            Ok(response) => response,
+            Err(failure) => failure.answer("the engine's listener", id),
+        }
+    }
+
+    async fn image(
+        &self,
+        request: &Request<Incoming>,
+        user: &mut Option<String>,
+    ) -> Result<Response<Body>, Failure> {
+        let permit = self.permit(request, user).await?;
+        let head = request.method() == http::Method::HEAD;
+        match Route::parse(request.method(), request.uri().path())? {
+            Route::Base => Ok(answer::json(StatusCode::OK, &serde_json::json!({}))),
+            Route::ReadManifest(_, reference) => {
+                let stored = self.registry.run_manifest(&permit).await?;
+                let image = stored.filter(|stored| manifest::is_digest(&reference, &stored.digest));
+                let image = image.ok_or(RegistryError::ManifestUnknown(reference))?;
+                Ok(manifest::stored(image, head))
+            }
+            Route::ReadBlob(_, digest) => {
+                let blob = self.registry.run_blob(&permit, &digest).await?;
+                blob::stream(blob, &digest, request.headers()).await
+            }
+            _ => Err(RouteError::Path.into()),
+        }
+    }
+
+    async fn permit(
+        &self,
+        request: &Request<Incoming>,
+        user: &mut Option<String>,
+    ) -> Result<ImagePermit, Failure> {
+        let unauthenticated = || Failure::Unauthenticated("(this listener is the engine's)".into());
+        let given = credentials(request.headers())?.ok_or_else(unauthenticated)?;
+        let run = given.user.strip_prefix("run-").and_then(|number| number.parse::<RunId>().ok());
+        let run = run.ok_or_else(unauthenticated)?;
+        *user = Some(given.user.clone());
+        self.registry.image_permit(run, &given.password).await?.ok_or_else(unauthenticated)
+    }
+}

@@ -1,0 +1,189 @@
+//! Every cause of a refused request, and the one function that turns them into answers
+//! (distribution-spec: Error Codes).
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+use torno_auth::{AuthenticationError, Refusal};
+use torno_oci::{ErrorCode, ManifestError};
+use torno_registry::RegistryError;
+
+use crate::{
+    answer,
+    body::{self, Body},
+    route::RouteError,
+};
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("log in first: docker login {0}")]
+    Unauthenticated(String),
+    #[error(transparent)]
+    Authentication(#[from] AuthenticationError),
+    #[error("the Authorization header cannot be read; it must be `Basic`")]
+    Authorization,
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error("the query has no `digest`; end the upload with ?digest=sha256:…")]
+    NoDigest,
+    #[error("`{0}` cannot be read: {1}")]
+    Query(&'static str, String),
+    #[error("the Content-Range cannot be read; write it `<first byte>-<last byte>`")]
+    ContentRange,
+    #[error("the Content-Range speaks of {range} bytes and the body has {length}")]
+    ContentRangeLength { range: u64, length: u64 },
+    #[error("the Content-Type is no media type")]
+    ContentType,
+    #[error("the body has more than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("the body was cut off")]
+    CutOff,
+    #[error("the range lies outside the blob's {size} bytes")]
+    Range { size: u64 },
+}
+
+/// What the client is told.
+struct Told {
+    status: StatusCode,
+    code: ErrorCode,
+    message: String,
+}
+
+impl Failure {
+    /// The answer. `host` is the name people know this registry by. What the client cannot act on goes to the log,
+    /// under the request's id.
+    pub(crate) fn answer(self, host: &str, request: &str) -> Response<Body> {
+        let Told { status, code, mut message } = self.told(host);
+        if status.is_server_error() {
+            tracing::error!(request, error = &self as &dyn std::error::Error, "the request failed");
+            message = format!("{message} (request {request})");
+        }
+        let body = json!({"errors": [{"code": code.as_str(), "message": message, "detail": null}]});
+        let mut response = answer::json(status, &body);
+        let headers = response.headers_mut();
+        match &self {
+            Self::Unauthenticated(_) | Self::Authentication(_) if status == StatusCode::UNAUTHORIZED => {
+                headers.insert(
+                    header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static("Basic realm=\"Torno\", charset=\"UTF-8\""),
+                );
+            }
+            Self::Route(RouteError::Method(allowed)) => {
+                headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+            }
+            Self::Range { size } => {
+                if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
+                    headers.insert(header::CONTENT_RANGE, value);
+                }
+            }
+            Self::Registry(RegistryError::Blob(torno_registry::BlobError::OutOfOrder { has, .. })) => {
+                headers.insert(header::RANGE, answer::received(*has));
+            }
+            _ => {}
+        }
+        response
+    }
+
+    fn told(&self, host: &str) -> Told {
+        use ErrorCode as Code;
+        let told = |status, code| Told { status, code, message: self.to_string() };
+        match self {
+            Self::Unauthenticated(_) | Self::Authentication(AuthenticationError::Wrong) => {
+                told(StatusCode::UNAUTHORIZED, Code::Unauthorized)
+            }
+            Self::Authentication(_) => hidden(),
+            Self::Authorization => told(StatusCode::BAD_REQUEST, Code::Unauthorized),
+            Self::Route(error) => told_of_route(error, self.to_string()),
+            Self::Registry(error) => told_of_registry(error, host),
+            Self::NoDigest | Self::Query("digest" | "mount", _) => {
+                told(StatusCode::BAD_REQUEST, Code::DigestInvalid)
+            }
+            Self::Query(..) => told(StatusCode::BAD_REQUEST, Code::Unsupported),
+            Self::ContentRange => told(StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
+            Self::ContentRangeLength { .. } | Self::CutOff => {
+                told(StatusCode::BAD_REQUEST, Code::SizeInvalid)
+            }
+            Self::ContentType => told(StatusCode::BAD_REQUEST, Code::ManifestInvalid),
+            Self::TooLarge { .. } => told(StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid),
+            Self::Range { .. } => told(StatusCode::RANGE_NOT_SATISFIABLE, Code::Unsupported),
+        }
+    }
+}
+
+fn told_of_route(error: &RouteError, message: String) -> Told {
+    let (status, code) = match error {
+        RouteError::Path => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+        RouteError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
+        RouteError::Name(_) => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
+        RouteError::Reference(torno_oci::ReferenceError::Tag(_)) => {
+            (StatusCode::BAD_REQUEST, ErrorCode::TagInvalid)
+        }
+        RouteError::Reference(torno_oci::ReferenceError::Digest(_)) | RouteError::Digest(_) => {
+            (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid)
+        }
+        RouteError::Upload(_) => (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
+    };
+    Told { status, code, message }
+}
+
+fn told_of_registry(error: &RegistryError, host: &str) -> Told {
+    use ErrorCode as Code;
+    let told = |status, code| Told { status, code, message: error.to_string() };
+    match error {
+        RegistryError::Refused(Refusal::Unknown(_)) => told(StatusCode::NOT_FOUND, Code::NameUnknown),
+        RegistryError::Refused(Refusal::Denied(_)) => told(StatusCode::FORBIDDEN, Code::Denied),
+        RegistryError::BlobUnknown(_) => told(StatusCode::NOT_FOUND, Code::BlobUnknown),
+        RegistryError::ManifestUnknown(_) => told(StatusCode::NOT_FOUND, Code::ManifestUnknown),
+        RegistryError::UploadUnknown => told(StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
+        RegistryError::NoResult(reason) => {
+            Told { status: StatusCode::NOT_FOUND, code: Code::ManifestUnknown, message: reason.message(host) }
+        }
+        RegistryError::ManifestInvalid(ManifestError::TooLarge) => {
+            told(StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid)
+        }
+        RegistryError::ManifestInvalid(_) | RegistryError::Admission(_) => {
+            told(StatusCode::BAD_REQUEST, Code::ManifestInvalid)
+        }
+        RegistryError::DigestMismatch { .. } => told(StatusCode::BAD_REQUEST, Code::DigestInvalid),
+        RegistryError::Missing(_) => told(StatusCode::NOT_FOUND, Code::ManifestBlobUnknown),
+        // Docker clients replace the message of TAG_INVALID by one about an old schema.
+        RegistryError::ReservedTag(_) => told(StatusCode::BAD_REQUEST, Code::ManifestInvalid),
+        RegistryError::Blob(error) => told_of_blob(error),
+        RegistryError::Collecting | RegistryError::Metadata(_) | RegistryError::Random(_) => hidden(),
+    }
+}
+
+fn told_of_blob(error: &torno_registry::BlobError) -> Told {
+    use torno_registry::BlobError;
+    let told = |status, code| Told { status, code, message: error.to_string() };
+    match error {
+        BlobError::UnknownUpload(_) => told(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
+        BlobError::Busy(_) => told(StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
+        BlobError::OutOfOrder { .. } => told(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),
+        BlobError::DigestMismatch { .. } => told(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
+        BlobError::TooLarge(_) => told(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
+        BlobError::Interrupted(_) => told(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+        BlobError::Full => told(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown),
+        BlobError::Length { .. } | BlobError::Missing(_) | BlobError::Io { .. } | BlobError::Unfinished => {
+            hidden()
+        }
+    }
+}
+
+/// What is nobody's business but the admin's.
+fn hidden() -> Told {
+    Told {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        code: ErrorCode::Unknown,
+        message: "something failed here; tell the admin".into(),
+    }
+}
+
+/// An answer whose body could not be made is still an answer.
+pub(crate) fn bare(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = status;
+    response
+}

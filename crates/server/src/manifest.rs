@@ -1,0 +1,106 @@
+//! `/v2/<name>/manifests/<reference>`.
+
+use std::time::Duration;
+
+use http::{Response, StatusCode, header};
+use torno_oci::{Digest, MAX_MANIFEST_SIZE, MediaType, Reference, RepositoryName};
+use torno_registry::{RegistryError, StoredManifest};
+
+use crate::{
+    answer,
+    body::{self, Body},
+    failure::Failure,
+    public::{Asked, Public},
+};
+
+/// `GET` and `HEAD` (distribution-spec: Pulling manifests). The tag of a result is waited for.
+pub(crate) async fn read(
+    public: &Public,
+    asked: &Asked,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Result<Response<Body>, Failure> {
+    let permit = public.registry.pull_permit(&asked.who, name).await?;
+    let wait = match reference {
+        Reference::Tag(tag) if !public.waited.just_did(&asked.who, name, tag) => public.settings.result_wait,
+        _ => Duration::ZERO,
+    };
+    let found = tokio::select! {
+        found = public.registry.manifest(&permit, reference, wait) => found,
+        () = public.stop.cancelled() => public.registry.manifest(&permit, reference, Duration::ZERO).await,
+    };
+    if let (Err(RegistryError::NoResult(reason)), Reference::Tag(tag), true) =
+        (&found, reference, asked.is_head())
+        && reason.is_pending()
+    {
+        public.waited.note(&asked.who, name, tag);
+    }
+    let found = found?;
+    if answer::has_already(&asked.parts.headers, &found.digest) {
+        let mut response = answer::status(StatusCode::NOT_MODIFIED);
+        answer::set_digest(response.headers_mut(), &found.digest);
+        return Ok(response);
+    }
+    Ok(stored(found, asked.is_head()))
+}
+
+/// A manifest as an answer.
+pub(crate) fn stored(manifest: StoredManifest, head: bool) -> Response<Body> {
+    let length = manifest.bytes.len();
+    let mut response = Response::new(if head { body::empty() } else { body::full(manifest.bytes) });
+    let headers = response.headers_mut();
+    answer::set(headers, header::CONTENT_TYPE, manifest.media_type.as_str());
+    answer::set(headers, header::CONTENT_LENGTH, &length.to_string());
+    answer::set_digest(headers, &manifest.digest);
+    response
+}
+
+/// `PUT` (distribution-spec: Pushing Manifests).
+pub(crate) async fn put(
+    public: &Public,
+    asked: Asked,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Result<Response<Body>, Failure> {
+    let permit = public.registry.push_permit(&asked.who, name).await?;
+    let content_type = match asked.parts.headers.get(header::CONTENT_TYPE) {
+        Some(value) => {
+            let text = value.to_str().map_err(|_| Failure::ContentType)?;
+            Some(text.parse::<MediaType>().map_err(|_| Failure::ContentType)?)
+        }
+        None => None,
+    };
+    let bytes = body::collect(asked.body, MAX_MANIFEST_SIZE).await?;
+    let pushed = public.registry.put_manifest(&permit, reference, content_type.as_ref(), bytes).await?;
+    let mut response = answer::status(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    answer::set(headers, header::LOCATION, &format!("/v2/{name}/manifests/{}", pushed.digest));
+    answer::set(headers, answer::CONTENT_DIGEST, pushed.digest.as_str());
+    if let Some(subject) = &pushed.subject {
+        answer::set(headers, answer::SUBJECT, subject.as_str());
+    }
+    if let Some(run) = pushed.run {
+        tracing::info!(%run, repository = %name, %reference, user = %asked.who.name(), "run queued");
+    }
+    Ok(response)
+}
+
+/// `DELETE` (distribution-spec: Deleting tags, Deleting Manifests).
+pub(crate) async fn delete(
+    public: &Public,
+    asked: &Asked,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Result<Response<Body>, Failure> {
+    let permit = public.registry.delete_permit(&asked.who, name).await?;
+    match reference {
+        Reference::Tag(tag) => public.registry.delete_tag(&permit, tag).await?,
+        Reference::Digest(digest) => public.registry.delete_manifest(&permit, digest).await?,
+    }
+    Ok(answer::status(StatusCode::ACCEPTED))
+}
+
+/// Whether a reference is this digest, for listeners that serve one manifest only.
+pub(crate) fn is_digest(reference: &Reference, digest: &Digest) -> bool {
+    matches!(reference, Reference::Digest(asked) if asked == digest)
+}

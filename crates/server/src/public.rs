@@ -1,0 +1,161 @@
+//! Requests of people: authenticated, routed, answered.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use torno_auth::{Authenticator, Identity};
+use torno_oci::{RepositoryName, Tag};
+use torno_registry::Registry;
+use tower::ServiceExt as _;
+
+use crate::{
+    Settings, answer, blob, body::Body, catalog, credentials::credentials, failure::Failure, manifest, page,
+    route::Route, upload,
+};
+
+/// What answering requests takes.
+#[derive(Debug)]
+pub(crate) struct Public {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) settings: Settings,
+    /// Ends waits for results, so that the server can stop.
+    pub(crate) stop: CancellationToken,
+    pub(crate) waited: Waited,
+    pages: axum::Router,
+}
+
+/// A request of somebody who is who they say.
+pub(crate) struct Asked {
+    pub(crate) who: Identity,
+    pub(crate) parts: http::request::Parts,
+    pub(crate) body: Incoming,
+}
+
+impl Asked {
+    /// A value of the query.
+    pub(crate) fn query(&self, name: &str) -> Option<String> {
+        let query = self.parts.uri.query().unwrap_or_default();
+        form_urlencoded::parse(query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
+    }
+
+    pub(crate) fn is_head(&self) -> bool {
+        self.parts.method == Method::HEAD
+    }
+}
+
+impl Public {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        authenticator: Arc<Authenticator>,
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> Self {
+        let pages = page::routes(&settings.hostname);
+        Self { registry, authenticator, settings, stop, waited: Waited::default(), pages }
+    }
+
+    /// Answers one request; every failure becomes an answer here. `user` is told who asked, for the log.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        id: &str,
+        user: &mut Option<String>,
+    ) -> Response<Body> {
+        let path = request.uri().path();
+        if path != "/v2" && !path.starts_with("/v2/") {
+            return self.page(request).await;
+        }
+        let mut response = match self.registry_api(request, user).await {
+            Ok(response) => response,
+            Err(failure) => failure.answer(&self.settings.hostname, id),
+        };
+        response
+            .headers_mut()
+            .insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+        response
+    }
+
+    async fn registry_api(
+        &self,
+        request: Request<Incoming>,
+        user: &mut Option<String>,
+    ) -> Result<Response<Body>, Failure> {
+        let (parts, body) = request.into_parts();
+        let Some(given) = credentials(&parts.headers)? else {
+            return Err(Failure::Unauthenticated(self.settings.hostname.clone()));
+        };
+        let who = self.authenticator.authenticate(&given.user, &given.password).await?;
+        *user = Some(who.name().to_string());
+        let route = Route::parse(&parts.method, parts.uri.path())?;
+        let asked = Asked { who, parts, body };
+        match route {
+            Route::Base => Ok(answer::json(StatusCode::OK, &serde_json::json!({}))),
+            Route::Catalog => catalog::repositories(self, &asked).await,
+            Route::Tags(name) => catalog::tags(self, &asked, &name).await,
+            Route::Referrers(name, digest) => catalog::referrers(self, &asked, &name, &digest).await,
+            Route::ReadBlob(name, digest) => blob::read(self, &asked, &name, &digest).await,
+            Route::DeleteBlob(name, digest) => blob::delete(self, &asked, &name, &digest).await,
+            Route::ReadManifest(name, reference) => manifest::read(self, &asked, &name, &reference).await,
+            Route::PutManifest(name, reference) => manifest::put(self, asked, &name, &reference).await,
+            Route::DeleteManifest(name, reference) => manifest::delete(self, &asked, &name, &reference).await,
+            Route::BeginUpload(name) => upload::begin(self, asked, &name).await,
+            Route::PatchUpload(name, id) => upload::patch(self, asked, &name, &id).await,
+            Route::FinishUpload(name, id) => upload::finish(self, asked, &name, &id).await,
+            Route::UploadStatus(name, id) => upload::status(self, &asked, &name, &id).await,
+            Route::CancelUpload(name, id) => upload::cancel(self, &asked, &name, &id).await,
+        }
+    }
+
+    async fn page(&self, request: Request<Incoming>) -> Response<Body> {
+        use http_body_util::BodyExt as _;
+        let answered = self.pages.clone().oneshot(request.map(axum::body::Body::new)).await;
+        let mut response = match answered {
+            Ok(response) => response.map(|body| body.map_err(std::io::Error::other).boxed_unsync()),
+            Err(never) => match never {},
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+        );
+        response
+    }
+}
+
+/// Who has just waited for which result in vain. A client that asks with HEAD and then with GET, to read the
+/// message, has waited once and is answered at once.
+#[derive(Debug, Default)]
+pub(crate) struct Waited(Mutex<HashMap<(Identity, RepositoryName, Tag), Instant>>);
+
+impl Waited {
+    /// How long after a wait the next question is the same pull.
+    const SAME_PULL: Duration = Duration::from_secs(5);
+    /// Questions remembered at most; past it, old ones are dropped.
+    const MAX: usize = 10_000;
+
+    /// Notes that someone's HEAD has waited in vain.
+    pub(crate) fn note(&self, who: &Identity, name: &RepositoryName, tag: &Tag) {
+        let mut waited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if waited.len() >= Self::MAX {
+            waited.retain(|_, since| since.elapsed() < Self::SAME_PULL);
+        }
+        waited.insert((who.clone(), name.clone(), tag.clone()), Instant::now());
+    }
+
+    /// Whether this is the second question of a pull whose first has waited.
+    pub(crate) fn just_did(&self, who: &Identity, name: &RepositoryName, tag: &Tag) -> bool {
+        let mut waited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = waited.remove(&(who.clone(), name.clone(), tag.clone()));
+        since.is_some_and(|since| since.elapsed() < Self::SAME_PULL)
+    }
+}

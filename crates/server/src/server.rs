@@ -1,0 +1,52 @@
+//! The server: two listeners over one registry.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use torno_auth::Authenticator;
+use torno_registry::Registry;
+
+use crate::{
+    connection::{self, Answerer},
+    engine::Engine,
+    public::Public,
+};
+
+/// What the server is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name people know this registry by, as in `docker login <name>`.
+    pub hostname: String,
+    /// How long a pull of a result waits for the run that makes it.
+    pub result_wait: Duration,
+    /// How long requests under way may take to end when the server stops.
+    pub drain: Duration,
+}
+
+/// A registry over HTTP.
+#[derive(Debug)]
+pub struct Server {
+    registry: Arc<Registry>,
+    authenticator: Arc<Authenticator>,
+    settings: Settings,
+}
+
+impl Server {
+    /// A server that has not begun to answer.
+    pub fn new(registry: Arc<Registry>, authenticator: Arc<Authenticator>, settings: Settings) -> Self {
+        Self { registry, authenticator, settings }
+    }
+
+    /// Answers people on `public` and the engine on `engine`, which must be on loopback, until `stop`; then lets
+    /// requests under way end, for a bounded time.
+    pub async fn serve(self, public: TcpListener, engine: TcpListener, stop: CancellationToken) {
+        let drain = self.settings.drain;
+        let people = Public::new(Arc::clone(&self.registry), self.authenticator, self.settings, stop.clone());
+        let images = Engine { registry: self.registry };
+        tokio::join!(
+            connection::serve(public, Answerer::Public(people), &stop, drain),
+            connection::serve(engine, Answerer::Engine(images), &stop, drain),
+        );
+    }
+}

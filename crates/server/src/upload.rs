@@ -1,0 +1,163 @@
+//! `/v2/<name>/blobs/uploads/` (distribution-spec: Pushing blobs).
+
+use http::{HeaderValue, Response, StatusCode, header};
+use hyper::body::Body as _;
+use torno_auth::PushPermit;
+use torno_oci::{Digest, RepositoryName, UploadId};
+use torno_registry::{BlobError, RegistryError};
+
+use crate::{
+    answer,
+    body::{self, Body},
+    failure::Failure,
+    public::{Asked, Public},
+    range,
+};
+
+/// `POST`: starts a session; with `mount` and `from` links a blob that is there already; with `digest` takes the
+/// whole blob at once.
+pub(crate) async fn begin(
+    public: &Public,
+    asked: Asked,
+    name: &RepositoryName,
+) -> Result<Response<Body>, Failure> {
+    let permit = public.registry.push_permit(&asked.who, name).await?;
+    if let Some(mounted) = mount(public, &asked, &permit).await? {
+        return Ok(mounted);
+    }
+    let digest = digest_of(&asked)?;
+    let id = public.registry.begin_upload(&permit).await?;
+    if let Some(digest) = digest {
+        let done = receive(public, &permit, &id, asked).await;
+        return complete(public, &permit, &id, &digest, done).await;
+    }
+    let mut response = answer::status(StatusCode::ACCEPTED);
+    describe(&mut response, name, &id, 0);
+    Ok(response)
+}
+
+/// Without the right to read the source, or when it lacks the blob, the client uploads as if it had not asked:
+/// a mount tells nothing of what others have.
+async fn mount(
+    public: &Public,
+    asked: &Asked,
+    permit: &PushPermit,
+) -> Result<Option<Response<Body>>, Failure> {
+    let (Some(digest), Some(from)) = (asked.query("mount"), asked.query("from")) else { return Ok(None) };
+    let digest: Digest =
+        digest.parse().map_err(|error: torno_oci::DigestError| Failure::Query("mount", error.to_string()))?;
+    let Ok(from) = from.parse::<RepositoryName>() else { return Ok(None) };
+    let source = match public.registry.pull_permit(&asked.who, &from).await {
+        Ok(source) => source,
+        Err(RegistryError::Refused(_)) => return Ok(None),
+        Err(other) => return Err(other.into()),
+    };
+    let mounted = public.registry.mount(&source, permit, &digest).await?;
+    Ok(mounted.then(|| created(permit.repository(), &digest)))
+}
+
+/// `PATCH`: adds bytes, in a stream or in chunks with a `Content-Range`.
+pub(crate) async fn patch(
+    public: &Public,
+    asked: Asked,
+    name: &RepositoryName,
+    id: &UploadId,
+) -> Result<Response<Body>, Failure> {
+    let permit = public.registry.push_permit(&asked.who, name).await?;
+    let size = receive(public, &permit, id, asked).await?;
+    let mut response = answer::status(StatusCode::ACCEPTED);
+    describe(&mut response, name, id, size);
+    Ok(response)
+}
+
+/// `PUT`: adds the last bytes, if there are any, and ends the session.
+pub(crate) async fn finish(
+    public: &Public,
+    asked: Asked,
+    name: &RepositoryName,
+    id: &UploadId,
+) -> Result<Response<Body>, Failure> {
+    let permit = public.registry.push_permit(&asked.who, name).await?;
+    let digest = digest_of(&asked)?.ok_or(Failure::NoDigest)?;
+    let done = if asked.body.is_end_stream() { Ok(0) } else { receive(public, &permit, id, asked).await };
+    complete(public, &permit, id, &digest, done).await
+}
+
+/// `GET`: how far a session is.
+pub(crate) async fn status(
+    public: &Public,
+    asked: &Asked,
+    name: &RepositoryName,
+    id: &UploadId,
+) -> Result<Response<Body>, Failure> {
+    let permit = public.registry.push_permit(&asked.who, name).await?;
+    let size = public.registry.upload_offset(&permit, id).await?;
+    let mut response = answer::status(StatusCode::NO_CONTENT);
+    describe(&mut response, name, id, size);
+    Ok(response)
+}
+
+/// `DELETE`: gives a session up.
+pub(crate) async fn cancel(
+    public: &Public,
+    asked: &Asked,
+    name: &RepositoryName,
+    id: &UploadId,
+) -> Result<Response<Body>, Failure> {
+    let permit = public.registry.push_permit(&asked.who, name).await?;
+    public.registry.cancel_upload(&permit, id).await?;
+    Ok(answer::status(StatusCode::NO_CONTENT))
+}
+
+/// Takes the body into the session; answers how many bytes that has then.
+async fn receive(public: &Public, permit: &PushPermit, id: &UploadId, asked: Asked) -> Result<u64, Failure> {
+    let brought = range::brought(&asked.parts.headers)?;
+    if let (Some(range), Some(length)) = (&brought, asked.body.size_hint().exact())
+        && range.end - range.start != length
+    {
+        return Err(Failure::ContentRangeLength { range: range.end - range.start, length });
+    }
+    let at = brought.as_ref().map(|range| range.start);
+    Ok(public.registry.append(permit, id, at, body::chunks(asked.body)).await?)
+}
+
+/// Turns a session into a blob. One whose bytes are wrong is given up: no more bytes can make it right.
+async fn complete(
+    public: &Public,
+    permit: &PushPermit,
+    id: &UploadId,
+    digest: &Digest,
+    received: Result<u64, Failure>,
+) -> Result<Response<Body>, Failure> {
+    received?;
+    match public.registry.finish_upload(permit, id, digest).await {
+        Ok(()) => Ok(created(permit.repository(), digest)),
+        Err(error @ RegistryError::Blob(BlobError::DigestMismatch { .. })) => {
+            public.registry.cancel_upload(permit, id).await?;
+            Err(error.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn digest_of(asked: &Asked) -> Result<Option<Digest>, Failure> {
+    let parse = |text: String| {
+        text.parse().map_err(|error: torno_oci::DigestError| Failure::Query("digest", error.to_string()))
+    };
+    asked.query("digest").map(parse).transpose()
+}
+
+fn created(name: &RepositoryName, digest: &Digest) -> Response<Body> {
+    let mut response = answer::status(StatusCode::CREATED);
+    answer::set(response.headers_mut(), header::LOCATION, &answer::blob_location(name, digest));
+    answer::set(response.headers_mut(), answer::CONTENT_DIGEST, digest.as_str());
+    response
+}
+
+fn describe(response: &mut Response<Body>, name: &RepositoryName, id: &UploadId, size: u64) {
+    let headers = response.headers_mut();
+    answer::set(headers, header::LOCATION, &answer::upload_location(name, id));
+    answer::set(headers, answer::UPLOAD_ID, id.as_str());
+    headers.insert(header::RANGE, answer::received(size));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
