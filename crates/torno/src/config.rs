@@ -102,6 +102,7 @@ impl Config {
             data: value::resolve(&settings.data),
             others: vec![
                 ("configuration", path),
+                ("folder of projects", base.join(source::FOLDER)),
                 ("password file", settings.htpasswd.clone()),
                 ("engine socket", settings.executor.engine.clone()),
             ],

@@ -18,7 +18,7 @@ use super::{
 const MAX_FILE_SIZE: ByteSize = ByteSize::mib(1);
 
 /// The folder beside the main file.
-const FOLDER: &str = "projects.d";
+pub(super) const FOLDER: &str = "projects.d";
 
 /// The tables of all files.
 #[derive(Debug)]
