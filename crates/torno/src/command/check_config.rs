@@ -9,7 +9,7 @@ Examples:
   torno check-config
   torno check-config --config /etc/torno/torno.toml
 
-Nothing is started or changed. Exit codes: 0 when the configuration is good, 64 when it is not; then every
+Nothing is started or changed. Exit codes: 0 when the configuration is good, 64 when it is not; then every \
 error is on stderr, one on a line.";
 
 /// Check the configuration and say everything that is wrong with it

@@ -50,27 +50,30 @@ impl Init {
             return Err(Failure::Exists(path.clone()));
         }
         let admin: UserName = ADMIN.parse().expect("this name is within the rule");
-        let password = password()?;
 
         fs::create_dir_all(&self.folder).map_err(not_made(&self.folder))?;
         write(&file)?;
-        let rest = private_folder(&data)
-            .and_then(|()| private_folder(&self.folder.join("certs")))
-            .and_then(|()| {
-                Htpasswd::add(&htpasswd, &admin, &password).map_err(|source| Failure::User {
-                    user: admin,
-                    action: "added",
-                    source,
-                })
-            })
-            .and_then(|()| self.say_what_is_next(&password).map_err(Failure::Output));
-        if rest.is_err() {
+        self.fill(&data, &htpasswd, admin).inspect_err(|_| {
             // Ours, and made just now: without it the same command can be tried again.
-            for path in [&file, &htpasswd] {
-                drop(fs::remove_file(path));
-            }
-        }
-        rest
+            drop(fs::remove_file(&file));
+        })
+    }
+
+    /// Makes the rest, once the configuration is ours.
+    fn fill(&self, data: &Path, htpasswd: &Path, admin: UserName) -> Result<(), Failure> {
+        let password = password()?;
+        private_folder(data)?;
+        private_folder(&self.folder.join("certs"))?;
+        Htpasswd::add(htpasswd, &admin, &password).map_err(|source| Failure::User {
+            user: admin,
+            action: "added",
+            source,
+        })?;
+        self.say_what_is_next(&password).map_err(|error| {
+            // Nobody has seen the password.
+            drop(fs::remove_file(htpasswd));
+            Failure::Output(error)
+        })
     }
 
     fn say_what_is_next(&self, password: &str) -> io::Result<()> {
@@ -103,14 +106,14 @@ fn not_made(path: &Path) -> impl FnOnce(io::Error) -> Failure + use<> {
 }
 
 fn write(path: &Path) -> Result<(), Failure> {
-    let write = || {
-        let mut file = File::options().write(true).create_new(true).mode(0o644).open(path)?;
-        file.write_all(CONFIGURATION.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|error| match error.kind() {
+    let made = File::options().write(true).create_new(true).mode(0o644).open(path);
+    let mut file = made.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::Exists(path.to_owned()),
         _ => not_made(path)(error),
+    })?;
+    file.write_all(CONFIGURATION.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
+        drop(fs::remove_file(path));
+        not_made(path)(error)
     })
 }
 

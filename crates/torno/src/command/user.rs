@@ -15,8 +15,8 @@ Examples:
   torno user remove ada
   torno user list
 
-A password is never an argument: other users of the machine could read it. Changes take effect at once, with no
-restart. What a user may do is in the configuration: `auth.admins` and the `researchers` and `custodians` of the
+A password is never an argument: other users of the machine could read it. Changes take effect at once, with no \
+restart. What a user may do is in the configuration: `auth.admins` and the `researchers` and `custodians` of the \
 projects.";
 
 /// Add, change, remove and list the people who may log in
