@@ -1,1 +1,63 @@
-fn main() {}
+//! The binary: reads what was typed, finds the configuration, runs the subcommand, says what went wrong.
+
+mod command;
+mod config;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use command::{Failure, check_config::CheckConfig, init::Init, user::User};
+
+const EXAMPLES: &str = "\
+Getting started:
+  torno init                 a configuration, the folders and the first admin, in this folder
+  torno check-config         is the configuration good?
+  torno user add ada         let somebody log in
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 64 the configuration is wrong or missing.";
+
+/// An OCI registry that runs what is pushed to it beside data that must not leave
+///
+/// Researchers push a container image; Torno runs it, locked down, beside confidential data; they pull what may
+/// come out.
+#[derive(Debug, Parser)]
+#[command(name = "torno", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Init(Init),
+    CheckConfig(CheckConfig),
+    User(User),
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Init(init) => init.run(),
+        Command::CheckConfig(check) => check.run(),
+        Command::User(user) => user.run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

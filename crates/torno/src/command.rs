@@ -1,0 +1,113 @@
+//! The subcommands, one file each, and what they share: finding the configuration and failing in words.
+
+pub(crate) mod check_config;
+pub(crate) mod init;
+pub(crate) mod user;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use torno_auth::{HtpasswdError, UserName};
+
+use crate::config::{Config, ConfigErrors, Environment};
+
+/// The configuration when none is named, in the current folder.
+const FILE: &str = "torno.toml";
+
+/// The exit code for a configuration that is wrong or missing (`EX_USAGE` of sysexits.h).
+const BAD_CONFIGURATION: u8 = 64;
+
+/// Why a subcommand did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// No configuration was named and none is here.
+    #[error("no {FILE} here; make one with `torno init`, or name it with --config")]
+    NoConfiguration,
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Configuration(#[from] ConfigErrors),
+    /// `init` never overwrites.
+    #[error("nothing was written: {0} exists already; move it away, or name another folder")]
+    Exists(PathBuf),
+    /// A file or folder could not be made.
+    #[error("{path} could not be made: {source}")]
+    Make {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The password file could not be read.
+    #[error("the users cannot be read: {0}")]
+    Users(#[source] HtpasswdError),
+    /// A user was not added, changed or removed.
+    #[error("`{user}` was not {action}: {source}")]
+    User {
+        /// Who.
+        user: UserName,
+        /// What was to be done to them.
+        action: &'static str,
+        /// Why it was not.
+        source: HtpasswdError,
+    },
+    /// No password could be had.
+    #[error("no password was read: {0}")]
+    Password(#[from] user::PasswordError),
+    /// The system has no random numbers.
+    #[error("no password could be made: {0}")]
+    Random(#[from] getrandom::Error),
+    /// What was to be said could not be written.
+    #[error("the output could not be written: {0}")]
+    Output(#[source] io::Error),
+}
+
+impl Failure {
+    /// Says it on stderr and turns it into the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        match self {
+            // One error on a line; only the count at the end is ours to introduce.
+            Self::Configuration(errors) => {
+                eprintln!("{errors}");
+                ExitCode::from(BAD_CONFIGURATION)
+            }
+            Self::NoConfiguration => {
+                eprintln!("torno: {self}");
+                ExitCode::from(BAD_CONFIGURATION)
+            }
+            _ => {
+                eprintln!("torno: {self}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// Which configuration to read.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration file [default: torno.toml in the current folder]
+    #[arg(long, value_name = "FILE", env = "TORNO_CONFIG", hide_env_values = true, global = true)]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// Its path: the one named, or the one in the current folder.
+    pub(crate) fn path(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(FILE))
+    }
+
+    /// Reads it and says its warnings on stderr.
+    pub(crate) fn load(&self) -> Result<Config, Failure> {
+        if self.config.is_none() && !Path::new(FILE).exists() {
+            return Err(Failure::NoConfiguration);
+        }
+        let config = Config::load(self.path(), &Environment::of_this_process())?;
+        for warning in &config.warnings {
+            eprintln!("warning: {warning}");
+        }
+        Ok(config)
+    }
+}

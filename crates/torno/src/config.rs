@@ -1,0 +1,251 @@
+//! The configuration: one TOML file, the files in `projects.d` beside it, and `TORNO_*` variables on top.
+//!
+//! Whatever is wrong is reported at once, each with the path of its key. What comes out needs no further check.
+//! Every key is described in `docs/CONFIGURATION.md`.
+
+mod error;
+mod limits;
+mod project;
+mod reader;
+mod source;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use torno_auth::{Policy, ProjectName, UserName};
+use torno_executor::{Dataset, ProjectPolicy, Settings};
+
+pub(crate) use error::ConfigErrors;
+pub(crate) use reader::Environment;
+pub(crate) use value::Hostname;
+
+use error::{Place, Problems};
+use project::{Definitions, Private};
+use reader::TableReader;
+
+/// Where people reach Torno when the file does not say.
+const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
+
+/// The data directory when the file does not name one.
+const DATA: &str = "registry-data";
+
+/// The engine when the file does not name one.
+const ENGINE: &str = "/var/run/docker.sock";
+
+/// A machine with room for more confidential runs than this at once would be a cluster, which one engine is not.
+const CONCURRENT_RUNS: RangeInclusive<u32> = 1..=64;
+
+/// Reverse proxies and clients give up on a silent server after some minutes.
+const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(5);
+
+/// How long a pull waits when the file does not say: short runs are done by then.
+const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+
+/// All that Torno is told.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "some of it is only for the server"))]
+pub(crate) struct Config {
+    /// The data directory, absolute. It may not exist yet.
+    pub(crate) data: PathBuf,
+    /// Where to listen.
+    pub(crate) address: SocketAddr,
+    /// The name that people use in `docker login`; `None`: the address.
+    pub(crate) hostname: Option<Hostname>,
+    /// The password file, absolute. It may not exist yet.
+    pub(crate) htpasswd: PathBuf,
+    /// Who may do what.
+    pub(crate) policy: Policy,
+    /// What the executor is told at start.
+    pub(crate) executor: Settings,
+    /// What the runs of each project are given; the same projects as in `policy`.
+    pub(crate) projects: BTreeMap<ProjectName, ProjectPolicy>,
+    /// Every dataset, whether a project uses it or not.
+    pub(crate) datasets: Vec<Dataset>,
+    /// How long a pull of a result waits for its run.
+    pub(crate) result_wait: Duration,
+    /// What is allowed but probably not meant, a sentence each.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads the configuration, or says everything that is wrong with it.
+    pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Self, ConfigErrors> {
+        let problems = Problems::default();
+        let file = path;
+        let main = path.file_name().unwrap_or(path.as_os_str()).display().to_string();
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let base = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let Some(sources) = source::read_all(&path, &main, &base, &problems) else {
+            return Err(problems.into_errors(file));
+        };
+
+        let mut definitions = Definitions::default();
+        let mut root = TableReader::root(None, sources.main, &problems);
+        definitions.gather(&mut root, &main);
+        let settings = Fixed::read(root, &base, environment, &problems);
+        for (name, table) in sources.beside {
+            let mut root = TableReader::root(Some(name), table, &problems);
+            definitions.gather(&mut root, &main);
+            root.finish_because(&format!(
+                "only groups, datasets and projects may stand in projects.d; move this to {main}"
+            ));
+        }
+        let private = Private {
+            data: value::resolve(&settings.data),
+            others: vec![
+                ("configuration", path),
+                ("folder of projects", base.join(source::FOLDER)),
+                ("password file", settings.htpasswd.clone()),
+                ("engine socket", settings.executor.engine.clone()),
+            ],
+        };
+        let projects = definitions.read(&base, &private);
+        let warnings = problems.finish(file)?;
+        let Fixed { data, address, hostname, htpasswd, admins, executor, result_wait } = settings;
+        Ok(Self {
+            data,
+            address,
+            hostname,
+            htpasswd,
+            policy: Policy { admins, projects: projects.members },
+            executor,
+            projects: projects.policies,
+            datasets: projects.datasets,
+            result_wait,
+            warnings,
+        })
+    }
+}
+
+/// What stands in the tables whose keys are known beforehand.
+struct Fixed {
+    data: PathBuf,
+    address: SocketAddr,
+    hostname: Option<Hostname>,
+    htpasswd: PathBuf,
+    admins: BTreeSet<UserName>,
+    executor: Settings,
+    result_wait: Duration,
+}
+
+impl Fixed {
+    fn read(mut root: TableReader<'_>, base: &Path, environment: &Environment, problems: &Problems) -> Self {
+        let mut variables = Vec::new();
+        let data = root
+            .take_or_variable("data", environment)
+            .and_then(|item| item.parse(A_PATH, |text| data_directory(text, base)))
+            .unwrap_or_else(|| base.join(DATA));
+
+        let mut listen = root.table("listen");
+        let address = listen.take_or_variable("address", environment);
+        let hostname = listen
+            .take_or_variable("hostname", environment)
+            .and_then(|item| item.parse("a host name in quotes", value::hostname));
+        variables.extend(listen.finish());
+
+        let mut tls = root.table("tls");
+        if let Some(mode) = tls.take_or_variable("mode", environment) {
+            mode.parse("\"off\"", tls_mode);
+        }
+        let in_clear = match tls.take_or_variable("i_know_passwords_travel_in_clear", environment) {
+            None => false,
+            // Whoever wrote something else than a truth is told so once.
+            Some(item) => item.boolean().unwrap_or(true),
+        };
+        variables.extend(tls.finish());
+        let address = address
+            .and_then(|item| {
+                item.parse("an address in quotes, such as \"127.0.0.1:5000\"", |text| {
+                    listen_address(text, in_clear)
+                })
+            })
+            .unwrap_or(ADDRESS);
+        if hostname.is_none() && address.ip().is_unspecified() {
+            let place = Place::Key { beside: None, key: "listen.hostname".into() };
+            problems.warn(
+                &place,
+                format_args!("nobody can log in to {address}; say by which name people reach it"),
+            );
+        }
+
+        let mut auth = root.table("auth");
+        let htpasswd = auth
+            .take_or_variable("htpasswd", environment)
+            .and_then(|item| item.parse(A_PATH, |text| value::path(text, base)))
+            .unwrap_or_else(|| data.join("htpasswd"));
+        let admins = auth.take("admins").map(project::users).unwrap_or_default();
+        variables.extend(auth.finish());
+
+        let executor = executor(root.table("executor"), environment, &mut variables);
+
+        let mut results = root.table("results");
+        let result_wait = results
+            .take_or_variable("wait", environment)
+            .and_then(|item| limits::time_within(&item, &WAIT))
+            .unwrap_or(DEFAULT_WAIT);
+        variables.extend(results.finish());
+
+        variables.extend(root.finish());
+        environment.warn_of_strangers(&variables, problems);
+        Self { data, address, hostname, htpasswd, admins, executor, result_wait }
+    }
+}
+
+const A_PATH: &str = "a path in quotes";
+
+fn executor(mut table: TableReader<'_>, environment: &Environment, variables: &mut Vec<String>) -> Settings {
+    let engine = table
+        .take_or_variable("engine", environment)
+        .and_then(|item| item.parse("the socket of the engine in quotes", value::engine))
+        .unwrap_or_else(|| ENGINE.into());
+    let concurrent_runs = table
+        .take_or_variable("concurrent_runs", environment)
+        .and_then(|item| limits::count_within(&item, &CONCURRENT_RUNS))
+        .and_then(|count| usize::try_from(count).ok())
+        .unwrap_or(1);
+    variables.extend(table.finish());
+    Settings { engine, concurrent_runs }
+}
+
+fn data_directory(text: &str, base: &Path) -> Result<PathBuf, String> {
+    let path = value::path(text, base)?;
+    if path.exists() && !path.is_dir() {
+        return Err(format!(
+            "{} is not a folder; name a folder, which is made if it does not exist",
+            path.display()
+        ));
+    }
+    Ok(path)
+}
+
+fn tls_mode(text: &str) -> Result<(), String> {
+    match text {
+        "off" => Ok(()),
+        other => Err(format!(
+            "TLS is not built in yet, so `{}` does not work; write \"off\", keep `listen.address` on 127.0.0.1, and put \
+             a reverse proxy that speaks TLS in front",
+            other.escape_debug()
+        )),
+    }
+}
+
+fn listen_address(text: &str, in_clear: bool) -> Result<SocketAddr, String> {
+    let address = value::address(text)?;
+    // `::ffff:127.0.0.1` is loopback too.
+    if address.ip().to_canonical().is_loopback() || in_clear {
+        return Ok(address);
+    }
+    Err(format!(
+        "{address} can be reached from other machines, and without TLS passwords would travel there in clear; listen on \
+         127.0.0.1 with a reverse proxy that speaks TLS in front, or, on a network where nobody can listen in, set \
+         `tls.i_know_passwords_travel_in_clear = true`"
+    ))
+}

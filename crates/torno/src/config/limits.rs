@@ -1,0 +1,102 @@
+//! `[projects.<name>.limits]`: what a run may use, each within bounds that catch a slip of the pen.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use bytesize::ByteSize;
+use torno_executor::{Cpus, Limits};
+
+use super::{
+    reader::{Item, TableReader},
+    value::{duration, show_size, size},
+};
+
+/// Docker refuses to create a container with less; more than 16 TiB is in no machine, so it is a wrong unit.
+const MEMORY: RangeInclusive<ByteSize> = ByteSize::mib(6)..=ByteSize::tib(16);
+
+/// Without one there is no run; more than the kernel's default `pid_max` cannot be started on an untuned machine,
+/// so it would limit nothing.
+const PIDS: RangeInclusive<u32> = 1..=32_768;
+
+/// Starting a container takes a good part of a second; what runs for more than a month has hung.
+const TIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(30 * 24);
+
+/// One block of a file system; a result becomes one layer, which stands on disk beside `/output` while it is packed.
+const OUTPUT: RangeInclusive<ByteSize> = ByteSize::kib(4)..=ByteSize::tib(1);
+
+/// Each is looked at and packed one by one: a million takes minutes.
+const ENTRIES: RangeInclusive<u32> = 1..=1_000_000;
+
+/// One page is the least a tmpfs holds. What it holds counts as memory, so [`MEMORY`] bounds it too.
+const TMP: RangeInclusive<ByteSize> = ByteSize::kib(4)..=ByteSize::tib(16);
+
+/// Enough for one error message; it is held in memory while the run lasts, so not more than 64 MiB.
+const LOG: RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::mib(64);
+
+/// The limits of a project; those not named have the defaults.
+pub(super) fn read(item: Item<'_>) -> Limits {
+    let defaults = Limits::default();
+    let Some(mut table) = item.into_table() else {
+        return defaults;
+    };
+    let cpus = table.take("cpus").and_then(|item| cpus(&item)).unwrap_or(defaults.cpus);
+    let memory = table.take("memory").and_then(|item| size_within(&item, &MEMORY)).unwrap_or(defaults.memory);
+    let pids = table.take("pids").and_then(|item| count_within(&item, &PIDS)).unwrap_or(defaults.pids);
+    let time = table.take("time").and_then(|item| time_within(&item, &TIME)).unwrap_or(defaults.time);
+    let output = table.take("output").and_then(|item| size_within(&item, &OUTPUT)).unwrap_or(defaults.output);
+    let entries =
+        table.take("entries").and_then(|item| count_within(&item, &ENTRIES)).unwrap_or(defaults.entries);
+    // A project with little memory need not say that its /tmp is small too.
+    let tmp = tmp(&mut table, memory).unwrap_or(defaults.tmp.min(memory));
+    let log = table.take("log").and_then(|item| size_within(&item, &LOG)).unwrap_or(defaults.log);
+    table.finish();
+    Limits { cpus, memory, pids, time, output, entries, tmp, log }
+}
+
+fn cpus(item: &Item<'_>) -> Option<Cpus> {
+    let cpus = Cpus::new(item.number()?);
+    if cpus.is_none() {
+        item.refuse("a run has 0.01 to 1024 processors");
+    }
+    cpus
+}
+
+fn tmp(table: &mut TableReader<'_>, memory: ByteSize) -> Option<ByteSize> {
+    let item = table.take("tmp")?;
+    let tmp = size_within(&item, &TMP)?;
+    if tmp > memory {
+        item.refuse(format_args!(
+            "what is in /tmp counts as memory, so it cannot be more than `memory`, which is {}",
+            show_size(memory)
+        ));
+        return None;
+    }
+    Some(tmp)
+}
+
+fn size_within(item: &Item<'_>, bounds: &RangeInclusive<ByteSize>) -> Option<ByteSize> {
+    item.parse("a size in quotes with its unit, such as \"4GiB\"", |text| {
+        let size = size(text)?;
+        let (least, most) = (show_size(*bounds.start()), show_size(*bounds.end()));
+        bounds.contains(&size).then_some(size).ok_or(format!("`{text}` is not within {least} to {most}"))
+    })
+}
+
+/// A duration within bounds.
+pub(super) fn time_within(item: &Item<'_>, bounds: &RangeInclusive<Duration>) -> Option<Duration> {
+    item.parse("a length of time in quotes with its unit, such as \"2h\"", |text| {
+        let time = duration(text)?;
+        let (least, most) =
+            (humantime::format_duration(*bounds.start()), humantime::format_duration(*bounds.end()));
+        bounds.contains(&time).then_some(time).ok_or(format!("`{text}` is not within {least} to {most}"))
+    })
+}
+
+/// A count within bounds.
+pub(super) fn count_within(item: &Item<'_>, bounds: &RangeInclusive<u32>) -> Option<u32> {
+    let number = item.integer()?;
+    let count = u32::try_from(number).ok().filter(|count| bounds.contains(count));
+    if count.is_none() {
+        item.refuse(format_args!("{number} is not within {} to {}", bounds.start(), bounds.end()));
+    }
+    count
+}

@@ -1,0 +1,293 @@
+//! `[groups]`, `[datasets.*]` and `[projects.*]`, from the main file and from `projects.d`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use torno_auth::{Project, ProjectName, UserName, Visibility};
+use torno_executor::{Dataset, Limits, LogPolicy, ProjectPolicy};
+
+use super::{
+    limits,
+    reader::{Item, TableReader},
+    value,
+};
+
+/// Where the data may not stand in the container: the kernel's own file systems, and paths that Torno fills.
+const FORBIDDEN_MOUNTS: [&str; 6] = ["/proc", "/sys", "/dev", "/output", "/tmp", "/etc"];
+
+/// What a project's own variables may not start with: `TORNO_` is what a run is told by Torno, `LD_` makes the
+/// dynamic linker load other code than the image's.
+const FORBIDDEN_VARIABLES: [&str; 2] = ["TORNO_", "LD_"];
+
+const USERS: &str = "a list of user names, such as [\"ada\", \"@team\"]";
+const USER: &str = "a user name in quotes";
+
+/// The tables as they stand in the files, by name.
+#[derive(Debug, Default)]
+pub(super) struct Definitions<'a> {
+    groups: BTreeMap<String, Item<'a>>,
+    datasets: BTreeMap<String, Item<'a>>,
+    projects: BTreeMap<String, Item<'a>>,
+}
+
+/// What a dataset must stay clear of: the registry would be mounted into runs.
+#[derive(Debug)]
+pub(super) struct Private {
+    /// The data directory with links followed; it may neither hold a dataset nor lie in one.
+    pub(super) data: PathBuf,
+    /// What else may not lie in a dataset, with a name for it.
+    pub(super) others: Vec<(&'static str, PathBuf)>,
+}
+
+/// What the definitions say.
+#[derive(Debug, Default)]
+pub(super) struct Projects {
+    pub(super) members: BTreeMap<ProjectName, Project>,
+    pub(super) policies: BTreeMap<ProjectName, ProjectPolicy>,
+    pub(super) datasets: Vec<Dataset>,
+}
+
+/// The names that a project may speak of. Those with errors of their own are here too, so that one mistake is
+/// reported once.
+struct Known {
+    groups: BTreeMap<String, BTreeSet<UserName>>,
+    datasets: BTreeMap<String, Option<Dataset>>,
+}
+
+impl<'a> Definitions<'a> {
+    /// Adds what stands in one file, whose main name is `main`.
+    pub(super) fn gather(&mut self, root: &mut TableReader<'a>, main: &str) {
+        for (key, known) in
+            [("groups", &mut self.groups), ("datasets", &mut self.datasets), ("projects", &mut self.projects)]
+        {
+            for (name, item) in root.table(key).into_entries() {
+                if let Some(earlier) = known.get(&name) {
+                    let file = earlier.beside().unwrap_or(main);
+                    item.refuse(format_args!("this name is defined in {file} already; keep one of the two"));
+                } else {
+                    known.insert(name, item);
+                }
+            }
+        }
+    }
+
+    /// What they mean. Relative paths are relative to `base`.
+    pub(super) fn read(self, base: &Path, private: &Private) -> Projects {
+        let groups = self.groups.into_iter().map(|(name, item)| {
+            let users = group(&name, item);
+            (name, users)
+        });
+        let datasets = self.datasets.into_iter().map(|(name, item)| {
+            let dataset = dataset(&name, item, base, private);
+            (name, dataset)
+        });
+        let known = Known { groups: groups.collect(), datasets: datasets.collect() };
+        let mut projects = Projects::default();
+        for (name, item) in self.projects {
+            known.project(&name, item, &mut projects);
+        }
+        projects.datasets = known.datasets.into_values().flatten().collect();
+        projects
+    }
+}
+
+fn group(name: &str, item: Item<'_>) -> BTreeSet<UserName> {
+    if !value::is_name(name) {
+        item.refuse(value::name_rule());
+    }
+    users(item)
+}
+
+/// A list of user names.
+pub(super) fn users(item: Item<'_>) -> BTreeSet<UserName> {
+    let user = |item: Item<'_>| item.parse(USER, str::parse);
+    item.into_list("a list of user names, such as [\"ada\"]").into_iter().filter_map(user).collect()
+}
+
+fn dataset(name: &str, item: Item<'_>, base: &Path, private: &Private) -> Option<Dataset> {
+    if !value::is_name(name) {
+        item.refuse(value::name_rule());
+    }
+    let mut table = item.into_table()?;
+    let path = table
+        .require("path", "say in which folder the data is: path = \"/srv/data/…\"")
+        .and_then(|item| item.parse("a path in quotes", |text| dataset_path(text, base, private)));
+    table.finish();
+    path.map(|path| Dataset { name: name.to_owned(), path })
+}
+
+/// The folder with every link followed: what is checked here is what is mounted later.
+fn dataset_path(text: &str, base: &Path, private: &Private) -> Result<PathBuf, String> {
+    let path = value::path(text, base)?;
+    let shown = path.display();
+    let real = path.canonicalize().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no folder {shown}; make it, or mend the path"),
+        _ => format!("{shown} cannot be looked at: {error}"),
+    })?;
+    if !fs::metadata(&real).is_ok_and(|found| found.is_dir()) {
+        return Err(format!("{shown} is not a folder; a dataset is a folder, whatever is in it"));
+    }
+    if real.parent().is_none() {
+        return Err("this is the whole machine; name the folder that holds the data".into());
+    }
+    if real.starts_with(&private.data) {
+        return Err(format!("{shown} lies inside the data directory of Torno; move it elsewhere"));
+    }
+    let inside = |path: &Path| value::resolve(path).starts_with(&real);
+    let data = ("data directory", &private.data);
+    let others = private.others.iter().map(|(what, path)| (*what, path));
+    for (what, path) in std::iter::once(data).chain(others) {
+        if inside(path) {
+            return Err(format!(
+                "{shown} holds Torno's own {what} ({}), which every run would see; use a folder with only the data",
+                path.display()
+            ));
+        }
+    }
+    Ok(real)
+}
+
+impl Known {
+    fn project(&self, name: &str, item: Item<'_>, projects: &mut Projects) {
+        let parsed: Option<ProjectName> = name.parse().map_err(|error| item.refuse(error)).ok();
+        let warn = item.warning();
+        let Some(mut table) = item.into_table() else {
+            return;
+        };
+        let members = self.members(&mut table);
+        let policy = self.policy(&mut table);
+        table.finish();
+        if members.researchers.is_empty() {
+            warn("this project has no researchers, so nobody can push to it");
+        }
+        if let Some(name) = parsed {
+            projects.members.insert(name.clone(), members);
+            projects.policies.insert(name, policy);
+        }
+    }
+
+    fn members(&self, table: &mut TableReader<'_>) -> Project {
+        let mut people = |key| table.take(key).map(|item| self.people(item)).unwrap_or_default();
+        Project {
+            researchers: people("researchers"),
+            custodians: people("custodians"),
+            visibility: table.take("visibility").and_then(|item| visibility(&item)).unwrap_or_default(),
+        }
+    }
+
+    fn policy(&self, table: &mut TableReader<'_>) -> ProjectPolicy {
+        let defaults = ProjectPolicy::default();
+        ProjectPolicy {
+            datasets: table.take("datasets").map(|item| self.datasets(item)).unwrap_or_default(),
+            mount: table.take("mount").and_then(|item| mount(&item)).unwrap_or(defaults.mount),
+            environment: table.take("environment").map(environment).unwrap_or_default(),
+            limits: table.take("limits").map_or_else(Limits::default, limits::read),
+            logs: table.take("logs").and_then(|item| logs(&item)).unwrap_or_default(),
+        }
+    }
+
+    /// User names, and the members of groups.
+    fn people(&self, item: Item<'_>) -> BTreeSet<UserName> {
+        let mut people = BTreeSet::new();
+        for item in item.into_list(USERS) {
+            let found = item.parse(USER, |text| match text.strip_prefix('@') {
+                Some(group) => self.groups.get(group).cloned().ok_or_else(|| {
+                    format!("there is no group `{}`; {}", group.escape_debug(), among(self.groups.keys()))
+                }),
+                None => text.parse().map(|user| [user].into()).map_err(|error| format!("{error}")),
+            });
+            people.extend(found.into_iter().flatten());
+        }
+        people
+    }
+
+    fn datasets(&self, item: Item<'_>) -> Vec<Dataset> {
+        let mut seen = BTreeSet::new();
+        let mut datasets = Vec::new();
+        for item in item.into_list("a list of datasets, such as [\"retina\"]") {
+            let found = item.parse("the name of a dataset in quotes", |name| {
+                let dataset = self.datasets.get(name).ok_or_else(|| {
+                    let name = name.escape_debug();
+                    format!("there is no dataset `{name}`; {}", among(self.datasets.keys()))
+                })?;
+                if seen.insert(name.to_owned()) {
+                    Ok(dataset.clone())
+                } else {
+                    Err(format!("`{name}` is in this list already"))
+                }
+            });
+            datasets.extend(found.flatten());
+        }
+        datasets
+    }
+}
+
+/// The names there are, for somebody who wrote another.
+fn among<'n>(names: impl Iterator<Item = &'n String>) -> String {
+    let names: Vec<_> = names.map(String::as_str).collect();
+    if names.is_empty() { "there are none yet".into() } else { format!("there are: {}", names.join(", ")) }
+}
+
+fn visibility(item: &Item<'_>) -> Option<Visibility> {
+    item.parse("\"owner\" or \"project\"", |text| match text {
+        "owner" => Ok(Visibility::Owner),
+        "project" => Ok(Visibility::Project),
+        other => Err(format!(
+            "`{}` is neither \"owner\" (each researcher sees their own) nor \"project\" (all see all)",
+            other.escape_debug()
+        )),
+    })
+}
+
+fn logs(item: &Item<'_>) -> Option<LogPolicy> {
+    item.parse("\"always\", \"on-failure\" or \"never\"", |text| match text {
+        "always" => Ok(LogPolicy::Always),
+        "on-failure" => Ok(LogPolicy::OnFailure),
+        "never" => Ok(LogPolicy::Never),
+        other => {
+            Err(format!("`{}` is none of \"always\", \"on-failure\" and \"never\"", other.escape_debug()))
+        }
+    })
+}
+
+fn mount(item: &Item<'_>) -> Option<String> {
+    item.parse("a path in quotes, such as \"/input\"", |text| {
+        let shown = text.escape_debug();
+        let steps = text.strip_prefix('/').into_iter().flat_map(|rest| rest.split('/'));
+        let normal = steps.clone().count() > 0 && steps.clone().all(|step| !matches!(step, "" | "." | ".."));
+        if !normal || text.contains(char::is_control) {
+            return Err(format!(
+                "`{shown}` is not a folder in the container; write a path from the root without `.`, `..` or a slash \
+                 at the end, such as \"/input\""
+            ));
+        }
+        match FORBIDDEN_MOUNTS.iter().find(|forbidden| Path::new(text).starts_with(forbidden)) {
+            Some(forbidden) => Err(format!("{forbidden} is taken in every run; use another path")),
+            None => Ok(text.to_owned()),
+        }
+    })
+}
+
+/// Never repeats a value: it may be a secret.
+fn environment(item: Item<'_>) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    for (name, item) in item.into_table().into_iter().flat_map(TableReader::into_entries) {
+        let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+        if !starts || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            item.refuse("a variable's name has letters, digits and `_`, and does not start with a digit");
+        }
+        if let Some(prefix) = FORBIDDEN_VARIABLES.iter().find(|prefix| name.starts_with(**prefix)) {
+            item.refuse(format_args!(
+                "variables that start with {prefix} are not yours to set; use another name"
+            ));
+        }
+        let value = item.parse("a text in quotes", |text| {
+            if text.contains('\0') { Err("a variable cannot hold a NUL") } else { Ok(text.to_owned()) }
+        });
+        variables.extend(value.map(|value| (name, value)));
+    }
+    variables
+}

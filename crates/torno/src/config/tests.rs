@@ -1,0 +1,398 @@
+//! Whole configurations, good and bad.
+
+mod project;
+
+use std::fs;
+
+use bytesize::ByteSize;
+use torno_auth::Visibility;
+use torno_executor::{Cpus, Limits, LogPolicy};
+
+use super::*;
+
+/// A folder with a configuration and a dataset's folder `retina`.
+struct Site(tempfile::TempDir);
+
+impl Site {
+    fn new() -> Self {
+        let site = Self(tempfile::tempdir().expect("folder"));
+        fs::create_dir(site.path("retina")).expect("folder");
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().canonicalize().expect("folder").join(name)
+    }
+
+    /// Adds a file under `projects.d`.
+    fn beside(self, name: &str, text: &str) -> Self {
+        fs::create_dir_all(self.path("projects.d")).expect("folder");
+        fs::write(self.path("projects.d").join(name), text).expect("write");
+        self
+    }
+
+    fn load(&self, text: &str, environment: &Environment) -> Result<Config, ConfigErrors> {
+        let path = self.path("torno.toml");
+        fs::write(&path, text).expect("write");
+        Config::load(&path, environment)
+    }
+
+    fn good(&self, text: &str) -> Config {
+        self.load(text, &Environment::default()).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
+    }
+
+    /// The errors, one each, without the count.
+    fn errors(&self, text: &str, environment: &Environment) -> Vec<String> {
+        let errors = self.load(text, environment).expect_err(text).to_string();
+        let mut lines: Vec<_> = errors.lines().map(str::to_owned).collect();
+        let count = lines.pop().expect("count");
+        let plural = if lines.len() == 1 { "" } else { "s" };
+        assert!(count.ends_with(&format!("torno.toml has {} error{plural}", lines.len())), "{errors}");
+        lines
+    }
+}
+
+fn good(text: &str) -> Config {
+    Site::new().good(text)
+}
+
+/// The one error of a configuration.
+#[track_caller]
+fn error(text: &str) -> String {
+    let mut errors = Site::new().errors(text, &Environment::default());
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    errors.remove(0)
+}
+
+#[track_caller]
+fn assert_error(text: &str, place: &str, words: &str) {
+    let error = error(text);
+    assert!(error.starts_with(&format!("{place}: ")) && error.contains(words), "{text}\n{error}");
+}
+
+fn project(key: &str) -> String {
+    format!("[datasets]\nretina.path = \"retina\"\n[projects.p]\nresearchers = [\"ada\"]\n{key}\n")
+}
+
+fn policy_of(config: &Config) -> &ProjectPolicy {
+    config.projects.get("p").expect("project")
+}
+
+#[test]
+fn nothing_is_required() {
+    let site = Site::new();
+    let config = site.good("");
+    assert_eq!(config.data, site.path("registry-data"));
+    assert_eq!(config.htpasswd, site.path("registry-data/htpasswd"));
+    assert_eq!(config.address.to_string(), "127.0.0.1:5000");
+    assert_eq!(config.hostname, None);
+    assert_eq!(config.executor.engine, Path::new("/var/run/docker.sock"));
+    assert_eq!(config.executor.concurrent_runs, 1);
+    assert_eq!(config.result_wait, Duration::from_secs(30));
+    assert_eq!(config.policy, Policy::default());
+    assert!(config.projects.is_empty() && config.datasets.is_empty() && config.warnings.is_empty());
+}
+
+#[test]
+fn everything_can_be_said() {
+    let site = Site::new();
+    let config = site.good(
+        r#"
+        data = "/nowhere/data"
+        [listen]
+        address = "0.0.0.0:443"
+        hostname = "registry.example.org"
+        [tls]
+        mode = "off"
+        i_know_passwords_travel_in_clear = true
+        [auth]
+        htpasswd = "users"
+        admins = ["root"]
+        [groups]
+        team = ["ada", "bob"]
+        [executor]
+        engine = "unix:///run/podman.sock"
+        concurrent_runs = 3
+        [results]
+        wait = "1m"
+        [datasets.retina]
+        path = "retina"
+        [projects.p]
+        researchers = ["@team", "eve"]
+        custodians = ["cora"]
+        datasets = ["retina"]
+        visibility = "project"
+        logs = "never"
+        mount = "/opt/ml/model"
+        environment = { SEED = "42", _a1 = "" }
+        limits = { cpus = 0.5, memory = "4GiB", pids = 7, time = "2h", output = "2GiB", entries = 9, tmp = "1MiB", log = "2KiB" }
+        "#,
+    );
+    assert_eq!(config.data, Path::new("/nowhere/data"));
+    assert_eq!(config.address.to_string(), "0.0.0.0:443");
+    assert_eq!(config.hostname.as_ref().map(ToString::to_string).as_deref(), Some("registry.example.org"));
+    assert_eq!(config.htpasswd, site.path("users"));
+    assert_eq!(config.executor.engine, Path::new("/run/podman.sock"));
+    assert_eq!(config.executor.concurrent_runs, 3);
+    assert_eq!(config.result_wait, Duration::from_mins(1));
+    let user = |name: &str| name.parse::<UserName>().expect("name");
+    assert_eq!(config.policy.admins, [user("root")].into());
+    let members = config.policy.projects.get("p").expect("project");
+    assert_eq!(members.researchers, ["ada", "bob", "eve"].map(user).into());
+    assert_eq!(members.custodians, [user("cora")].into());
+    assert_eq!(members.visibility, Visibility::Project);
+    let policy = policy_of(&config);
+    assert_eq!(policy.datasets, [Dataset { name: "retina".into(), path: site.path("retina") }]);
+    assert_eq!(config.datasets, policy.datasets);
+    assert_eq!(policy.mount, "/opt/ml/model");
+    assert_eq!(policy.logs, LogPolicy::Never);
+    assert_eq!(policy.environment, [("SEED".into(), "42".into()), ("_a1".into(), String::new())].into());
+    let expected = Limits {
+        cpus: Cpus::new(0.5).expect("half"),
+        memory: ByteSize::gib(4),
+        pids: 7,
+        time: Duration::from_hours(2),
+        output: ByteSize::gib(2),
+        entries: 9,
+        tmp: ByteSize::mib(1),
+        log: ByteSize::kib(2),
+    };
+    assert_eq!(policy.limits, expected);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn every_error_is_reported_at_once_with_its_path() {
+    let text = r#"
+        dta = "x"
+        [listen]
+        adress = "127.0.0.1:5000"
+        [executor]
+        concurrent_runs = "two"
+        [datasets.lung]
+        path = "no/such/folder"
+        [projects.retina]
+        researchers = ["@nobody", "a b", 7]
+        datasets = ["lung", "liver"]
+        [projects.retina.limits]
+        memory = "4"
+        pids = 0
+        colour = "red"
+    "#;
+    let errors = Site::new().errors(text, &Environment::default());
+    let places: Vec<_> = errors.iter().map(|error| error.split_once(": ").expect("place").0).collect();
+    let expected = [
+        "listen.adress",
+        "executor.concurrent_runs",
+        "dta",
+        "datasets.lung.path",
+        "projects.retina.researchers[0]",
+        "projects.retina.researchers[1]",
+        "projects.retina.researchers[2]",
+        "projects.retina.datasets[1]",
+        "projects.retina.limits.memory",
+        "projects.retina.limits.pids",
+        "projects.retina.limits.colour",
+    ];
+    assert_eq!(places, expected, "{errors:#?}");
+}
+
+#[test]
+fn unknown_keys_are_refused_everywhere() {
+    let cases = [
+        ("dtaa = \"x\"", "dtaa", "did you mean `data`?"),
+        ("[listen]\nport = 1", "listen.port", "unknown key; known here: address, hostname"),
+        ("[tls]\nmod = \"off\"", "tls.mod", "did you mean `mode`?"),
+        ("[auth]\nadmin = []", "auth.admin", "did you mean `admins`?"),
+        ("[executor]\nengin = 1", "executor.engin", "did you mean `engine`?"),
+        ("[results]\nwaits = 1", "results.waits", "did you mean `wait`?"),
+        ("[datasets.a]\npath = \"retina\"\nsample = 1", "datasets.a.sample", "known here: path"),
+        ("[projects.p]\nreserchers = []", "projects.p.reserchers", "did you mean `researchers`?"),
+        ("[projects.p.limits]\nmemry = 1", "projects.p.limits.memry", "did you mean `memory`?"),
+        ("[project.p]", "project", "did you mean `projects`?"),
+    ];
+    for (text, place, words) in cases {
+        assert_error(text, place, words);
+    }
+}
+
+#[test]
+fn values_of_the_wrong_kind() {
+    let cases = [
+        ("data = 1", "data", "expected a path in quotes, found a whole number"),
+        ("data = \"\"", "data", "not a path"),
+        ("data = \"torno.toml\"", "data", "is not a folder"),
+        ("listen = 1", "listen", "expected a table"),
+        ("[listen]\naddress = 5000", "listen.address", "expected an address"),
+        ("[listen]\naddress = \"localhost:5000\"", "listen.address", "127.0.0.1:5000"),
+        ("[listen]\nhostname = \"https://a.b\"", "listen.hostname", "scheme"),
+        ("[tls]\nmode = false", "tls.mode", "expected \"off\""),
+        (
+            "[tls]\ni_know_passwords_travel_in_clear = \"yes\"",
+            "tls.i_know_passwords_travel_in_clear",
+            "true or false",
+        ),
+        ("[auth]\nadmins = \"root\"", "auth.admins", "expected a list"),
+        ("[auth]\nadmins = [\"@team\"]", "auth.admins[0]", "user name"),
+        ("[groups]\na = [\"@b\"]", "groups.a[0]", "user name"),
+        ("[groups]\nA = []", "groups.A", "lower-case"),
+        ("[groups]\n\"\" = []", "groups.\"\"", "a name has"),
+        ("[executor]\nengine = \"tcp://127.0.0.1:2375\"", "executor.engine", "unix://"),
+        ("[executor]\nconcurrent_runs = 1.5", "executor.concurrent_runs", "expected a whole number"),
+        ("[results]\nwait = 30", "results.wait", "expected a length of time in quotes"),
+        ("[results]\nwait = \"30\"", "results.wait", "has no unit"),
+        ("datasets = []", "datasets", "expected a table"),
+        ("[datasets]\na = \"retina\"", "datasets.a", "expected a table"),
+        ("[datasets.a]", "datasets.a.path", "in which folder"),
+        ("[datasets.A]\npath = \"retina\"", "datasets.A", "lower-case"),
+        ("[projects.P]\nresearchers = []", "projects.P", "project name"),
+        ("[projects]\np = 1", "projects.p", "expected a table"),
+    ];
+    for (text, place, words) in cases {
+        assert_error(text, place, words);
+    }
+}
+
+#[test]
+fn settings_at_their_bounds_and_one_past_them() {
+    for (key, inside, outside) in [
+        ("[executor]\nconcurrent_runs", ["1", "64"], ["0", "65"]),
+        ("[results]\nwait", ["\"0s\"", "\"5m\""], ["\"-1s\"", "\"5m 1ms\""]),
+    ] {
+        for value in inside {
+            good(&format!("{key} = {value}"));
+        }
+        for value in outside {
+            assert!(!error(&format!("{key} = {value}")).is_empty());
+        }
+    }
+}
+
+#[test]
+fn an_open_address_without_tls_must_be_meant() {
+    for open in ["0.0.0.0:5000", "192.0.2.1:5000", "[::]:5000"] {
+        let text = format!("[listen]\naddress = \"{open}\"\nhostname = \"a.b\"\n");
+        assert_error(&text, "listen.address", "tls.i_know_passwords_travel_in_clear = true");
+        good(&format!("{text}[tls]\ni_know_passwords_travel_in_clear = true"));
+    }
+    for closed in ["127.0.0.1:0", "127.1.2.3:5000", "[::1]:5000", "[::ffff:127.0.0.1]:5000"] {
+        good(&format!("[listen]\naddress = \"{closed}\""));
+    }
+    for mode in ["files", "acme", "on", ""] {
+        assert_error(&format!("[tls]\nmode = \"{mode}\""), "tls.mode", "reverse proxy");
+    }
+}
+
+#[test]
+fn variables_stand_above_the_file() {
+    let environment = Environment::from([
+        ("TORNO_DATA", "other"),
+        ("TORNO_LISTEN_ADDRESS", "0.0.0.0:1"),
+        ("TORNO_LISTEN_HOSTNAME", "a.b"),
+        ("TORNO_TLS_MODE", "off"),
+        ("TORNO_TLS_I_KNOW_PASSWORDS_TRAVEL_IN_CLEAR", "true"),
+        ("TORNO_AUTH_HTPASSWD", "users"),
+        ("TORNO_EXECUTOR_ENGINE", "unix:///x"),
+        ("TORNO_EXECUTOR_CONCURRENT_RUNS", "2"),
+        ("TORNO_RESULTS_WAIT", "1s"),
+    ]);
+    let site = Site::new();
+    let written = "data = \"d\"\n[listen]\naddress = \"127.0.0.1:9\"\n[tls]\nmode = \"off\"\n[executor]\nconcurrent_runs = 9";
+    for text in ["", written] {
+        let config = site.load(text, &environment).expect("good");
+        assert_eq!(config.data, site.path("other"));
+        assert_eq!(config.address.to_string(), "0.0.0.0:1");
+        assert_eq!(config.hostname.map(|name| name.to_string()).as_deref(), Some("a.b"));
+        assert_eq!(config.htpasswd, site.path("users"));
+        assert_eq!(config.executor.engine, Path::new("/x"));
+        assert_eq!(config.executor.concurrent_runs, 2);
+        assert_eq!(config.result_wait, Duration::from_secs(1));
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+}
+
+#[test]
+fn errors_in_variables_name_the_variable() {
+    let cases = [
+        ("TORNO_DATA", ""),
+        ("TORNO_LISTEN_ADDRESS", "0.0.0.0:1"),
+        ("TORNO_LISTEN_HOSTNAME", "registry"),
+        ("TORNO_TLS_MODE", "acme"),
+        ("TORNO_TLS_I_KNOW_PASSWORDS_TRAVEL_IN_CLEAR", "yes"),
+        ("TORNO_EXECUTOR_ENGINE", "tcp://a"),
+        ("TORNO_EXECUTOR_CONCURRENT_RUNS", "0"),
+        ("TORNO_EXECUTOR_CONCURRENT_RUNS", "two"),
+        ("TORNO_RESULTS_WAIT", "30"),
+    ];
+    for (name, value) in cases {
+        let errors = Site::new().errors("", &Environment::from([(name, value)]));
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert!(errors[0].starts_with(&format!("{name}: ")), "{errors:#?}");
+    }
+}
+
+#[test]
+fn variables_that_set_nothing_are_pointed_at() {
+    let warnings = |name| {
+        let environment = Environment::from([(name, "x")]);
+        Site::new().load("", &environment).expect("good").warnings
+    };
+    assert!(warnings("TORNO_LISTEN_ADRESS")[0].contains("did you mean TORNO_LISTEN_ADDRESS?"));
+    assert!(warnings("TORNO_AUTH_ADMINS")[0].contains("only single values"));
+    for not_ours in ["TORNO_CONFIG", "TORNO_SERVICE_HOST", "TORNO_PORT_5000_TCP"] {
+        assert!(warnings(not_ours).is_empty(), "{not_ours}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_are_all_named_and_nothing_else_is_said() {
+    let site = Site::new().beside("a.toml", "[").beside("b.toml", "x = ");
+    fs::create_dir(site.path("projects.d/c.toml")).expect("folder");
+    let errors = site.errors("unknown = 1\ny == 1", &Environment::default());
+    let starts = [
+        "torno.toml: line 2, column 4: ",
+        "projects.d/a.toml: line 1, ",
+        "projects.d/b.toml: line 1, ",
+        "projects.d/c.toml: it cannot be read: ",
+    ];
+    assert_eq!(errors.len(), starts.len(), "{errors:#?}");
+    for (error, start) in errors.iter().zip(starts) {
+        assert!(error.starts_with(start), "{error}\n{start}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error() {
+    let site = Site::new();
+    let errors = Config::load(&site.path("none.toml"), &Environment::default()).expect_err("missing");
+    assert!(errors.to_string().starts_with("none.toml: it cannot be read: No such file"), "{errors}");
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    let empty = good("[groups]\ng = []\n[projects.p]\n[projects.q]\nresearchers = [\"@g\"]");
+    assert_eq!(empty.warnings.len(), 2);
+    assert!(empty.warnings[0].starts_with("projects.p: this project has no researchers"));
+    let nameless = good("[listen]\naddress = \"0.0.0.0:1\"\n[tls]\ni_know_passwords_travel_in_clear = true");
+    assert!(nameless.warnings[0].starts_with("listen.hostname: "), "{:?}", nameless.warnings);
+}
+
+#[test]
+fn the_documented_example_is_good_and_every_key_is_documented() {
+    let text = include_str!("../../../../docs/CONFIGURATION.md");
+    let example = text.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("example");
+    let site = Site::new();
+    let config = site.good(&example.replace("/srv/data/retina", &site.path("retina").display().to_string()));
+    assert_eq!((config.projects.len(), config.warnings.len()), (1, 0));
+
+    let unknown = "[listen]\nx = 1\n[tls]\nx = 1\n[auth]\nx = 1\n[executor]\nx = 1\n[results]\nx = 1\n";
+    let more = "[datasets.d]\npath = \"retina\"\nx = 1\n[projects.p]\nx = 1\n[projects.p.limits]\nx = 1\n";
+    let errors = site.errors(&format!("x = 1\n{unknown}{more}"), &Environment::default());
+    assert_eq!(errors.len(), 9, "{errors:#?}");
+    for error in errors {
+        let known = error.split_once("known here: ").expect("known keys").1;
+        for key in known.split(", ") {
+            assert!(text.contains(&format!("`{key}`")) || text.contains(&format!("`[{key}")), "{key}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Groups, datasets and projects, good and bad, in the main file and beside it.
+
+use std::fs;
+
+use bytesize::ByteSize;
+
+use super::*;
+
+fn limits(limit: &str) -> String {
+    project(&format!("limits = {{ {limit} }}"))
+}
+
+#[test]
+fn values_of_the_wrong_kind_in_a_project() {
+    let cases = [
+        ("custodians = [\"@team\"]", "custodians[0]", "no group `team`; there are none yet"),
+        ("custodians = [\"-\"]", "custodians[0]", "user name"),
+        ("custodians = [{}]", "custodians[0]", "found a table"),
+        ("datasets = [\"retina\", \"retina\"]", "datasets[1]", "already"),
+        ("datasets = [\"lung\"]", "datasets[0]", "no dataset `lung`; there are: retina"),
+        ("visibility = \"all\"", "visibility", "neither"),
+        ("visibility = true", "visibility", "expected"),
+        ("logs = \"sometimes\"", "logs", "none of"),
+        ("environment = [\"A=b\"]", "environment", "expected a table"),
+        ("environment = { A = 1 }", "environment.A", "expected a text in quotes"),
+        ("environment = { 1A = \"\" }", "environment.1A", "does not start with a digit"),
+        ("environment = { \"A=\" = \"\" }", "environment.\"A=\"", "letters, digits and `_`"),
+        ("environment = { A = \"a\\u0000b\" }", "environment.A", "NUL"),
+        ("environment = { TORNO_RUN = \"\" }", "environment.TORNO_RUN", "TORNO_"),
+        ("environment = { LD_PRELOAD = \"\" }", "environment.LD_PRELOAD", "LD_"),
+        ("limits = 1", "limits", "expected a table"),
+        ("limits = { cpus = \"1\" }", "limits.cpus", "expected a number"),
+        ("limits = { memory = 4 }", "limits.memory", "expected a size in quotes"),
+        ("limits = { memory = \"0\" }", "limits.memory", "has no unit"),
+        ("limits = { time = 4 }", "limits.time", "expected a length of time in quotes"),
+        ("limits = { pids = \"4\" }", "limits.pids", "expected a whole number"),
+    ];
+    for (key, place, words) in cases {
+        assert_error(&project(key), &format!("projects.p.{place}"), words);
+    }
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    let error = error(&project("environment = { TOKEN = \"hunter\\u0000two\" }"));
+    assert!(!error.contains("hunter"), "{error}");
+}
+
+#[test]
+fn mounts() {
+    for good_one in ["/input", "/data", "/opt/ml/model", "/output2", "/etcetera", "/a b"] {
+        assert_eq!(policy_of(&good(&project(&format!("mount = \"{good_one}\"")))).mount, good_one);
+    }
+    let bad = ["", "/", "input", "/a/", "//a", "/a/../b", "/./a", "/a\\u0000", "/proc", "/sys/x", "/dev/shm"];
+    for bad in bad.into_iter().chain(["/output", "/output/x", "/tmp/x", "/etc", "/etc/x"]) {
+        assert_error(&project(&format!("mount = \"{bad}\"")), "projects.p.mount", "");
+    }
+}
+
+#[test]
+fn every_limit_at_its_bounds_and_one_past_them() {
+    let sizes = [
+        ("memory", "6MiB", "6291455B", "16TiB", "17592186044417B"),
+        ("output", "4KiB", "4095B", "1TiB", "1099511627777B"),
+        ("log", "1KiB", "1023B", "64MiB", "67108865B"),
+        ("time", "1s", "999ms", "30days", "30days 1ms"),
+    ];
+    let mut cases: Vec<_> = sizes
+        .map(|(key, low, below, high, above)| {
+            let quoted = |value: &str| format!("\"{value}\"");
+            (key, "", [low, high].map(quoted), [below, above].map(quoted))
+        })
+        .into();
+    let plain = |low: &str, high: &str| [low.to_owned(), high.to_owned()];
+    cases.push(("cpus", "", plain("0.01", "1024"), plain("0.0099", "1024.001")));
+    cases.push(("pids", "", plain("1", "32768"), plain("0", "32769")));
+    cases.push(("entries", "", plain("1", "1000000"), plain("0", "1000001")));
+    cases.push((
+        "tmp",
+        "memory = \"16TiB\", ",
+        plain("\"4KiB\"", "\"16TiB\""),
+        plain("\"4095B\"", "\"17592186044417B\""),
+    ));
+    assert_eq!(cases.len(), 8, "every field of Limits");
+    for (key, with, inside, outside) in cases {
+        for value in inside {
+            good(&limits(&format!("{with}{key} = {value}")));
+        }
+        for value in outside {
+            assert_error(&limits(&format!("{with}{key} = {value}")), &format!("projects.p.limits.{key}"), "");
+        }
+    }
+    for wild in ["nan", "inf", "-1"] {
+        assert_error(&limits(&format!("cpus = {wild}")), "projects.p.limits.cpus", "0.01 to 1024");
+    }
+    assert_error(&limits("memory = \"99999999EiB\""), "projects.p.limits.memory", "6MiB to 16TiB");
+    assert_error(&limits("pids = 4294967297"), "projects.p.limits.pids", "1 to 32768");
+    assert_error(&limits("pids = -1"), "projects.p.limits.pids", "1 to 32768");
+}
+
+#[test]
+fn tmp_is_part_of_memory() {
+    let small = good(&limits("memory = \"64MiB\""));
+    assert_eq!(policy_of(&small).limits.tmp, ByteSize::mib(64), "the default shrinks");
+    good(&limits("memory = \"64MiB\", tmp = \"64MiB\""));
+    let words = "more than `memory`, which is 64MiB";
+    assert_error(&limits("memory = \"64MiB\", tmp = \"65MiB\""), "projects.p.limits.tmp", words);
+}
+
+#[test]
+fn a_dataset_never_shows_the_registry_to_runs() {
+    let site = Site::new();
+    fs::create_dir_all(site.path("registry-data/inside")).expect("folder");
+    fs::create_dir_all(site.path("users/deeper")).expect("folder");
+    fs::create_dir_all(site.path("engine")).expect("folder");
+    fs::create_dir_all(site.path("projects.d")).expect("folder");
+    fs::write(site.path("file"), "").expect("write");
+    std::os::unix::fs::symlink("registry-data/inside", site.path("link")).expect("link");
+    let cases = [
+        ("/", "the whole machine"),
+        ("missing", "there is no folder"),
+        ("file", "is not a folder"),
+        ("registry-data", "inside the data directory"),
+        ("registry-data/inside", "inside the data directory"),
+        ("link", "inside the data directory"),
+        ("retina/../registry-data", "inside the data directory"),
+        (".", "data directory"),
+        ("users", "password file"),
+        ("projects.d", "folder of projects"),
+        ("engine", "engine socket"),
+    ];
+    for (path, words) in cases {
+        let text = format!(
+            "[auth]\nhtpasswd = \"users/deeper/htpasswd\"\n[executor]\nengine = \"unix://{}\"\n\
+             [datasets.a]\npath = \"{path}\"\n",
+            site.path("engine/docker.sock").display()
+        );
+        let errors = site.errors(&text, &Environment::default());
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert!(errors[0].starts_with("datasets.a.path: ") && errors[0].contains(words), "{errors:#?}");
+    }
+    let text =
+        "data = \"/nowhere/data\"\n[auth]\nhtpasswd = \"/nowhere/users\"\n[datasets.a]\npath = \".\"\n";
+    assert!(site.errors(text, &Environment::default())[0].contains("configuration"));
+    // A data directory that does not exist yet would be made inside the dataset, and a link may lead to it.
+    let through = "data = \"link2/new/data\"\n[datasets.a]\npath = \"retina\"\n";
+    std::os::unix::fs::symlink("retina", site.path("link2")).expect("link");
+    assert!(site.errors(through, &Environment::default())[0].contains("data directory"));
+    // A name that merely begins alike is another folder.
+    fs::create_dir(site.path("registry-data-2")).expect("folder");
+    site.good("[datasets.a]\npath = \"registry-data-2\"");
+}
+
+#[test]
+fn projects_may_stand_in_files_of_their_own() {
+    let site = Site::new()
+        .beside("a.toml", "[groups]\nteam = [\"ada\"]\n[datasets.retina]\npath = \"retina\"")
+        .beside("b.toml", "[projects.p]\nresearchers = [\"@team\"]\ndatasets = [\"retina\"]")
+        .beside(".#b.toml", "not = toml = at all")
+        .beside("b.toml~", "neither = is = this");
+    let config = site.good("[projects.q]\nresearchers = [\"@team\"]\ndatasets = [\"retina\"]");
+    assert_eq!(config.projects.len(), 2);
+    assert_eq!(policy_of(&config).datasets[0].path, site.path("retina"), "relative to the main file");
+}
+
+#[test]
+fn errors_in_other_files_name_the_file() {
+    let site = Site::new()
+        .beside("a.toml", "data = \"x\"\n[listen]\naddress = \"127.0.0.1:1\"\n[projects.p]\nlogs = 1")
+        .beside("b.toml", "[projects.p]\n[groups]\ng = []\n[projects.q]\nresearchers = [\"ada\"]");
+    let errors = site.errors("[groups]\ng = []", &Environment::default());
+    let starts = [
+        "projects.d/a.toml: data: only groups, datasets and projects may stand in projects.d; move this to torno.toml",
+        "projects.d/a.toml: listen: only groups",
+        "projects.d/b.toml: groups.g: this name is defined in torno.toml already",
+        "projects.d/b.toml: projects.p: this name is defined in projects.d/a.toml already",
+        "projects.d/a.toml: projects.p.logs: expected",
+    ];
+    assert_eq!(errors.len(), starts.len(), "{errors:#?}");
+    for (error, start) in errors.iter().zip(starts) {
+        assert!(error.starts_with(start), "{error}\n{start}");
+    }
+}
