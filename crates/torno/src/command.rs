@@ -1,16 +1,24 @@
 //! The subcommands, one file each, and what they share: finding the configuration and failing in words.
 
 pub(crate) mod check_config;
+pub(crate) mod gc;
 pub(crate) mod init;
+pub(crate) mod runs;
+pub(crate) mod serve;
 pub(crate) mod user;
 
 use std::{
+    collections::BTreeMap,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use torno_auth::{HtpasswdError, UserName};
+use torno_auth::{HtpasswdError, ProjectName, UserName};
+use torno_executor::{ExecutorError, ProjectPolicy};
+use torno_oci::RunId;
+use torno_registry::{Registry, RegistryError, RunState};
 
 use crate::config::{Config, ConfigErrors, Environment};
 
@@ -59,6 +67,32 @@ pub(crate) enum Failure {
     /// The system has no random numbers.
     #[error("no password could be made: {0}")]
     Random(#[from] getrandom::Error),
+    /// There is no data directory yet.
+    #[error("there is no registry at {0} yet; `torno serve` makes it")]
+    NoRegistry(PathBuf),
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The executor failed.
+    #[error("runs cannot be carried out: {0}")]
+    Executor(#[from] ExecutorError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process could not set itself up.
+    #[error("cannot start: {0}")]
+    Runtime(#[source] io::Error),
+    /// There is no such run.
+    #[error("there is no run {0}; see `torno runs list`")]
+    NoRun(RunId),
+    /// A run that is not over has no log yet.
+    #[error("run {0} is {1}; what it prints is kept when it ends")]
+    NoLog(RunId, RunState),
     /// What was to be said could not be written.
     #[error("the output could not be written: {0}")]
     Output(#[source] io::Error),
@@ -83,6 +117,22 @@ impl Failure {
             }
         }
     }
+}
+
+/// What the configuration says of each project's runs.
+pub(crate) type Projects = BTreeMap<ProjectName, ProjectPolicy>;
+
+/// Does something with the registry in the data directory, beside the server that may be serving it.
+pub(crate) fn with_registry(
+    config: &Config,
+    work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    if !config.data.join("torno.db").exists() {
+        return Err(Failure::NoRegistry(config.data.clone()));
+    }
+    let registry = Registry::open(&config.data, config.policy.clone())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(Failure::Runtime)?.block_on(work(&registry))
 }
 
 /// Which configuration to read.

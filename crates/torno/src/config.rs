@@ -51,7 +51,6 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
 /// All that Torno is told.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "some of it is only for the server"))]
 pub(crate) struct Config {
     /// The data directory, absolute. It may not exist yet.
     pub(crate) data: PathBuf,

@@ -2,18 +2,20 @@
 
 mod command;
 mod config;
+mod telemetry;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use command::{Failure, check_config::CheckConfig, init::Init, user::User};
+use command::{Failure, check_config::CheckConfig, gc::Gc, init::Init, runs::Runs, serve::Serve, user::User};
 
 const EXAMPLES: &str = "\
 Getting started:
   torno init                 a configuration, the folders and the first admin, in this folder
   torno check-config         is the configuration good?
   torno user add ada         let somebody log in
+  torno serve                serve, and run what is pushed
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 64 the configuration is wrong or missing.";
 
@@ -33,6 +35,9 @@ enum Command {
     Init(Init),
     CheckConfig(CheckConfig),
     User(User),
+    Serve(Serve),
+    Runs(Runs),
+    Gc(Gc),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +52,9 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Init(init) => init.run(),
         Command::CheckConfig(check) => check.run(),
         Command::User(user) => user.run(),
+        Command::Serve(serve) => serve.run(),
+        Command::Runs(runs) => runs.run(),
+        Command::Gc(gc) => gc.run(),
     }
 }
 

@@ -1,0 +1,159 @@
+//! `torno runs`: what ran, and what it printed. For the admin, who has the data directory.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use torno_oci::RunId;
+use torno_registry::{Run, Selection};
+
+use super::{ConfigFile, Failure};
+
+/// How many runs are listed when nobody says.
+const LISTED: usize = 50;
+
+const EXAMPLES: &str = "\
+Examples:
+  torno runs list                 the newest runs
+  torno runs list --limit 1000
+  torno runs show 12              all that is known of run 12
+  torno runs log 12               what it printed; its stderr on stderr";
+
+/// See what ran, how it ended and what it printed
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Runs {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List runs, the newest first
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = LISTED)]
+        limit: usize,
+    },
+    /// Print all that is known of a run
+    Show {
+        /// The run's number
+        run: RunId,
+    },
+    /// Print the end of what a run's container printed
+    Log {
+        /// The run's number
+        run: RunId,
+    },
+}
+
+impl Runs {
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let config = self.file.load()?;
+        super::with_registry(&config, async |registry| match self.action {
+            Action::List { limit } => {
+                let runs = registry.runs(Selection::All, limit).await?;
+                print(io::stdout(), table(&runs).as_bytes())
+            }
+            Action::Show { run } => {
+                let found = registry.run(run).await?.ok_or(Failure::NoRun(run))?;
+                print(io::stdout(), details(&found).as_bytes())
+            }
+            Action::Log { run } => {
+                let found = registry.run(run).await?.ok_or(Failure::NoRun(run))?;
+                let log = registry.run_log(run).await?.ok_or(Failure::NoLog(found.id, found.state))?;
+                print(io::stdout(), &log.stdout)?;
+                print(io::stderr(), &log.stderr)
+            }
+        })
+    }
+}
+
+fn table(runs: &[Run]) -> String {
+    let heads = ["RUN", "IMAGE", "OWNER", "QUEUED", "TOOK", "STATE"].map(str::to_owned);
+    let rows = runs.iter().map(|run| {
+        [
+            run.id.to_string(),
+            format!("{}:{}", run.repository, run.tag),
+            run.owner.to_string(),
+            run.queued_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            took(run).map_or_else(|| "-".into(), span),
+            run.state.to_string(),
+        ]
+    });
+    let rows: Vec<[String; 6]> = std::iter::once(heads).chain(rows).collect();
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
+    let widths: Vec<usize> = (0..6).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn details(run: &Run) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:<12} {value}");
+    };
+    let time = |at: Option<jiff::Timestamp>| {
+        at.map_or_else(|| "-".into(), |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+    };
+    line("run", run.id.to_string());
+    line("state", run.state.to_string());
+    line("image", format!("{}:{}", run.repository, run.tag));
+    line("manifest", run.image.to_string());
+    line("owner", run.owner.to_string());
+    line("attempts", run.attempt.to_string());
+    line("queued", time(Some(run.queued_at)));
+    line("started", time(run.started_at));
+    line("finished", time(run.finished_at));
+    line("took", took(run).map_or_else(|| "-".into(), span));
+    line("time limit", run.time_limit.map_or_else(|| "-".into(), span));
+    line("published", run.result.as_ref().map_or_else(|| "-".into(), ToString::to_string));
+    text
+}
+
+/// From the container's start to its end, or to now.
+fn took(run: &Run) -> Option<Duration> {
+    let end = run.finished_at.unwrap_or_else(jiff::Timestamp::now);
+    end.duration_since(run.started_at?).try_into().ok()
+}
+
+fn span(time: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(time.as_secs())).to_string().replace(' ', "")
+}
+
+/// A container may print what moves the cursor or renames the window; a terminal gets to see it, not to obey it.
+fn print(mut to: impl Write + IsTerminal, bytes: &[u8]) -> Result<(), Failure> {
+    let written = if to.is_terminal() {
+        let shown: String = String::from_utf8_lossy(bytes).chars().map(shown).collect();
+        to.write_all(shown.as_bytes())
+    } else {
+        to.write_all(bytes)
+    };
+    written.and_then(|()| to.flush()).map_err(Failure::Output)
+}
+
+fn shown(character: char) -> char {
+    if character.is_control() && character != '\n' && character != '\t' { '\u{fffd}' } else { character }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_not_commanded() {
+        let shown: String = "a\u{1b}[2Jb\n\tc\r".chars().map(shown).collect();
+        assert_eq!(shown, "a\u{fffd}[2Jb\n\tc\u{fffd}");
+    }
+}

@@ -1,0 +1,141 @@
+//! `torno serve`: the registry and the executor, until told to stop.
+
+use std::{
+    fs::DirBuilder,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use torno_auth::Authenticator;
+use torno_executor::Executor;
+use torno_registry::Registry;
+use torno_server::{Server, Settings};
+
+use super::{ConfigFile, Failure};
+use crate::{config::Config, telemetry};
+
+/// How long requests under way may take to end after SIGTERM. A large layer on a slow line takes longer; its
+/// client goes on where it was cut off, or starts again.
+const DRAIN: Duration = Duration::from_secs(30);
+
+const EXAMPLES: &str = "\
+Examples:
+  torno serve
+  torno serve --config /etc/torno/torno.toml
+  TORNO_LOG=debug torno serve
+
+SIGTERM and SIGINT let requests under way end, for up to 30 seconds, and stop; containers of runs go on and are \
+found again at the next start. SIGHUP reads the configuration again: users, groups, projects and datasets change at \
+once, the rest at the next start.";
+
+/// Serve the registry and run what is pushed
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+impl Serve {
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let config = self.file.load()?;
+        telemetry::start();
+        let runtime = tokio::runtime::Runtime::new().map_err(Failure::Runtime)?;
+        runtime.block_on(self.serve(config))
+    }
+
+    async fn serve(&self, config: Config) -> Result<(), Failure> {
+        let stop = CancellationToken::new();
+        let mut terminate = on(SignalKind::terminate())?;
+        let mut interrupt = on(SignalKind::interrupt())?;
+        let mut reload = on(SignalKind::hangup())?;
+
+        make_private_folder(&config.data)?;
+        let registry = Arc::new(Registry::open(&config.data, config.policy)?);
+        let authenticator = Authenticator::new(&config.htpasswd).map_err(Failure::Users)?;
+        let projects = Arc::new(ArcSwap::from_pointee(config.projects));
+        let public = listen(config.address).await?;
+        // The engine is on this machine; nobody else has a reason to come by here.
+        let engine = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let address = public.local_addr().map_err(Failure::Runtime)?;
+        let pull_from = engine.local_addr().map_err(Failure::Runtime)?;
+        let executor = Executor::new(
+            Arc::clone(&registry),
+            config.executor,
+            Arc::clone(&projects),
+            &config.data,
+            pull_from,
+        )?;
+        let settings = Settings {
+            hostname: config.hostname.map_or_else(|| address.to_string(), |name| name.to_string()),
+            result_wait: config.result_wait,
+            drain: DRAIN,
+        };
+        let server = Server::new(Arc::clone(&registry), Arc::new(authenticator), settings);
+
+        // One line for whoever, or whatever, waits for the start.
+        eprintln!("listening on {address}");
+        let serving = server.serve(public, engine, stop.clone());
+        let executing = executor.run(stop.clone());
+        let signals = async {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = reload.recv() => self.reload(&registry, &projects),
+                    () = stop.cancelled() => return,
+                }
+            }
+            tracing::info!("stopping: requests under way may end");
+            stop.cancel();
+        };
+        let executing = async {
+            let done = executing.await;
+            // Without its executor a server would take pushes that never run.
+            stop.cancel();
+            done
+        };
+        let ((), executed, ()) = tokio::join!(serving, executing, signals);
+        executed?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// A bad file changes nothing and says why.
+    fn reload(&self, registry: &Registry, projects: &ArcSwap<super::Projects>) {
+        match self.file.load() {
+            Ok(config) => {
+                registry.set_policy(config.policy);
+                projects.store(Arc::new(config.projects));
+                tracing::info!("the configuration was read again");
+            }
+            Err(failure) => {
+                tracing::error!(%failure, "the configuration was not changed");
+            }
+        }
+    }
+}
+
+fn on(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(Failure::Runtime)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })
+}
+
+/// What is inside is confidential; an existing folder keeps the mode its owner gave it.
+fn make_private_folder(path: &Path) -> Result<(), Failure> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source: io::Error| Failure::Make { path: path.to_owned(), source })
+}
