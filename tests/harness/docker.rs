@@ -1,0 +1,165 @@
+//! The Docker client, and an engine that is left as it was found.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::Mutex,
+    thread,
+};
+
+use tempfile::TempDir;
+
+use crate::{Site, busybox};
+
+/// A Docker client logged in to a site, with a configuration folder of its own. Images it made or pulled are
+/// removed when it is dropped.
+#[derive(Debug)]
+pub struct Docker {
+    folder: TempDir,
+    host: String,
+    images: Mutex<BTreeSet<String>>,
+}
+
+impl Docker {
+    /// Logs in to a site as a user.
+    pub fn login(site: &Site, user: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let this = Self { folder, host: site.host().to_owned(), images: Mutex::default() };
+        let password = format!("pw-{user}");
+        this.ok(&["login", "--username", user, "--password", &password, site.host()]);
+        this
+    }
+
+    /// The file with the login, for other clients.
+    pub fn auth_file(&self) -> String {
+        self.folder.path().join("config.json").to_str().expect("UTF-8").to_owned()
+    }
+
+    /// The full name of an image in the site's registry.
+    pub fn name(&self, image: &str) -> String {
+        format!("{}/{image}", self.host)
+    }
+
+    /// Builds `FROM scratch` an image with busybox at `/bin/busybox` (and `sh` and friends beside it) whose command
+    /// is `sh -c script`; `lines` are further lines of its Dockerfile.
+    pub fn build(&self, image: &str, script: &str, lines: &str) -> String {
+        let context = tempfile::tempdir().expect("a temporary folder");
+        fs::copy(busybox(), context.path().join("busybox")).expect("busybox");
+        fs::write(context.path().join("script.sh"), script).expect("script");
+        let dockerfile = format!(
+            "FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\nCOPY script.sh /script.sh\n\
+             ENV PATH=/bin\n{lines}\nCMD [\"/bin/sh\", \"/script.sh\"]\n"
+        );
+        fs::write(context.path().join("Dockerfile"), dockerfile).expect("Dockerfile");
+        let name = self.name(image);
+        self.ok(&["build", "--quiet", "--tag", &name, context.path().to_str().expect("UTF-8")]);
+        self.remember(&name);
+        name
+    }
+
+    /// Removes an image when this is dropped.
+    pub fn remember(&self, name: &str) {
+        self.images.lock().expect("no panic").insert(name.to_owned());
+    }
+
+    /// Builds such an image under `run/` and pushes it.
+    pub fn run(&self, image: &str, script: &str) {
+        let name = self.build(&format!("run/{image}"), script, "");
+        self.ok(&["push", "--quiet", &name]);
+    }
+
+    /// Pulls a result, waiting as a person would by pulling again; its full name.
+    pub fn pull_result(&self, image: &str) -> String {
+        let name = self.name(&format!("results/{image}"));
+        for _ in 0..4 {
+            let pulled = self.docker(&["pull", "--quiet", &name]);
+            self.remember(&name);
+            if pulled.status.success() {
+                return name;
+            }
+            let message = String::from_utf8_lossy(&pulled.stderr).into_owned();
+            let pending = ["is queued", "has been running", "is being prepared"];
+            assert!(pending.iter().any(|words| message.contains(words)), "{message}");
+        }
+        panic!("no result after four pulls");
+    }
+
+    /// Copies the files of a result to a folder.
+    pub fn files(&self, image: &str, to: &Path) {
+        let container = self.ok(&["create", image]).trim().to_owned();
+        for part in ["output", "run"] {
+            self.ok(&["cp", &format!("{container}:/{part}"), to.to_str().expect("UTF-8")]);
+        }
+        self.ok(&["rm", &container]);
+    }
+
+    /// Runs the Docker client.
+    pub fn docker(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_CONFIG", self.folder.path()).env("DOCKER_BUILDKIT", "0");
+        command.args(arguments).stdin(Stdio::null()).output().expect("docker")
+    }
+
+    /// Runs the Docker client, which must succeed; its standard output.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        checked(&self.docker(arguments), &format!("docker {arguments:?}"))
+    }
+
+    /// Runs the Docker client, which must fail; its standard error.
+    #[track_caller]
+    pub fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.docker(arguments);
+        assert!(!output.status.success(), "docker {arguments:?} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        for image in self.images.lock().expect("no panic").iter() {
+            // It may have been removed by the test, or never have been pulled.
+            let _ = self.docker(&["image", "rm", "--force", image]);
+        }
+    }
+}
+
+/// Runs another tool, which must succeed; its standard output.
+#[track_caller]
+pub fn tool(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    checked(&output.unwrap_or_else(|error| panic!("{program}: {error}")), &format!("{program} {arguments:?}"))
+}
+
+#[track_caller]
+fn checked(output: &Output, what: &str) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{what}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Removes the containers and volumes that a site has left in the engine; what there was of them.
+pub(crate) fn remove_leftovers(instance: &str) -> Vec<String> {
+    let filter = format!("label=org.torno.instance={instance}");
+    let list = |arguments: &[&str]| {
+        let output = Command::new("docker").args(arguments).output();
+        // Without an engine there is nothing it could have been left with.
+        let text = output.map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut left = Vec::new();
+    for id in list(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]) {
+        list(&["rm", "--force", "--volumes", &id]);
+        left.push(format!("container {id}"));
+    }
+    for name in list(&["volume", "ls", "--quiet", "--filter", &filter]) {
+        list(&["volume", "rm", "--force", &name]);
+        left.push(format!("volume {name}"));
+    }
+    if !left.is_empty() && !thread::panicking() {
+        eprintln!("removed from the engine: {left:?}");
+    }
+    left
+}

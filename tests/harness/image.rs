@@ -1,0 +1,96 @@
+//! Images made by hand, byte by byte.
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::{Answer, Http};
+
+/// An image manifest with the config and the layers it names.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The configuration, JSON.
+    pub config: Vec<u8>,
+    /// The layers.
+    pub layers: Vec<Vec<u8>>,
+    /// The manifest's media type.
+    pub media_type: &'static str,
+}
+
+impl Image {
+    /// One that could run on this machine: a layer of any bytes and a command.
+    pub fn new(layer: &[u8]) -> Self {
+        Self::with_config(layer, &json!({"Cmd": ["/busybox", "true"]}))
+    }
+
+    /// One with this `config` object.
+    pub fn with_config(layer: &[u8], config: &Value) -> Self {
+        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let config = json!({
+            "os": "linux", "architecture": architecture, "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [sha256(layer)]},
+        });
+        Self {
+            config: config.to_string().into_bytes(),
+            layers: vec![layer.to_vec()],
+            media_type: "application/vnd.oci.image.manifest.v1+json",
+        }
+    }
+
+    /// The bytes of its manifest.
+    pub fn manifest(&self) -> Vec<u8> {
+        let docker = self.media_type.contains("docker");
+        let config = if docker {
+            "application/vnd.docker.container.image.v1+json"
+        } else {
+            "application/vnd.oci.image.config.v1+json"
+        };
+        let layer = if docker {
+            "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        } else {
+            "application/vnd.oci.image.layer.v1.tar+gzip"
+        };
+        let descriptor = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": sha256(bytes), "size": bytes.len()});
+        let layers: Vec<Value> = self.layers.iter().map(|bytes| descriptor(layer, bytes)).collect();
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": self.media_type,
+            "config": descriptor(config, &self.config), "layers": layers,
+        });
+        manifest.to_string().into_bytes()
+    }
+
+    /// The digest of its manifest.
+    pub fn digest(&self) -> String {
+        sha256(&self.manifest())
+    }
+
+    /// Pushes the blobs and then the manifest; the answer to the manifest.
+    pub fn push(&self, http: &Http, repository: &str, reference: &str) -> Answer {
+        http.push_blob(repository, &self.config);
+        for layer in &self.layers {
+            http.push_blob(repository, layer);
+        }
+        http.push_manifest(repository, reference, self.media_type, &self.manifest())
+    }
+}
+
+/// `sha256:<hex>` of some bytes.
+pub fn sha256(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = "sha256:".to_owned();
+    for byte in Sha256::digest(bytes) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Some bytes that no other test uses, for layers nobody unpacks.
+pub fn layer(seed: &str) -> Vec<u8> {
+    seed.bytes().cycle().take(seed.len().max(1) * 100).collect()
+}
+
+/// The static busybox of this machine (Debian's `busybox-static`).
+pub fn busybox() -> &'static std::path::Path {
+    let path = std::path::Path::new("/bin/busybox");
+    assert!(path.exists(), "install busybox-static (scripts/setup does)");
+    path
+}

@@ -1,0 +1,17 @@
+//! What the black-box tests share: a site of their own with the real binary, an HTTP client that can ask for
+//! anything, and the Docker client with an engine that is left as it was found.
+//!
+//! Everything a test makes is in its own folder, on a free port, and gone when its [`Site`] is dropped; a site
+//! that leaves a container, a volume or a process behind fails its test.
+
+#![expect(clippy::missing_panics_doc, reason = "failing is what tests do")]
+
+mod docker;
+mod http;
+mod image;
+mod site;
+
+pub use docker::{Docker, tool};
+pub use http::{Answer, Http};
+pub use image::{Image, busybox, layer, sha256};
+pub use site::{Site, wait_until};
