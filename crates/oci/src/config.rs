@@ -51,7 +51,7 @@ pub enum ConfigError {
         "the image declares the VOLUME `{0}`; use an absolute path outside /proc, /sys and /dev, or remove the line"
     )]
     Volume(String),
-    /// More volumes than [`MAX_VOLUMES`].
+    /// More than 16 volumes.
     #[error("the image declares {0} VOLUMEs; at most {MAX_VOLUMES} can be mounted")]
     Volumes(usize),
 }
