@@ -1,0 +1,324 @@
+//! The registry without HTTP: runs, results and garbage, with real files and a real database.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream;
+use jiff::Timestamp;
+use serde_json::json;
+use tempfile::TempDir;
+use torno_auth::{Identity, Policy, Project, PushPermit};
+use torno_metadata::Metadata;
+use torno_oci::{Digest, Platform, Reference, RepositoryName, RunId, UserName};
+use torno_registry::{
+    ClaimedRun, Outcome, Progress, Publication, Registry, RegistryError, RunLog, RunState, Selection,
+};
+
+const NO_GRACE: Duration = Duration::ZERO;
+
+struct Site {
+    folder: TempDir,
+    registry: Arc<Registry>,
+}
+
+fn ada() -> Identity {
+    Identity::of("ada".parse().expect("name"))
+}
+
+fn name(text: &str) -> RepositoryName {
+    text.parse().expect("name")
+}
+
+fn tag(text: &str) -> Reference {
+    text.parse().expect("tag")
+}
+
+fn open(path: &Path) -> Arc<Registry> {
+    let ada: UserName = "ada".parse().expect("name");
+    let project = Project { researchers: BTreeSet::from([ada]), ..Project::default() };
+    let policy = Policy { projects: [("p".parse().expect("project"), project)].into(), ..Policy::default() };
+    Arc::new(Registry::open(path, policy).expect("registry"))
+}
+
+impl Site {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        let registry = open(folder.path());
+        Self { folder, registry }
+    }
+
+    async fn permit(&self, repository: &str) -> PushPermit {
+        self.registry.push_permit(&ada(), &name(repository)).await.expect("permit")
+    }
+
+    async fn push_blob(&self, permit: &PushPermit, bytes: &[u8]) -> Digest {
+        let digest = Digest::sha256(bytes);
+        let id = self.registry.begin_upload(permit).await.expect("begin");
+        let body = stream::iter([Ok::<_, std::io::Error>(Bytes::copy_from_slice(bytes))]);
+        self.registry.append(permit, &id, None, body).await.expect("append");
+        self.registry.finish_upload(permit, &id, &digest).await.expect("finish");
+        digest
+    }
+
+    /// An image whose layer is `seed`; its manifest.
+    async fn image(&self, permit: &PushPermit, seed: &str) -> Vec<u8> {
+        let platform = Platform::host();
+        let config = json!({
+            "os": platform.os, "architecture": platform.architecture, "config": {"Cmd": ["/x"]},
+            "rootfs": {"type": "layers", "diff_ids": []},
+        });
+        let config = config.to_string();
+        let descriptor = |kind: &str, digest: &Digest, size: usize| json!({"mediaType": kind, "digest": digest.as_str(), "size": size});
+        let config_digest = self.push_blob(permit, config.as_bytes()).await;
+        let layer_digest = self.push_blob(permit, seed.as_bytes()).await;
+        json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &config_digest, config.len()),
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer_digest, seed.len())],
+        })
+        .to_string()
+        .into_bytes()
+    }
+
+    async fn push(&self, repository: &str, to: &str, seed: &str) -> (Digest, Option<RunId>) {
+        let permit = self.permit(repository).await;
+        let manifest = self.image(&permit, seed).await;
+        let pushed = self.registry.put_manifest(&permit, &tag(to), None, manifest).await.expect("push");
+        (pushed.digest, pushed.run)
+    }
+
+    async fn claim(&self) -> ClaimedRun {
+        self.registry.claim().await.expect("claim").expect("a run waits")
+    }
+
+    /// Ends a claimed run with a result whose layer is `seed`; the result's digest.
+    async fn succeed(&self, claimed: &ClaimedRun, seed: &str) -> Digest {
+        let permit = self.registry.publish_permit(&claimed.run).expect("permit");
+        let publication = Publication::new(self.image(&permit, seed).await).expect("manifest");
+        let digest = publication.digest().clone();
+        let id = claimed.run.id;
+        self.registry.starting(id, Duration::from_secs(60)).await.expect("starting");
+        self.registry.started(id, Timestamp::now()).await.expect("started");
+        self.registry.collecting(id).await.expect("collecting");
+        let log = RunLog::default();
+        self.registry.finish(id, Outcome::Succeeded, log, Some(publication)).await.expect("finish");
+        digest
+    }
+
+    async fn pull(&self, repository: &str, reference: &str) -> Result<Digest, RegistryError> {
+        let permit = self.registry.pull_permit(&ada(), &name(repository)).await?;
+        let found = self.registry.manifest(&permit, &tag(reference), Duration::ZERO).await?;
+        Ok(found.digest)
+    }
+
+    async fn delete_tag(&self, repository: &str, which: &str) {
+        let permit = self.registry.delete_permit(&ada(), &name(repository)).await.expect("permit");
+        self.registry.delete_tag(&permit, &which.parse().expect("tag")).await.expect("delete");
+    }
+
+    fn blob_files(&self) -> usize {
+        fn below(path: &Path) -> usize {
+            let entries = std::fs::read_dir(path).expect("folder").map(|entry| entry.expect("entry").path());
+            entries.map(|path| if path.is_dir() { below(&path) } else { 1 }).sum()
+        }
+        below(&self.folder.path().join("blobs"))
+    }
+}
+
+#[tokio::test]
+async fn a_result_tag_never_speaks_of_an_earlier_push() {
+    let site = Site::new();
+    site.push("run/p/n", "1", "first").await;
+    let first = site.claim().await;
+    let first_result = site.succeed(&first, "first result").await;
+    assert_eq!(site.pull("results/p/n", "1").await.expect("result"), first_result);
+
+    let (_, second) = site.push("run/p/n", "1", "second").await;
+    let Err(RegistryError::NoResult(reason)) = site.pull("results/p/n", "1").await else {
+        panic!("the first push's result was given for the second");
+    };
+    assert_eq!(Some(reason.run), second);
+    assert_eq!(reason.progress, Progress::Queued { before: 0 });
+    assert_eq!(site.pull("results/p/n", "run-1").await.expect("it never moves"), first_result);
+
+    let second = site.claim().await;
+    let second_result = site.succeed(&second, "second result").await;
+    assert_eq!(site.pull("results/p/n", "1").await.expect("result"), second_result);
+}
+
+#[tokio::test]
+async fn a_run_that_was_overtaken_leaves_the_tag_alone() {
+    let site = Site::new();
+    site.push("run/p/n", "1", "first").await;
+    let first = site.claim().await;
+    site.push("run/p/n", "1", "second").await;
+    let first_result = site.succeed(&first, "first result").await;
+    assert!(matches!(site.pull("results/p/n", "1").await, Err(RegistryError::NoResult(_))));
+    assert_eq!(site.pull("results/p/n", "run-1").await.expect("result"), first_result);
+}
+
+#[tokio::test]
+async fn a_pull_that_waits_is_woken_by_the_result() {
+    let site = Site::new();
+    site.push("run/p/n", "1", "image").await;
+    let permit = site.registry.pull_permit(&ada(), &name("results/p/n")).await.expect("permit");
+    let registry = Arc::clone(&site.registry);
+    let waiting = tokio::spawn(async move {
+        let found = registry.manifest(&permit, &tag("1"), Duration::from_secs(60)).await;
+        found.expect("the result").digest
+    });
+    let claimed = site.claim().await;
+    let result = site.succeed(&claimed, "result").await;
+    assert_eq!(waiting.await.expect("no panic"), result);
+}
+
+#[tokio::test]
+async fn a_failure_is_told_and_ends_the_wait() {
+    let site = Site::new();
+    site.push("run/p/n", "1", "image").await;
+    let claimed = site.claim().await;
+    let outcome = Outcome::ExitStatus { status: 3 };
+    site.registry.finish(claimed.run.id, outcome, RunLog::default(), None).await.expect("finish");
+    let permit = site.registry.pull_permit(&ada(), &name("results/p/n")).await.expect("permit");
+    let answer = site.registry.manifest(&permit, &tag("1"), Duration::from_secs(600)).await;
+    let Err(RegistryError::NoResult(reason)) = answer else { panic!("{answer:?}") };
+    assert_eq!(reason.message("host"), "run 1 failed: exit status 3");
+    let again = site.registry.finish(claimed.run.id, Outcome::Succeeded, RunLog::default(), None).await;
+    assert!(again.is_err(), "a run ends once");
+}
+
+#[tokio::test]
+async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
+    let site = Site::new();
+    let (digest, run) = site.push("run/p/n", "1", "image").await;
+    let permit = site.registry.delete_permit(&ada(), &name("run/p/n")).await.expect("permit");
+    site.registry.delete_manifest(&permit, &digest).await.expect("delete");
+    let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
+    assert_eq!((collected.blobs, collected.manifests), (0, 0), "the queued run needs them");
+
+    let claimed = site.claim().await;
+    let image = site.registry.claimed_image(&claimed.run).await.expect("read").expect("image");
+    assert_eq!(image.digest, digest);
+    site.registry.run_config(&claimed.run, &image).await.expect("its configuration");
+    let run = run.expect("a run");
+    let wrong = site.registry.image_permit(run, "wrong").await.expect("asked");
+    assert!(wrong.is_none());
+    let permit =
+        site.registry.image_permit(run, claimed.token.secret()).await.expect("asked").expect("right");
+    assert!(site.registry.run_manifest(&permit).await.expect("read").is_some());
+    let layer = Digest::sha256(b"image");
+    assert_eq!(site.registry.run_blob(&permit, &layer).await.expect("blob").size(), 5);
+    assert!(site.registry.run_blob(&permit, &Digest::sha256(b"other")).await.is_err());
+
+    site.registry.starting(run, Duration::from_secs(1)).await.expect("starting");
+    let late = site.registry.image_permit(run, claimed.token.secret()).await.expect("asked");
+    assert!(late.is_none(), "the token ends before the container starts");
+    site.registry.finish(run, Outcome::EngineGone, RunLog::default(), None).await.expect("finish");
+    let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
+    assert_eq!((collected.blobs, collected.manifests), (2, 1), "now nobody does");
+    assert_eq!(site.blob_files(), 0);
+}
+
+#[tokio::test]
+async fn runs_are_claimed_in_their_order_and_only_once() {
+    let site = Site::new();
+    for seed in ["a", "b"] {
+        site.push("run/p/n", seed, seed).await;
+    }
+    let (first, second) = (site.claim().await, site.claim().await);
+    assert_eq!((first.run.id.number(), second.run.id.number()), (1, 2));
+    assert!(site.registry.claim().await.expect("claim").is_none());
+    site.registry.requeue(first.run.id).await.expect("requeue");
+    let again = site.claim().await;
+    assert_eq!((again.run.id.number(), again.run.attempt), (1, 2));
+    site.registry.starting(again.run.id, Duration::from_secs(1)).await.expect("starting");
+    assert!(site.registry.requeue(again.run.id).await.is_err(), "something of it may have run");
+    let unfinished = site.registry.runs(Selection::Unfinished, 10).await.expect("list");
+    let states: Vec<_> = unfinished.iter().map(|run| run.state.clone()).collect();
+    assert_eq!(states, [RunState::Starting, RunState::Pulling]);
+}
+
+#[tokio::test]
+async fn gc_takes_what_deletion_freed_and_nothing_else() {
+    let site = Site::new();
+    site.push("tools/a", "1", "shared").await;
+    site.push("tools/b", "1", "shared").await;
+    let permit = site.permit("tools/c").await;
+    site.push_blob(&permit, b"no manifest yet").await;
+    assert_eq!(site.blob_files(), 3);
+
+    let hour = Duration::from_hours(1);
+    site.delete_tag("tools/a", "1").await;
+    assert_eq!(site.registry.garbage(hour).await.expect("dry").blobs.len(), 0, "b has them still");
+    site.delete_tag("tools/b", "1").await;
+    let dry = site.registry.garbage(hour).await.expect("dry");
+    assert_eq!((dry.blobs.len(), dry.manifests), (2, 1));
+    assert_eq!(site.blob_files(), 3, "a dry run changes nothing");
+    let mut gone = Vec::new();
+    let collected = site
+        .registry
+        .collect(hour, |_, blob| gone.extend(blob.map(|blob| blob.blob.clone())))
+        .await
+        .expect("gc");
+    assert_eq!((collected.blobs, collected.manifests), (2, 1));
+    assert_eq!(gone.len(), 2);
+    assert_eq!(site.blob_files(), 1, "what was just pushed has time for its manifest");
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").blobs, 1);
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_cut_off_is_ended_by_the_next_push() {
+    let site = Site::new();
+    site.push("tools/a", "1", "bytes").await;
+    site.delete_tag("tools/a", "1").await;
+    // What a gc leaves that dies between marking and removing.
+    let other = Metadata::open(&site.folder.path().join("torno.db")).expect("open");
+    assert_eq!(other.sweep(NO_GRACE, Timestamp::now()).await.expect("sweep").blobs.len(), 2);
+    assert_eq!(site.blob_files(), 2);
+    let (digest, _) = site.push("tools/a", "1", "bytes").await;
+    assert_eq!(site.pull("tools/a", "1").await.expect("pull"), digest);
+    assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").blobs, 0);
+    assert_eq!(site.blob_files(), 2);
+}
+
+#[tokio::test]
+async fn a_push_cut_off_between_its_bytes_and_its_link_leaves_garbage_only() {
+    let site = Site::new();
+    let permit = site.permit("tools/a").await;
+    // What a push leaves that dies between placing and linking: bytes, and a hold that runs out.
+    let metadata = Metadata::open(&site.folder.path().join("torno.db")).expect("open");
+    let digest = Digest::sha256(b"bytes");
+    let long_ago = Timestamp::now() - Duration::from_hours(1);
+    metadata.hold(&digest, 5, long_ago).await.expect("hold");
+    let path = site.folder.path().join("blobs/sha256").join(&digest.hex()[..2]);
+    std::fs::create_dir_all(&path).expect("folder");
+    std::fs::write(path.join(digest.hex()), b"bytes").expect("write");
+    let pull = site.registry.pull_permit(&ada(), permit.repository()).await;
+    assert!(pull.is_err(), "there is no such repository yet");
+    assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").blobs, 1);
+    assert_eq!(site.blob_files(), 0);
+}
+
+#[tokio::test]
+async fn an_index_keeps_its_manifests_until_it_goes() {
+    let site = Site::new();
+    let permit = site.permit("tools/a").await;
+    let child = site.image(&permit, "child").await;
+    let digest = Digest::sha256(&child);
+    let by_digest = Reference::Digest(digest.clone());
+    let size = child.len();
+    site.registry.put_manifest(&permit, &by_digest, None, child).await.expect("child");
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest.as_str(), "size": size,
+        }],
+    });
+    let bytes = index.to_string().into_bytes();
+    site.registry.put_manifest(&permit, &tag("1"), None, bytes).await.expect("index");
+    assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").blobs, 0);
+    site.delete_tag("tools/a", "1").await;
+    let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
+    assert_eq!((collected.blobs, collected.manifests), (2, 2));
+}
