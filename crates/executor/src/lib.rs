@@ -1,5 +1,23 @@
 //! Claims a run, plans it, drives the engine, collects what came out, publishes it, cleans up.
+//!
+//! [`Executor`] is the loop; `life.rs` is one run from its claim to its end; `plan.rs` says, without doing anything,
+//! what its container is made with; `engine.rs` alone speaks the Docker API. What a run leaves is read by
+//! `collect.rs`, described by `report.rs` and packed by `pack.rs`.
 
+mod collect;
+mod engine;
+mod error;
+mod executor;
+mod instance;
+mod life;
+mod pack;
+mod plan;
 mod policy;
+mod recover;
+mod report;
 
+pub use collect::CollectError;
+pub use engine::EngineError;
+pub use error::ExecutorError;
+pub use executor::Executor;
 pub use policy::{Cpus, Dataset, Limits, LogPolicy, ProjectPolicy, Settings};

@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use torno_auth::ProjectName;
 
 /// What the executor is told at start.
 #[derive(Clone, Debug)]

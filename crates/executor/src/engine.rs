@@ -1,0 +1,400 @@
+//! The Docker-compatible engine. Nothing else in Torno speaks its protocol.
+//!
+//! Every call ends: with an answer, or with an error that says what is to be done about it.
+
+mod error;
+mod translate;
+mod usage;
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use bollard::{
+    API_DEFAULT_VERSION, Docker, auth::DockerCredentials, container::LogOutput, models::VolumeCreateRequest,
+    query_parameters as query,
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use jiff::Timestamp;
+use tokio::{sync::Mutex, time::timeout};
+use torno_oci::RunId;
+use torno_registry::RunLog;
+
+use crate::{
+    instance::{INSTANCE_LABEL, Instance, RUN_LABEL},
+    plan::{OUTPUT, Plan, UID},
+};
+
+pub use error::EngineError;
+pub(crate) use error::start_reason;
+pub(crate) use translate::preparation_name;
+
+/// How long one call may take. Removing a volume of many small files on a slow disk takes longest.
+const CALL: Duration = Duration::from_mins(2);
+/// How long a stream may be silent. An engine unpacking a large layer says so at least this often.
+const SILENCE: Duration = Duration::from_mins(5);
+
+/// How old a measurement of the volumes may be. Measuring walks every volume of the engine, and some engines
+/// refuse to do it twice at once, so the runs share one.
+const MEASUREMENT_LIFE: Duration = Duration::from_secs(2);
+
+/// An engine behind a socket. Connected when first needed, and again after the connection was lost.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    socket: PathBuf,
+    connection: Mutex<Option<Docker>>,
+    measured: Mutex<Option<(Instant, HashMap<String, u64>)>>,
+}
+
+/// What the engine knows of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Container {
+    /// The image it was made from, as it was named then.
+    pub image: String,
+    /// Whether it runs now.
+    pub running: bool,
+    /// When it started, if it ever did.
+    pub started: Option<Timestamp>,
+    /// When it ended, if it ever did.
+    pub finished: Option<Timestamp>,
+    /// Its exit status: 128 and the signal's number when a signal ended it.
+    pub status: i64,
+    /// Whether the kernel ended a process of it for want of memory.
+    pub out_of_memory: bool,
+}
+
+/// What an engine holds of this instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Held {
+    /// The container's or volume's name.
+    pub name: String,
+    /// The run it is marked with; `None` when the mark cannot be read.
+    pub run: Option<RunId>,
+}
+
+impl Engine {
+    pub(crate) fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned(), connection: Mutex::default(), measured: Mutex::default() }
+    }
+
+    /// Whether the engine answers.
+    pub(crate) async fn reach(&self) -> Result<(), EngineError> {
+        let docker = self.connected().await?;
+        self.call(docker.ping()).await.map(drop)
+    }
+
+    /// The connection, with the protocol version both sides know.
+    async fn connected(&self) -> Result<Docker, EngineError> {
+        let mut connection = self.connection.lock().await;
+        if let Some(docker) = &*connection {
+            return Ok(docker.clone());
+        }
+        let connect = async {
+            let socket = self.socket.to_string_lossy();
+            let docker = Docker::connect_with_unix(&socket, CALL.as_secs(), API_DEFAULT_VERSION)?;
+            docker.negotiate_version().await
+        };
+        let docker = timeout(CALL, connect).await.map_err(|_| EngineError::Timeout(CALL))??;
+        Ok(connection.insert(docker).clone())
+    }
+
+    /// Waits for an answer. An engine that went away may come back as another version, so the connection is made
+    /// anew then.
+    async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T, EngineError> {
+        let answer = match timeout(CALL, call).await {
+            Ok(answer) => answer.map_err(EngineError::from),
+            Err(_) => Err(EngineError::Timeout(CALL)),
+        };
+        if matches!(answer, Err(EngineError::Unreachable(_))) {
+            self.connection.lock().await.take();
+        }
+        answer
+    }
+
+    /// Pulls an image by digest. The secret goes to the engine and nowhere else.
+    pub(crate) async fn pull(&self, image: &str, run: RunId, secret: &str) -> Result<(), EngineError> {
+        let docker = self.connected().await?;
+        let options = query::CreateImageOptionsBuilder::default().from_image(image).build();
+        let credentials = DockerCredentials {
+            username: Some(format!("run-{run}")),
+            password: Some(secret.to_owned()),
+            ..DockerCredentials::default()
+        };
+        let progress = docker.create_image(Some(options), None, Some(credentials));
+        let mut progress = std::pin::pin!(progress);
+        while let Some(step) = heard(progress.next()).await? {
+            step?;
+        }
+        Ok(())
+    }
+
+    /// Makes a run's volume and container, and lets the run write to the volume. What an earlier attempt left is in
+    /// the way and must have been removed.
+    pub(crate) async fn create(&self, plan: &Plan) -> Result<(), EngineError> {
+        let docker = self.connected().await?;
+        let volume = VolumeCreateRequest {
+            name: Some(plan.volume.clone()),
+            driver: Some("local".into()),
+            labels: Some(plan.labels.clone().into_iter().collect()),
+            ..VolumeCreateRequest::default()
+        };
+        self.call(docker.create_volume(volume)).await?;
+        let preparation = preparation_name(&plan.name);
+        let name = query::CreateContainerOptionsBuilder::default().name(&preparation).build();
+        self.call(docker.create_container(Some(name), translate::preparation(plan))).await?;
+        let at = query::UploadToContainerOptionsBuilder::default().path("/").build();
+        let owned = bollard::body_full(owned_folder());
+        self.call(docker.upload_to_container(&preparation, Some(at), owned)).await?;
+        self.remove_container(&preparation).await?;
+        let name = query::CreateContainerOptionsBuilder::default().name(&plan.name).build();
+        self.call(docker.create_container(Some(name), translate::container(plan))).await?;
+        Ok(())
+    }
+
+    /// Starts a container. Only for one that has never been started.
+    pub(crate) async fn start(&self, name: &str) -> Result<(), EngineError> {
+        let docker = self.connected().await?;
+        self.call(docker.start_container(name, None::<query::StartContainerOptions>)).await
+    }
+
+    /// Resolves when a container does not run (any more). It may take as long as the run does.
+    pub(crate) async fn wait(&self, name: &str) -> Result<(), EngineError> {
+        let docker = self.connected().await?;
+        let options = query::WaitContainerOptionsBuilder::default().condition("not-running").build();
+        let answer = docker.wait_container(name, Some(options));
+        let mut answer = std::pin::pin!(answer);
+        match answer.next().await {
+            Some(Ok(_) | Err(bollard::errors::Error::DockerContainerWaitError { .. })) => Ok(()),
+            Some(Err(error)) => Err(error.into()),
+            None => Err(EngineError::Unreachable("the connection ended".into())),
+        }
+    }
+
+    /// Ends a container's processes at once. One that does not run is well.
+    pub(crate) async fn kill(&self, name: &str) -> Result<(), EngineError> {
+        let docker = self.connected().await?;
+        let options = query::KillContainerOptionsBuilder::default().signal("KILL").build();
+        match self.call(docker.kill_container(name, Some(options))).await {
+            Err(error) if error.is_conflict() => Ok(()),
+            done => done,
+        }
+    }
+
+    /// What the engine knows of a container; `None` when there is none of that name.
+    pub(crate) async fn inspect(&self, name: &str) -> Result<Option<Container>, EngineError> {
+        let docker = self.connected().await?;
+        let answer = self.call(docker.inspect_container(name, None)).await;
+        let found = match answer {
+            Err(error) if error.is_not_found() => return Ok(None),
+            other => other?,
+        };
+        let state = found.state.unwrap_or_default();
+        Ok(Some(Container {
+            image: found.config.and_then(|config| config.image).unwrap_or_default(),
+            running: state.running.unwrap_or_default(),
+            started: state.started_at.as_deref().and_then(moment),
+            finished: state.finished_at.as_deref().and_then(moment),
+            status: state.exit_code.unwrap_or_default(),
+            out_of_memory: state.oom_killed.unwrap_or_default(),
+        }))
+    }
+
+    /// The end of what a container printed, at most `keep` bytes of each stream.
+    pub(crate) async fn logs(&self, name: &str, keep: u64) -> Result<RunLog, EngineError> {
+        let docker = self.connected().await?;
+        let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+        let options = query::LogsOptionsBuilder::default().stdout(true).stderr(true).build();
+        let (mut stdout, mut stderr) = (Tail::new(keep), Tail::new(keep));
+        let printed = docker.logs(name, Some(options));
+        let mut printed = std::pin::pin!(printed);
+        while let Some(piece) = heard(printed.next()).await? {
+            match piece? {
+                LogOutput::StdErr { message } => stderr.push(&message),
+                LogOutput::StdOut { message } | LogOutput::Console { message } => stdout.push(&message),
+                LogOutput::StdIn { .. } => {}
+            }
+        }
+        Ok(RunLog { stdout: stdout.into_bytes(), stderr: stderr.into_bytes() })
+    }
+
+    /// The output folder of a container that has ended, as a tar archive. Its bytes are the run's: trust nothing.
+    pub(crate) async fn archive(
+        &self,
+        name: &str,
+    ) -> Result<impl Stream<Item = Result<Bytes, EngineError>> + Send + use<>, EngineError> {
+        let docker = self.connected().await?;
+        let options = query::DownloadFromContainerOptionsBuilder::default().path(OUTPUT).build();
+        let bytes = docker.download_from_container(name, Some(options)).boxed();
+        Ok(futures_util::stream::unfold(Some(bytes), |bytes| async {
+            let mut bytes = bytes?;
+            match heard(bytes.next()).await {
+                Ok(Some(Ok(piece))) => Some((Ok(piece), Some(bytes))),
+                Ok(Some(Err(error))) => Some((Err(error.into()), None)),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        }))
+    }
+
+    /// The size of a volume; `None` when the engine does not say.
+    pub(crate) async fn volume_size(&self, name: &str) -> Result<Option<u64>, EngineError> {
+        let mut measured = self.measured.lock().await;
+        let fresh = measured.as_ref().filter(|(at, _)| at.elapsed() < MEASUREMENT_LIFE);
+        if let Some((_, sizes)) = fresh {
+            return Ok(sizes.get(name).copied());
+        }
+        let version = self.connected().await?.client_version();
+        let sizes = timeout(CALL, usage::volume_sizes(&self.socket, &version)).await;
+        let sizes = sizes.map_err(|_| EngineError::Timeout(CALL))??;
+        let size = sizes.get(name).copied();
+        *measured = Some((Instant::now(), sizes));
+        Ok(size)
+    }
+
+    /// Removes a container, running or not, with its anonymous volumes. One that is gone is well.
+    pub(crate) async fn remove_container(&self, name: &str) -> Result<(), EngineError> {
+        let docker = self.connected().await?;
+        let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        gone(self.call(docker.remove_container(name, Some(options))).await)
+    }
+
+    /// Removes a volume. One that is gone is well.
+    pub(crate) async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        let docker = self.connected().await?;
+        gone(self.call(docker.remove_volume(name, None::<query::RemoveVolumeOptions>)).await)
+    }
+
+    /// Removes an image under this name. One that is gone is well, and so is one that another container uses: the
+    /// run of that container removes it.
+    pub(crate) async fn remove_image(&self, image: &str) -> Result<(), EngineError> {
+        let docker = self.connected().await?;
+        let removed = self.call(docker.remove_image(image, None::<query::RemoveImageOptions>, None)).await;
+        match removed {
+            Err(error) if error.is_conflict() => Ok(()),
+            other => gone(other.map(drop)),
+        }
+    }
+
+    /// Every container of this instance.
+    pub(crate) async fn containers(&self, instance: &Instance) -> Result<BTreeSet<Held>, EngineError> {
+        let docker = self.connected().await?;
+        let options =
+            query::ListContainersOptionsBuilder::default().all(true).filters(&marked(instance)).build();
+        let found = self.call(docker.list_containers(Some(options))).await?;
+        let held = found.into_iter().filter_map(|container| {
+            Some(Held { name: container.id?, run: run_of(container.labels.as_ref()) })
+        });
+        Ok(held.collect())
+    }
+
+    /// Every volume of this instance.
+    pub(crate) async fn volumes(&self, instance: &Instance) -> Result<BTreeSet<Held>, EngineError> {
+        let docker = self.connected().await?;
+        let options = query::ListVolumesOptionsBuilder::default().filters(&marked(instance)).build();
+        let found = self.call(docker.list_volumes(Some(options))).await?;
+        let held = found.volumes.unwrap_or_default().into_iter();
+        Ok(held.map(|volume| Held { run: run_of(Some(&volume.labels)), name: volume.name }).collect())
+    }
+}
+
+/// The next of a stream, or an error when nothing comes for too long.
+async fn heard<T>(next: impl Future<Output = T>) -> Result<T, EngineError> {
+    timeout(SILENCE, next).await.map_err(|_| EngineError::Timeout(SILENCE))
+}
+
+fn gone(removed: Result<(), EngineError>) -> Result<(), EngineError> {
+    match removed {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+fn marked(instance: &Instance) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{INSTANCE_LABEL}={}", instance.as_str())])])
+}
+
+fn run_of(labels: Option<&HashMap<String, String>>) -> Option<RunId> {
+    labels?.get(RUN_LABEL)?.parse().ok()
+}
+
+/// The engine writes the year 1 for what has not happened.
+fn moment(text: &str) -> Option<Timestamp> {
+    text.parse::<Timestamp>().ok().filter(|at| *at > Timestamp::UNIX_EPOCH)
+}
+
+/// A tar archive of one folder: put at the root, it gives what stands at [`OUTPUT`] to the run's user.
+fn owned_folder() -> Bytes {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_mode(0o700);
+    header.set_uid(u64::from(UID));
+    header.set_gid(u64::from(UID));
+    header.set_size(0);
+    let mut archive = tar::Builder::new(Vec::new());
+    let name = OUTPUT.trim_start_matches('/');
+    let written = archive.append_data(&mut header, name, std::io::empty());
+    written.and_then(|()| archive.into_inner()).expect("a short name and no bytes fit into memory").into()
+}
+
+/// The last bytes of many.
+struct Tail {
+    keep: usize,
+    bytes: VecDeque<u8>,
+}
+
+impl Tail {
+    fn new(keep: usize) -> Self {
+        Self { keep, bytes: VecDeque::new() }
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        let piece = piece.get(piece.len().saturating_sub(self.keep)..).unwrap_or_default();
+        let over = (self.bytes.len() + piece.len()).saturating_sub(self.keep);
+        self.bytes.drain(..over.min(self.bytes.len()));
+        self.bytes.extend(piece);
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        self.bytes.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_keeps_the_end() {
+        let mut tail = Tail::new(4);
+        for piece in ["a", "bcd", "", "e", "fgh"] {
+            tail.push(piece.as_bytes());
+        }
+        assert_eq!(tail.into_bytes(), b"efgh");
+        let mut tail = Tail::new(4);
+        tail.push(b"abcd");
+        assert_eq!(tail.bytes.len(), 4);
+        tail.push(b"0123456789");
+        assert_eq!(tail.into_bytes(), b"6789");
+    }
+
+    #[test]
+    fn what_has_not_happened_has_no_moment() {
+        assert_eq!(moment("0001-01-01T00:00:00Z"), None);
+        assert!(moment("2026-01-02T03:04:05.404738097Z").is_some());
+    }
+
+    #[test]
+    fn an_engine_that_is_not_there_is_unreachable() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        let folder = tempfile::tempdir().expect("folder");
+        let engine = Engine::new(&folder.path().join("none.sock"));
+        let error = runtime.block_on(engine.reach()).expect_err("nobody there");
+        assert!(matches!(error, EngineError::Unreachable(_)), "{error}");
+    }
+}

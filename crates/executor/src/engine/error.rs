@@ -1,0 +1,96 @@
+//! What can go wrong with an engine, told apart by what is to be done about it.
+
+use bollard::errors::Error;
+
+/// What can go wrong with an engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// There is no connection, or it broke. Whether a call took effect is not known.
+    #[error("the engine cannot be reached: {0}")]
+    Unreachable(String),
+    /// The engine has no such container, volume or image.
+    #[error("the engine has nothing of that name: {0}")]
+    NotFound(String),
+    /// The engine is connected and did not answer in time. Whether the call took effect is not known.
+    #[error("the engine did not answer within {0:?}")]
+    Timeout(std::time::Duration),
+    /// The engine answered, and the answer is no.
+    #[error("the engine refused: {reason} (status {status})")]
+    Refused {
+        /// The HTTP status; 0 for an error inside a stream that began well.
+        status: u16,
+        /// What it says. It may hold paths of the host.
+        reason: String,
+    },
+}
+
+impl EngineError {
+    /// Whether the engine has no such thing: what was to be removed is gone.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound(_))
+    }
+
+    /// Whether the thing is in another state than the call needs, or in use elsewhere.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status: 409, .. })
+    }
+}
+
+impl From<Error> for EngineError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::DockerResponseServerError { status_code: 404, message } => Self::NotFound(message),
+            Error::DockerResponseServerError { status_code, message } => {
+                Self::Refused { status: status_code, reason: message }
+            }
+            Error::DockerStreamError { error } => Self::Refused { status: 0, reason: error },
+            Error::RequestTimeoutError => Self::Timeout(super::CALL),
+            Error::JsonDataError { message, .. } => Self::Refused { status: 0, reason: message },
+            other => Self::Unreachable(causes(&other)),
+        }
+    }
+}
+
+/// An error and what is behind it: hyper's own text says little.
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// The engine's reason why a command cannot be started, in words that say nothing of the host.
+pub(crate) fn start_reason(text: &str) -> String {
+    /// What runc, the kernel and the init process say, in lower case, and what to call it.
+    const KNOWN: [(&str, &str); 9] = [
+        ("exec format error", "exec format error"),
+        ("executable file not found", "no such file or directory"),
+        ("no such file or directory", "no such file or directory"),
+        ("permission denied", "permission denied"),
+        ("is a directory", "is a directory"),
+        ("not a directory", "not a directory"),
+        ("argument list too long", "argument list too long"),
+        ("too many levels of symbolic links", "too many levels of symbolic links"),
+        ("read-only file system", "read-only file system"),
+    ];
+    let text = text.to_lowercase();
+    let known = KNOWN.iter().find(|(phrase, _)| text.contains(phrase));
+    known.map_or("the engine refused it", |(_, words)| words).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_say_nothing_of_the_host() {
+        let text = "failed to create shim task: OCI runtime create failed: exec: \"/srv/secret\": stat /srv/secret: \
+                    no such file or directory: unknown";
+        assert_eq!(start_reason(text), "no such file or directory");
+        assert_eq!(start_reason("exec /x failed: Exec format error"), "exec format error");
+        assert_eq!(start_reason("mounting /srv/secret"), "the engine refused it");
+    }
+}

@@ -1,0 +1,103 @@
+//! How large volumes are. The client library knows only the newest shape of this answer, so the call is made here.
+
+use std::{collections::HashMap, io, path::Path};
+
+use bollard::ClientVersion;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+use super::{EngineError, error::causes};
+
+/// The longest answer read: a busy engine's list of everything it holds is far shorter.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// The size of every volume, by name.
+pub(super) async fn volume_sizes(
+    socket: &Path,
+    version: &ClientVersion,
+) -> Result<HashMap<String, u64>, EngineError> {
+    let answer = ask(socket, &path(version)).await?;
+    let answer: Value = serde_json::from_slice(&answer)
+        .map_err(|error| EngineError::Refused { status: 0, reason: error.to_string() })?;
+    Ok(sizes(&answer))
+}
+
+/// Older engines measure images and containers as well, whatever they are asked; from 1.52 on the list is left
+/// out unless it is asked for.
+fn path(version: &ClientVersion) -> String {
+    let (major, minor) = (version.major_version, version.minor_version);
+    let query = match (major, minor) {
+        (1, ..42) => "",
+        (1, 42..52) => "?type=volume",
+        _ => "?type=volume&verbose=true",
+    };
+    format!("/v{major}.{minor}/system/df{query}")
+}
+
+async fn ask(socket: &Path, path: &str) -> Result<Bytes, EngineError> {
+    let unreachable = |error: &(dyn std::error::Error + 'static)| EngineError::Unreachable(causes(error));
+    let stream = UnixStream::connect(socket).await.map_err(|error: io::Error| unreachable(&error))?;
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| unreachable(&error))?;
+    let request = Request::get(path)
+        .header("host", "engine")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| unreachable(&error))?;
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| unreachable(error.as_ref()))?.to_bytes();
+        if status.is_success() {
+            Ok(body)
+        } else {
+            let reason = String::from_utf8_lossy(&body).into_owned();
+            Err(EngineError::Refused { status: status.as_u16(), reason })
+        }
+    };
+    tokio::pin!(exchange);
+    // The connection moves the bytes; it ends by itself only when the exchange cannot go on.
+    tokio::select! {
+        done = &mut exchange => done,
+        _ended = connection => exchange.await,
+    }
+}
+
+fn sizes(answer: &Value) -> HashMap<String, u64> {
+    let items = answer.pointer("/VolumeUsage/Items").or_else(|| answer.get("Volumes"));
+    let volumes = items.and_then(Value::as_array).into_iter().flatten();
+    let size = |volume: &Value| {
+        let name = volume.get("Name")?.as_str()?.to_owned();
+        // -1 when the engine could not measure it.
+        Some((name, volume.pointer("/UsageData/Size")?.as_u64()?))
+    };
+    volumes.filter_map(size).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn both_shapes_are_read() {
+        let volume =
+            json!([{"Name": "a", "UsageData": {"Size": 7}}, {"Name": "b", "UsageData": {"Size": -1}}, {}]);
+        let expected = HashMap::from([("a".to_owned(), 7)]);
+        assert_eq!(sizes(&json!({"Volumes": volume})), expected);
+        assert_eq!(sizes(&json!({"VolumeUsage": {"Items": volume}, "Volumes": null})), expected);
+        assert!(sizes(&json!({"Volumes": null})).is_empty());
+    }
+
+    #[test]
+    fn each_version_is_asked_in_its_words() {
+        let asked = |minor_version| path(&ClientVersion { major_version: 1, minor_version });
+        assert_eq!(asked(41), "/v1.41/system/df");
+        assert_eq!(asked(51), "/v1.51/system/df?type=volume");
+        assert_eq!(asked(52), "/v1.52/system/df?type=volume&verbose=true");
+    }
+}

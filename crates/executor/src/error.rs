@@ -1,0 +1,76 @@
+//! Why runs cannot be executed at all. What ends one run is its [`torno_registry::Outcome`].
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use torno_registry::RegistryError;
+
+use crate::{collect::CollectError, engine::EngineError};
+
+/// Why runs cannot be executed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// Another process holds the lock of the data directory.
+    #[error("another torno executes the runs of this data directory")]
+    Taken,
+    /// A file of the data directory cannot be used.
+    #[error("{path}: {source}", path = .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The id of the data directory is not one.
+    #[error("{path} must hold 16 hexadecimal digits; restore it from a backup: containers are found by it", path = .0.display())]
+    Instance(PathBuf),
+    /// A path the engine's client cannot take.
+    #[error("the engine's socket `{path}` has a name that is not UTF-8", path = .0.display())]
+    Socket(PathBuf),
+    /// The operating system gave no random bytes.
+    #[error("no random bytes could be had: {0}")]
+    Random(getrandom::Error),
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// What a run left could not be read.
+    #[error(transparent)]
+    Collect(#[from] CollectError),
+    /// The data of a project is not where the configuration says.
+    #[error("the data of dataset `{dataset}` is not at {path}: {reason}", path = .path.display())]
+    Dataset {
+        /// Its name.
+        dataset: String,
+        /// Where it should be.
+        path: PathBuf,
+        /// What the engine says.
+        reason: String,
+    },
+    /// A run is not what a run can be.
+    #[error("{0}")]
+    Run(&'static str),
+    /// A result could not be written down.
+    #[error("the result could not be packed: {0}")]
+    Pack(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ExecutorError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn pack(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Pack(error.into())
+    }
+
+    /// Whether the engine cannot be reached, so that trying again later is all there is to do.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Engine(EngineError::Unreachable(_)))
+    }
+}

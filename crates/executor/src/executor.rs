@@ -1,0 +1,162 @@
+//! The loop: takes up what an earlier process left, then claims runs as they are queued.
+
+use std::{
+    collections::BTreeMap, collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use torno_auth::ProjectName;
+use torno_oci::RunId;
+use torno_registry::{Outcome, Registry, RunLog};
+
+use crate::{
+    ExecutorError, ProjectPolicy, Settings,
+    engine::Engine,
+    instance::{ExecutorLock, Instance},
+    life::{Life, Site},
+    recover,
+};
+
+/// How long is waited before something that failed is tried again: at first, and at most.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Carries out the runs of one data directory.
+#[derive(Debug)]
+pub struct Executor {
+    site: Arc<Site>,
+    concurrent_runs: usize,
+    _lock: ExecutorLock,
+}
+
+/// The runs under way.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay {
+    tasks: JoinSet<()>,
+    runs: HashMap<Id, RunId>,
+}
+
+impl Executor {
+    /// An executor for a data directory, which nobody else may have. `pull_from` is the loopback address where the
+    /// engine finds the images. Blocks.
+    pub fn new(
+        registry: Arc<Registry>,
+        settings: Settings,
+        projects: Arc<ArcSwap<BTreeMap<ProjectName, ProjectPolicy>>>,
+        data: &Path,
+        pull_from: SocketAddr,
+    ) -> Result<Self, ExecutorError> {
+        if settings.engine.to_str().is_none() {
+            return Err(ExecutorError::Socket(settings.engine));
+        }
+        let lock = ExecutorLock::take(data)?;
+        let site = Site {
+            registry,
+            engine: Engine::new(&settings.engine),
+            projects,
+            instance: Instance::of(data)?,
+            pull_from,
+            spool: data.join("uploads"),
+        };
+        Ok(Self { site: Arc::new(site), concurrent_runs: settings.concurrent_runs.max(1), _lock: lock })
+    }
+
+    /// Carries out runs until cancelled.
+    ///
+    /// Then every run is left where it is, as if the process had been killed: what is under way goes on in the
+    /// engine, and the next start takes it up from its state.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ExecutorError> {
+        let mut under_way = UnderWay::default();
+        stop.run_until_cancelled(self.carry_out(&mut under_way)).await;
+        // The lock goes only when nothing is at work any more.
+        under_way.tasks.shutdown().await;
+        Ok(())
+    }
+
+    async fn carry_out(&self, under_way: &mut UnderWay) {
+        let site = &self.site;
+        let mut wait = Wait::default();
+        site.reach().await;
+        while let Err(error) = recover::recover(site, under_way).await {
+            tracing::error!(%error, "the runs of an earlier process could not be taken up; trying again");
+            wait.next().await;
+            site.reach().await;
+        }
+        let mut wait = Wait::default();
+        loop {
+            while under_way.tasks.len() < self.concurrent_runs {
+                // A run is claimed only when there is an engine for it: until then it is queued and says so.
+                site.reach().await;
+                match site.registry.claim().await {
+                    Ok(Some(claimed)) => {
+                        wait = Wait::default();
+                        under_way.begin(claimed.run.id, Life::new(site, claimed.run).whole(claimed.token));
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "no run could be claimed; trying again");
+                        wait.next().await;
+                    }
+                }
+            }
+            let full = under_way.tasks.len() >= self.concurrent_runs;
+            tokio::select! {
+                ended = under_way.ended(), if !under_way.tasks.is_empty() => self.look_after(ended).await,
+                () = site.registry.queued(), if !full => {}
+            }
+        }
+    }
+
+    /// A run whose task panicked is ended, so that it does not stand there for ever.
+    async fn look_after(&self, ended: Option<(RunId, JoinError)>) {
+        let Some((run, error)) = ended else { return };
+        tracing::error!(%run, %error, "a defect of Torno ended the work on a run");
+        let ended = self.site.registry.finish(run, Outcome::SiteFailure, RunLog::default(), None).await;
+        if let Err(error) = ended {
+            tracing::error!(%run, %error, "the run could not be ended");
+        }
+    }
+}
+
+impl UnderWay {
+    /// Works on a run beside the others.
+    pub(crate) fn begin(&mut self, run: RunId, work: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(work);
+        self.runs.insert(task.id(), run);
+    }
+
+    /// Whether a run is being worked on.
+    pub(crate) fn works_on(&self, run: RunId) -> bool {
+        self.runs.values().any(|other| *other == run)
+    }
+
+    /// Waits until the work on a run ends; which one it was, when a panic ended it.
+    async fn ended(&mut self) -> Option<(RunId, JoinError)> {
+        match self.tasks.join_next_with_id().await? {
+            Ok((id, ())) => {
+                self.runs.remove(&id);
+                None
+            }
+            Err(error) => self.runs.remove(&error.id()).map(|run| (run, error)),
+        }
+    }
+}
+
+/// Waiting a little longer each time.
+#[derive(Debug)]
+pub(crate) struct Wait(Duration);
+
+impl Default for Wait {
+    fn default() -> Self {
+        Self(FIRST_WAIT)
+    }
+}
+
+impl Wait {
+    pub(crate) async fn next(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = self.0.saturating_mul(2).min(LONGEST_WAIT);
+    }
+}

@@ -1,0 +1,123 @@
+//! Which Torno this is, among those that share an engine; and the lock that keeps it the only one of its data.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    str::FromStr,
+};
+
+use torno_oci::RunId;
+
+use crate::ExecutorError;
+
+/// Says whose a container or volume is.
+pub(crate) const INSTANCE_LABEL: &str = "org.torno.instance";
+/// Says which run a container or volume belongs to.
+pub(crate) const RUN_LABEL: &str = "org.torno.run";
+/// Says how often the run had been claimed when it was made.
+const ATTEMPT_LABEL: &str = "org.torno.attempt";
+
+/// The id of one data directory, kept in it: 16 lower-case hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Instance(Box<str>);
+
+impl Instance {
+    /// Reads the id from the data directory, or draws one and writes it there. Blocks.
+    pub(crate) fn of(data: &Path) -> Result<Self, ExecutorError> {
+        let path = data.join("instance");
+        match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|()| ExecutorError::Instance(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut bytes = [0; 8];
+                getrandom::fill(&mut bytes).map_err(ExecutorError::Random)?;
+                let instance = Self(hex::encode(bytes).into());
+                instance.write(data).map_err(ExecutorError::io(&path))?;
+                Ok(instance)
+            }
+            Err(error) => Err(ExecutorError::io(&path)(error)),
+        }
+    }
+
+    /// Durable before it is used: containers that bear an id nobody remembers would never be removed.
+    fn write(&self, data: &Path) -> io::Result<()> {
+        let new = data.join("instance.new");
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        writeln!(file, "{}", self.0)?;
+        file.sync_all()?;
+        fs::rename(&new, data.join("instance"))?;
+        File::open(data)?.sync_all()
+    }
+
+    /// The id as text.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name of a run's container, and of its volume.
+    pub(crate) fn container(&self, run: RunId) -> String {
+        format!("torno-{}-run-{run}", self.0)
+    }
+
+    /// What marks a run's container and volume.
+    pub(crate) fn labels(&self, run: RunId, attempt: u64) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (INSTANCE_LABEL.to_owned(), self.0.to_string()),
+            (RUN_LABEL.to_owned(), run.to_string()),
+            (ATTEMPT_LABEL.to_owned(), attempt.to_string()),
+        ])
+    }
+}
+
+impl FromStr for Instance {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let hexadecimal = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if text.len() == 16 && hexadecimal { Ok(Self(text.into())) } else { Err(()) }
+    }
+}
+
+/// The right to execute the runs of a data directory, held by one process at a time until it ends.
+#[derive(Debug)]
+pub(crate) struct ExecutorLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl ExecutorLock {
+    /// Takes the lock, or says who cannot have it. Blocks.
+    pub(crate) fn take(data: &Path) -> Result<Self, ExecutorError> {
+        let path = data.join("executor.lock");
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(ExecutorError::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(ExecutorError::Taken),
+            Err(TryLockError::Error(error)) => Err(ExecutorError::io(&path)(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_drawn_once() {
+        let folder = tempfile::tempdir().expect("folder");
+        let first = Instance::of(folder.path()).expect("drawn");
+        assert_eq!(Instance::of(folder.path()).expect("read"), first);
+        fs::write(folder.path().join("instance"), "torno-1 label=x").expect("write");
+        assert!(matches!(Instance::of(folder.path()), Err(ExecutorError::Instance(_))));
+    }
+
+    #[test]
+    fn one_executor_at_a_time() {
+        let folder = tempfile::tempdir().expect("folder");
+        let held = ExecutorLock::take(folder.path()).expect("free");
+        assert!(matches!(ExecutorLock::take(folder.path()), Err(ExecutorError::Taken)));
+        drop(held);
+        assert!(ExecutorLock::take(folder.path()).is_ok());
+    }
+}

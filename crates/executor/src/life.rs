@@ -1,0 +1,242 @@
+//! One run, from its claim to the last trace of it in the engine. Every step may be the last of this process: the
+//! next one takes the run up from the state that was noted.
+
+mod finish;
+mod prepare;
+mod watch;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+use torno_auth::ProjectName;
+use torno_oci::Namespace;
+use torno_registry::{Outcome, PullToken, Registry, Run, RunLog};
+
+use crate::{
+    ExecutorError, LogPolicy, ProjectPolicy,
+    engine::{Container, Engine, EngineError, start_reason},
+    executor::Wait,
+    instance::Instance,
+};
+
+use prepare::Unready;
+
+/// How long a run whose container was started waits for an engine that went away: an upgrade of the engine takes
+/// less.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How often what concerns the registry or the removal of leftovers is tried. What still fails then fails for a
+/// reason that time does not heal; the next start tries again.
+const TRIES: u32 = 5;
+
+/// What all runs share.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub registry: Arc<Registry>,
+    pub engine: Engine,
+    pub projects: Arc<ArcSwap<BTreeMap<ProjectName, ProjectPolicy>>>,
+    pub instance: Instance,
+    /// Where the engine finds the images.
+    pub pull_from: SocketAddr,
+    /// Where what runs leave is kept while it is read, in a file without a name.
+    pub spool: PathBuf,
+}
+
+impl Site {
+    /// Waits until the engine answers.
+    pub(crate) async fn reach(&self) {
+        let mut wait = Wait::default();
+        let mut told = false;
+        while let Err(error) = self.engine.reach().await {
+            if !told {
+                tracing::error!(%error, "there is no engine; runs wait until there is one");
+                told = true;
+            }
+            wait.next().await;
+        }
+        if told {
+            tracing::info!("the engine answers again");
+        }
+    }
+}
+
+/// One run in the hands of one task.
+#[derive(Debug)]
+pub(crate) struct Life {
+    site: Arc<Site>,
+    run: Run,
+    project: Option<ProjectName>,
+    /// What its project says now; `None` when there is no such project any more.
+    policy: Option<ProjectPolicy>,
+}
+
+/// Whether this process saw the whole of a run's time in the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watched {
+    /// From its start to its end.
+    Whole,
+    /// Another process watched before, or the engine was away for a while: it may have ended the container itself.
+    WithGaps,
+}
+
+/// A container that has ended, and why as far as it is known without its log.
+#[derive(Debug)]
+struct Ended {
+    container: Container,
+    outcome: Outcome,
+}
+
+impl Life {
+    pub(crate) fn new(site: &Arc<Site>, run: Run) -> Self {
+        let project = match run.repository.namespace() {
+            Namespace::Run { project, .. } => project.parse::<ProjectName>().ok(),
+            _ => None,
+        };
+        let policy = project.as_ref().and_then(|project| site.projects.load().get(project).cloned());
+        Self { site: Arc::clone(site), run, project, policy }
+    }
+
+    /// A run that has been claimed, from the beginning.
+    pub(crate) async fn whole(self, token: PullToken) {
+        tracing::info!(run = %self.run.id, repository = %self.run.repository, attempt = self.run.attempt, "a run is prepared");
+        match self.prepare(token.secret()).await {
+            Ok(()) => self.live(Watched::Whole).await,
+            Err(Unready::Ends(outcome)) => self.end(outcome, RunLog::default(), None).await,
+            Err(Unready::Failed(error)) => self.try_later(error).await,
+        }
+    }
+
+    /// A run whose container another process has started or was about to start.
+    pub(crate) async fn resumed(self) {
+        self.live(Watched::WithGaps).await;
+    }
+
+    /// A run whose container has ended under the eyes of another process.
+    pub(crate) async fn collected_again(self) {
+        let name = self.name();
+        let found = self.insist(|| self.site.engine.inspect(&name)).await;
+        match found {
+            Ok(Some(container)) if !container.running => {
+                let outcome = self.judge(&container, None, Watched::Whole).await;
+                self.conclude(Ended { container, outcome }).await;
+            }
+            // It runs: what was noted is not so, and what it does is not over.
+            Ok(Some(_)) => self.live(Watched::WithGaps).await,
+            Ok(None) => self.end(Outcome::EngineGone, RunLog::default(), None).await,
+            Err(error) => self.give_up(&error.into()).await,
+        }
+    }
+
+    /// The name of its container and of its volume.
+    pub(crate) fn name(&self) -> String {
+        self.site.instance.container(self.run.id)
+    }
+
+    /// The image that runs, as the engine pulls it.
+    fn image(&self) -> String {
+        format!("{}/{}@{}", self.site.pull_from, self.run.repository, self.run.image)
+    }
+
+    /// What it is held to. Of a project that is gone, nothing is let out.
+    fn policy(&self) -> ProjectPolicy {
+        let gone = || ProjectPolicy { logs: LogPolicy::Never, ..ProjectPolicy::default() };
+        self.policy.clone().unwrap_or_else(gone)
+    }
+
+    /// How long it may run: what was said when it started.
+    fn time_limit(&self) -> Duration {
+        self.run.time_limit.unwrap_or_else(|| self.policy().limits.time)
+    }
+
+    /// Starts the container if nobody has, waits for its end and concludes the run.
+    async fn live(&self, watched: Watched) {
+        let ended = match self.start().await {
+            Ok(Some(container)) => self.watch(container, watched).await,
+            Ok(None) => Ok(None),
+            Err(Unready::Ends(outcome)) => return self.end(outcome, RunLog::default(), None).await,
+            Err(Unready::Failed(error)) => Err(error),
+        };
+        match ended {
+            Ok(Some(ended)) => self.conclude(ended).await,
+            Ok(None) => {
+                tracing::warn!(run = %self.run.id, "the container of a run is gone");
+                self.end(Outcome::EngineGone, RunLog::default(), None).await;
+            }
+            Err(error) => self.give_up(&error).await,
+        }
+    }
+
+    /// The started container; `None` when it is gone. One that was ever started is never started again.
+    async fn start(&self) -> Result<Option<Container>, Unready> {
+        let name = self.name();
+        let engine = &self.site.engine;
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let Some(container) = self.insist(|| engine.inspect(&name)).await? else { return Ok(None) };
+            if let Some(started) = container.started {
+                self.registered(|| self.site.registry.started(self.run.id, started)).await?;
+                return Ok(Some(container));
+            }
+            match engine.start(&name).await {
+                Ok(()) => {}
+                // Whether it has started is seen in the next turn.
+                Err(EngineError::Unreachable(_) | EngineError::Timeout(_)) if Instant::now() < patience => {}
+                Err(EngineError::NotFound(reason) | EngineError::Refused { reason, .. }) => {
+                    let container = self.insist(|| engine.inspect(&name)).await?;
+                    if container.is_some_and(|container| container.started.is_none()) {
+                        tracing::warn!(run = %self.run.id, reason, "the engine did not start a run");
+                        return Err(Unready::Ends(Outcome::CannotStart { reason: start_reason(&reason) }));
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends a run that cannot be followed any further: the engine went away, or something of the site failed.
+    async fn give_up(&self, error: &ExecutorError) {
+        tracing::error!(run = %self.run.id, %error, "the work on a run is given up");
+        let outcome = if error.is_unreachable() { Outcome::EngineGone } else { Outcome::SiteFailure };
+        self.end(outcome, RunLog::default(), None).await;
+    }
+
+    /// Calls the engine until it answers, for as long as [`PATIENCE`].
+    async fn insist<T, F>(&self, call: impl Fn() -> F) -> Result<T, EngineError>
+    where
+        F: Future<Output = Result<T, EngineError>>,
+    {
+        let patience = Instant::now() + PATIENCE;
+        let mut wait = Wait::default();
+        loop {
+            match call().await {
+                Err(error @ (EngineError::Unreachable(_) | EngineError::Timeout(_))) => {
+                    if Instant::now() >= patience {
+                        return Err(error);
+                    }
+                    tracing::debug!(run = %self.run.id, %error, "the engine does not answer; trying again");
+                    wait.next().await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Asks the registry a few times: a database may be busy for a moment.
+    async fn registered<F>(&self, step: impl Fn() -> F) -> Result<(), torno_registry::RegistryError>
+    where
+        F: Future<Output = Result<(), torno_registry::RegistryError>>,
+    {
+        let mut wait = Wait::default();
+        for _ in 1..TRIES {
+            match step().await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(run = %self.run.id, %error, "a step of a run could not be noted; trying again");
+                }
+            }
+            wait.next().await;
+        }
+        step().await
+    }
+}

@@ -1,0 +1,269 @@
+//! After the container has ended: reading what it left, publishing it, and removing every trace from the engine.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use tokio::{sync::mpsc, task::spawn_blocking};
+use torno_auth::ProjectName;
+use torno_registry::{Outcome, Publication, RunLog};
+
+use crate::{
+    ExecutorError, LogPolicy,
+    collect::{Bounds, CollectError, Collected, collect},
+    engine::start_reason,
+    executor::Wait,
+    pack::Package,
+    report::Report,
+};
+
+use super::{Ended, Life, TRIES};
+
+/// Pieces of the archive that may wait to be read.
+const WAITING: usize = 8;
+
+/// How the init process begins to say that it could not start the image's command.
+const INIT_FAILED: &[u8] = b"[FATAL tini (";
+
+impl Life {
+    /// Collects, publishes and ends a run whose container has ended.
+    pub(super) async fn conclude(&self, ended: Ended) {
+        let run = self.run.id;
+        let mut wait = Wait::default();
+        for attempt in 1..=TRIES {
+            let error = match self.try_to_conclude(&ended).await {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            if attempt == TRIES {
+                return self.give_up(&error).await;
+            }
+            tracing::warn!(%run, %error, "what a run left could not be collected; trying again");
+            wait.next().await;
+            if let Err(error) = self.insist(|| self.site.engine.reach()).await {
+                return self.give_up(&error.into()).await;
+            }
+        }
+    }
+
+    async fn try_to_conclude(&self, ended: &Ended) -> Result<(), ExecutorError> {
+        let (registry, engine) = (&self.site.registry, &self.site.engine);
+        registry.collecting(self.run.id).await?;
+        let policy = self.policy();
+        let log = engine.logs(&self.name(), policy.limits.log.as_u64()).await?;
+        let mut outcome = not_started(&ended.outcome, &log).unwrap_or_else(|| ended.outcome.clone());
+        let mut output = None;
+        if outcome == Outcome::Succeeded {
+            match self.collect().await {
+                Ok(collected) => output = Some(Arc::new(collected)),
+                Err(ExecutorError::Collect(CollectError::TooLarge(bytes))) => {
+                    outcome = Outcome::OutputTooLarge { bytes };
+                }
+                Err(ExecutorError::Collect(CollectError::TooMany(entries))) => {
+                    outcome = Outcome::OutputTooManyFiles { entries };
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let failed = outcome != Outcome::Succeeded;
+        let publication = if failed && policy.logs == LogPolicy::Never {
+            None
+        } else {
+            Some(self.publication(ended, &outcome, output, &log).await?)
+        };
+        self.end(outcome, log, publication).await;
+        Ok(())
+    }
+
+    /// Reads the output folder. The engine's bytes go to a thread that may block, a few pieces at a time.
+    async fn collect(&self) -> Result<Collected, ExecutorError> {
+        let limits = self.policy().limits;
+        let bounds = Bounds { bytes: limits.output.as_u64(), entries: u64::from(limits.entries) };
+        let mut archive = Box::pin(self.site.engine.archive(&self.name()).await?);
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let spool = self.site.spool.clone();
+        let reading = spawn_blocking(move || collect(Pieces::new(receiver), &spool, bounds));
+        let mut broken = None;
+        while let Some(piece) = archive.next().await {
+            let taken = match piece {
+                Ok(piece) => sender.send(piece).await,
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            };
+            // Nobody reads any more when the archive has ended or a limit is passed.
+            if taken.is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        let collected = reading.await.map_err(ExecutorError::pack)?;
+        match (collected, broken) {
+            // A connection that broke makes an archive that ends too early; the cause is the one to act upon.
+            (Err(CollectError::Malformed(_)), Some(error)) => Err(error.into()),
+            (collected, _) => Ok(collected?),
+        }
+    }
+
+    async fn publication(
+        &self,
+        ended: &Ended,
+        outcome: &Outcome,
+        output: Option<Arc<Collected>>,
+        log: &RunLog,
+    ) -> Result<Publication, ExecutorError> {
+        let registry = &self.site.registry;
+        let run = &self.run;
+        let image = registry.claimed_image(run).await?;
+        let image = image.ok_or(ExecutorError::Run("its image is not in the registry"))?;
+        let policy = self.policy();
+        let finished = ended.container.finished.unwrap_or_else(Timestamp::now);
+        let report = Report {
+            run,
+            project: self.project.as_ref().map_or("", ProjectName::as_str),
+            policy: &policy,
+            outcome,
+            started: ended.container.started,
+            finished,
+            output: output.as_deref(),
+        };
+        let mut files = vec![("ro-crate-metadata.json", report.ro_crate()), ("run.json", report.run_json())];
+        if policy.logs == LogPolicy::Always
+            || (policy.logs == LogPolicy::OnFailure && *outcome != Outcome::Succeeded)
+        {
+            files.push(("stderr.log", log.stderr.clone()));
+            files.push(("stdout.log", log.stdout.clone()));
+        }
+        let permit = registry.publish_permit(run)?;
+        Package { run, image: &image, outcome, finished, output, files }.push(registry, &permit).await
+    }
+
+    /// Ends the run, then removes it from the engine.
+    pub(super) async fn end(&self, outcome: Outcome, log: RunLog, publish: Option<Publication>) {
+        let (run, registry) = (self.run.id, &self.site.registry);
+        let kind = crate::report::kind(&outcome);
+        let published = publish.is_some();
+        let step = || registry.finish(run, outcome.clone(), log.clone(), publish.clone());
+        let mut ended = self.registered(step).await;
+        if let (Err(error), true) = (&ended, published) {
+            tracing::error!(%run, %error, "what a run left could not be published");
+            let step = || registry.finish(run, Outcome::SiteFailure, log.clone(), None);
+            ended = self.registered(step).await;
+        }
+        match ended {
+            Ok(()) => tracing::info!(%run, outcome = kind, "a run is over"),
+            // What the engine holds of it is left for the next start, which takes the run up again.
+            Err(error) => {
+                tracing::error!(%run, %error, "a run could not be ended");
+                return;
+            }
+        }
+        self.tidy().await;
+    }
+
+    /// Removes what the engine holds of a run that is over.
+    pub(crate) async fn tidy(&self) {
+        let run = self.run.id;
+        let mut wait = Wait::default();
+        for attempt in 1..=TRIES {
+            match self.try_to_tidy().await {
+                Ok(()) => return,
+                Err(error) if attempt == TRIES => {
+                    tracing::error!(%run, %error, "the engine still holds something of a run; the next start removes it");
+                }
+                Err(error) => {
+                    tracing::debug!(%run, %error, "the engine still holds something of a run; trying again");
+                    wait.next().await;
+                }
+            }
+        }
+    }
+
+    async fn try_to_tidy(&self) -> Result<(), ExecutorError> {
+        let engine = &self.site.engine;
+        // An earlier process may have pulled it from another port.
+        let container = engine.inspect(&self.name()).await?;
+        let images = [Some(self.image()), container.map(|container| container.image)];
+        self.clear().await?;
+        for image in images.into_iter().flatten().filter(|image| image.contains('@')) {
+            engine.remove_image(&image).await?;
+        }
+        Ok(self.site.registry.tidied(self.run.id).await?)
+    }
+
+    /// Removes the container and the volume of a run, and what prepared them.
+    pub(crate) async fn clear(&self) -> Result<(), crate::EngineError> {
+        let (engine, name) = (&self.site.engine, self.name());
+        engine.remove_container(&crate::engine::preparation_name(&name)).await?;
+        engine.remove_container(&name).await?;
+        engine.remove_volume(&name).await
+    }
+}
+
+/// What the init process says when it could not start the image's command, as an outcome. A program may say the
+/// same; it fails either way.
+fn not_started(outcome: &Outcome, log: &RunLog) -> Option<Outcome> {
+    let Outcome::ExitStatus { status: 126 | 127 } = outcome else { return None };
+    log.stderr
+        .starts_with(INIT_FAILED)
+        .then(|| Outcome::CannotStart { reason: start_reason(&String::from_utf8_lossy(&log.stderr)) })
+}
+
+/// The pieces of a channel as bytes to read. Blocks.
+struct Pieces {
+    receiver: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Pieces {
+    fn new(receiver: mpsc::Receiver<Bytes>) -> Self {
+        Self { receiver, piece: Bytes::new() }
+    }
+}
+
+impl io::Read for Pieces {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let length = self.piece.len().min(into.len());
+        let taken = self.piece.split_to(length);
+        into.get_mut(..length).unwrap_or_default().copy_from_slice(&taken);
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_is_not_there_is_told_from_a_program_that_failed() {
+        let log = |stderr: &str| RunLog { stdout: Vec::new(), stderr: stderr.into() };
+        let missing = log("[FATAL tini (7)] exec /nope failed: No such file or directory\n");
+        let status = |status| Outcome::ExitStatus { status };
+        let reason = "no such file or directory".to_owned();
+        assert_eq!(not_started(&status(127), &missing), Some(Outcome::CannotStart { reason }));
+        assert_eq!(not_started(&status(1), &missing), None);
+        assert_eq!(not_started(&status(127), &log("sh: nope: not found")), None);
+    }
+
+    #[test]
+    fn pieces_are_read_as_one() {
+        let (sender, receiver) = mpsc::channel(3);
+        for piece in ["ab", "", "cde"] {
+            sender.blocking_send(Bytes::from(piece)).expect("open");
+        }
+        drop(sender);
+        let mut whole = String::new();
+        Pieces::new(receiver).read_to_string(&mut whole).expect("no error");
+        assert_eq!(whole, "abcde");
+    }
+}

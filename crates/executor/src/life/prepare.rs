@@ -1,0 +1,114 @@
+//! Before anything of the image runs.
+
+use std::time::Duration;
+
+use torno_registry::{Outcome, RegistryError, RunLog};
+
+use crate::{
+    ExecutorError,
+    engine::EngineError,
+    plan::{Plan, Subject},
+};
+
+use super::Life;
+
+/// How often a run is claimed before a failure of the site ends it.
+const ATTEMPTS: u64 = 3;
+
+/// How often an image is pulled within one attempt: another run of the same image may have ended, and removed it,
+/// between the pull and the making of the container.
+const PULLS: u32 = 3;
+
+/// Why a run is not ready.
+#[derive(Debug)]
+pub(super) enum Unready {
+    /// It is over, before anything has run.
+    Ends(Outcome),
+    /// Something failed that may go well the next time.
+    Failed(ExecutorError),
+}
+
+impl From<EngineError> for Unready {
+    fn from(error: EngineError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<RegistryError> for Unready {
+    fn from(error: RegistryError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Life {
+    /// Plans, pulls, makes the container, and notes that it is about to start.
+    pub(super) async fn prepare(&self, secret: &str) -> Result<(), Unready> {
+        let (Some(project), Some(policy)) = (&self.project, &self.policy) else {
+            return Err(Unready::Ends(Outcome::ProjectGone));
+        };
+        let (registry, engine) = (&self.site.registry, &self.site.engine);
+        let image = registry.claimed_image(&self.run).await?;
+        let image = image.ok_or(Unready::Failed(ExecutorError::Run("its image is not in the registry")))?;
+        let config = registry.run_config(&self.run, &image).await?;
+        let subject = Subject {
+            instance: &self.site.instance,
+            run: self.run.id,
+            attempt: self.run.attempt,
+            project,
+            image: &self.image(),
+        };
+        let plan = Plan::new(&subject, &config, policy);
+        let plan = plan.map_err(|why| Unready::Ends(Outcome::CannotStart { reason: why.to_string() }))?;
+        let mut pulls = 1;
+        loop {
+            self.clear().await?;
+            engine.pull(&plan.image, self.run.id, secret).await?;
+            match engine.create(&plan).await {
+                Err(EngineError::NotFound(_)) if pulls < PULLS => pulls += 1,
+                created => break created.map_err(|error| self.not_created(&plan, error))?,
+            }
+        }
+        registry.starting(self.run.id, plan.time).await?;
+        Ok(())
+    }
+
+    /// Data that is not there does not come by trying again; the engine looks for it, since it may see another
+    /// part of the host than this process.
+    fn not_created(&self, plan: &Plan, error: EngineError) -> Unready {
+        let EngineError::Refused { reason, .. } = &error else { return error.into() };
+        let names = |source: &std::path::Path| reason.contains(&*source.to_string_lossy());
+        let missing = plan.data.iter().find(|data| names(&data.source));
+        let Some(data) = missing.filter(|_| reason.contains("does not exist")) else { return error.into() };
+        let error = ExecutorError::Dataset {
+            dataset: data.dataset.clone(),
+            path: data.source.clone(),
+            reason: "there is no such folder on the engine's host".into(),
+        };
+        tracing::error!(run = %self.run.id, dataset = data.dataset, %error, "a run cannot be given its data");
+        Unready::Ends(Outcome::SiteFailure)
+    }
+
+    /// Puts a run that could not be prepared back into the queue, or ends it when that has happened too often.
+    pub(super) async fn try_later(&self, error: ExecutorError) {
+        let run = self.run.id;
+        if error.is_unreachable() {
+            tracing::error!(%run, %error, "the engine went away while a run was prepared; it is queued again");
+            self.site.reach().await;
+        } else if self.run.attempt >= ATTEMPTS {
+            tracing::error!(%run, %error, attempt = self.run.attempt, "a run could not be prepared");
+            return self.end(Outcome::SiteFailure, RunLog::default(), None).await;
+        } else {
+            tracing::warn!(%run, %error, attempt = self.run.attempt, "a run could not be prepared; trying again");
+            // 1 s, then 2 s: what is wrong for longer is told by the outcome.
+            tokio::time::sleep(Duration::from_secs(self.run.attempt)).await;
+        }
+        if let Err(error) = self.clear().await {
+            tracing::warn!(%run, %error, "what an attempt left could not be removed yet");
+        }
+        // After `starting` has been noted but not answered, this is refused; the run then ends below.
+        if let Err(error) = self.registered(|| self.site.registry.requeue(run)).await {
+            tracing::error!(%run, %error, "a run could not be queued again");
+            self.end(Outcome::SiteFailure, RunLog::default(), None).await;
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! While the container runs, and why it ended.
+
+use std::{pin::pin, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, sleep_until};
+use torno_registry::Outcome;
+
+use crate::{
+    ExecutorError,
+    engine::{Container, EngineError},
+};
+
+use super::{Ended, Life, PATIENCE, Watched};
+
+/// How often the size of the output is looked at. A disk writes a few gigabytes in that time, which is how far past
+/// its limit an output may grow; looking more often would keep the engine busy walking the volumes.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// The statuses of containers that an engine ends when it ends itself: killed, asked to end, and lost.
+const ENDED_WITH_ENGINE: [i64; 3] = [137, 143, 255];
+
+/// The status of a process that was killed.
+const KILLED: i64 = 137;
+
+impl Life {
+    /// Waits until the container has ended, and ends it at its limits. `None` when it is gone.
+    pub(super) async fn watch(
+        &self,
+        container: Container,
+        mut watched: Watched,
+    ) -> Result<Option<Ended>, ExecutorError> {
+        let engine = &self.site.engine;
+        let name = self.name();
+        let limit = self.time_limit();
+        let mut deadline = Instant::now() + self.left(&container);
+        let mut forced = None;
+        let mut outgrown = pin!(self.outgrown());
+        loop {
+            let ended = tokio::select! {
+                ended = engine.wait(&name) => ended,
+                () = sleep_until(deadline) => {
+                    if forced.is_some() {
+                        return Err(ExecutorError::Run("its container cannot be killed"));
+                    }
+                    let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                    forced = Some(Outcome::TimeLimit { millis });
+                    self.insist(|| engine.kill(&name)).await.or_else(gone_already)?;
+                    deadline = Instant::now() + PATIENCE;
+                    continue;
+                }
+                bytes = &mut outgrown, if forced.is_none() => {
+                    forced = Some(Outcome::OutputTooLarge { bytes });
+                    self.insist(|| engine.kill(&name)).await.or_else(gone_already)?;
+                    deadline = Instant::now() + PATIENCE;
+                    continue;
+                }
+            };
+            match ended {
+                Ok(()) => {}
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) => {
+                    tracing::warn!(run = %self.run.id, %error, "the engine went away while a run was under way");
+                    watched = Watched::WithGaps;
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
+            let Some(container) = self.insist(|| engine.inspect(&name)).await? else { return Ok(None) };
+            if !container.running {
+                let outcome = self.judge(&container, forced, watched).await;
+                return Ok(Some(Ended { container, outcome }));
+            }
+        }
+    }
+
+    /// What is left of the time a container has, by the clock of the host, which is the engine's as well.
+    fn left(&self, container: &Container) -> Duration {
+        let started = container.started.unwrap_or_else(Timestamp::now);
+        let ran = Duration::try_from(Timestamp::now().duration_since(started)).unwrap_or_default();
+        self.time_limit().saturating_sub(ran)
+    }
+
+    /// Resolves when the output is larger than it may be, with the limit.
+    async fn outgrown(&self) -> u64 {
+        let limit = self.policy().limits.output.as_u64();
+        let name = self.name();
+        loop {
+            sleep(LOOK).await;
+            match self.site.engine.volume_size(&name).await {
+                Ok(Some(size)) if size > limit => return limit,
+                Ok(_) => {}
+                // The limit is looked at again when the output is collected.
+                Err(error) => {
+                    tracing::debug!(run = %self.run.id, %error, "the size of an output is not known");
+                }
+            }
+        }
+    }
+
+    /// Why a container ended. `forced` is what this process ended it for.
+    pub(super) async fn judge(
+        &self,
+        container: &Container,
+        forced: Option<Outcome>,
+        watched: Watched,
+    ) -> Outcome {
+        let status = container.status;
+        // It may have ended by itself in the moment before it was to be killed.
+        if status == 0 {
+            return Outcome::Succeeded;
+        }
+        if let Some(forced) = forced {
+            return forced;
+        }
+        let policy = self.policy();
+        if container.out_of_memory {
+            return Outcome::OutOfMemory { bytes: policy.limits.memory.as_u64() };
+        }
+        if status == KILLED {
+            // Another process may have killed it at a limit and ended before it could say so.
+            let limit = self.time_limit();
+            if ran(container).is_some_and(|ran| ran >= limit) {
+                return Outcome::TimeLimit { millis: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) };
+            }
+            let bytes = policy.limits.output.as_u64();
+            let size = self.site.engine.volume_size(&self.name()).await;
+            if matches!(size, Ok(Some(size)) if size > bytes) {
+                return Outcome::OutputTooLarge { bytes };
+            }
+        }
+        if watched == Watched::WithGaps && ENDED_WITH_ENGINE.contains(&status) {
+            return Outcome::EngineGone;
+        }
+        Outcome::ExitStatus { status }
+    }
+}
+
+fn ran(container: &Container) -> Option<Duration> {
+    let (started, finished) = (container.started?, container.finished?);
+    Duration::try_from(finished.duration_since(started)).ok()
+}
+
+/// What is to be killed and is not there has ended.
+fn gone_already(error: EngineError) -> Result<(), EngineError> {
+    if error.is_not_found() { Ok(()) } else { Err(error) }
+}

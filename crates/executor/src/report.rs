@@ -1,0 +1,270 @@
+//! What is said of a run in its result: for programs in `run.json`, for archives in `ro-crate-metadata.json`.
+//!
+//! The person who pushed reads this. Nothing of the host is in it, and of the data the names alone.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use torno_oci::Digest;
+use torno_registry::{Outcome, Run};
+
+use crate::{ProjectPolicy, collect::Collected};
+
+/// A run that is over, as far as its result tells.
+#[derive(Debug)]
+pub(crate) struct Report<'a> {
+    /// The run.
+    pub run: &'a Run,
+    /// The project it belongs to.
+    pub project: &'a str,
+    /// What it was given.
+    pub policy: &'a ProjectPolicy,
+    /// How it ended.
+    pub outcome: &'a Outcome,
+    /// When its container started.
+    pub started: Option<Timestamp>,
+    /// When its container ended.
+    pub finished: Timestamp,
+    /// What it left, if it succeeded.
+    pub output: Option<&'a Collected>,
+}
+
+impl Report<'_> {
+    /// `run.json`.
+    pub(crate) fn run_json(&self) -> Vec<u8> {
+        let run = self.run;
+        let limits = &self.policy.limits;
+        let files = self.files().map(
+            |(path, size, digest)| json!({"path": format!("output/{path}"), "size": size, "sha256": digest.hex()}),
+        );
+        let left_out = self.output.map(|output| &output.left_out);
+        let listed = left_out.into_iter().flat_map(|left_out| &left_out.listed);
+        let document = json!({
+            "run": run.id.number(),
+            "project": self.project,
+            "image": {
+                "repository": run.repository.as_str(),
+                "tag": run.tag.to_string(),
+                "digest": run.image.as_str(),
+            },
+            "outcome": {"kind": kind(self.outcome), "message": self.outcome.to_string()},
+            "queued": run.queued_at.to_string(),
+            "started": self.started.map(|at| at.to_string()),
+            "finished": self.finished.to_string(),
+            "wallClockSeconds": self.wall_clock().map(|time| time.as_secs_f64()),
+            "datasets": self.policy.dataset_names(),
+            "limits": {
+                "nanoCpus": limits.cpus.nanos(),
+                "memoryBytes": limits.memory.as_u64(),
+                "pids": limits.pids,
+                "seconds": limits.time.as_secs_f64(),
+                "outputBytes": limits.output.as_u64(),
+                "outputEntries": limits.entries,
+                "tmpBytes": limits.tmp.as_u64(),
+                "logBytes": limits.log.as_u64(),
+            },
+            "output": files.collect::<Vec<_>>(),
+            "leftOut": listed
+                .map(|(path, reason)| json!({"path": path, "reason": reason.to_string()}))
+                .collect::<Vec<_>>(),
+            "leftOutCount": left_out.map_or(0, |left_out| left_out.count),
+        });
+        written(&document)
+    }
+
+    /// `ro-crate-metadata.json` (RO-Crate 1.1, Process Run Crate 0.5).
+    pub(crate) fn ro_crate(&self) -> Vec<u8> {
+        let run = self.run;
+        let image = format!("#{}", run.image);
+        let action = format!("#run-{}", run.id);
+        let datasets = self.policy.dataset_names();
+        let files: Vec<_> =
+            self.files().map(|(path, size, digest)| (file_id(path), path, size, digest)).collect();
+        let results: Vec<_> = files.iter().map(|(id, ..)| json!({"@id": id})).collect();
+        let objects: Vec<_> = datasets.iter().map(|name| json!({"@id": dataset_id(name)})).collect();
+        let succeeded = *self.outcome == Outcome::Succeeded;
+        let status = if succeeded { "CompletedActionStatus" } else { "FailedActionStatus" };
+        let mut act = json!({
+            "@id": action,
+            "@type": "CreateAction",
+            "name": format!("Run {} of {}:{}", run.id, run.repository, run.tag),
+            "instrument": {"@id": image},
+            "object": objects,
+            "result": results,
+            "endTime": self.finished.to_string(),
+            "actionStatus": {"@id": format!("http://schema.org/{status}")},
+        });
+        if let Some(act) = act.as_object_mut() {
+            if let Some(started) = self.started {
+                act.insert("startTime".into(), started.to_string().into());
+            }
+            if !succeeded {
+                act.insert("error".into(), self.outcome.to_string().into());
+            }
+        }
+        let profile = "https://w3id.org/ro/wfrun/process/0.5";
+        let mut graph = vec![
+            json!({
+                "@id": "ro-crate-metadata.json",
+                "@type": "CreativeWork",
+                "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+                "about": {"@id": "./"},
+            }),
+            json!({
+                "@id": "./",
+                "@type": "Dataset",
+                "name": format!("Result of run {} of {}:{}", run.id, run.repository, run.tag),
+                "description": format!("What run {} gave back: {}", run.id, self.outcome),
+                "datePublished": self.finished.to_string(),
+                "conformsTo": {"@id": profile},
+                "hasPart": results,
+                "mentions": {"@id": action},
+            }),
+            json!({
+                "@id": profile,
+                "@type": "CreativeWork",
+                "name": "Process Run Crate",
+                "version": "0.5",
+            }),
+            json!({
+                "@id": image,
+                "@type": "SoftwareApplication",
+                "name": format!("{}:{}", run.repository, run.tag),
+                "identifier": run.image.as_str(),
+                "softwareVersion": run.image.as_str(),
+            }),
+            act,
+        ];
+        graph.extend(
+            datasets.iter().map(|name| json!({"@id": dataset_id(name), "@type": "Dataset", "name": name})),
+        );
+        graph.extend(files.iter().map(|(id, path, size, digest)| {
+            json!({
+                "@id": id,
+                "@type": "File",
+                "name": path,
+                "contentSize": size.to_string(),
+                "sha256": digest.hex(),
+            })
+        }));
+        written(&json!({"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph}))
+    }
+
+    fn files(&self) -> impl Iterator<Item = (&str, u64, &Digest)> {
+        self.output.into_iter().flat_map(Collected::files)
+    }
+
+    fn wall_clock(&self) -> Option<Duration> {
+        self.started.and_then(|started| Duration::try_from(self.finished.duration_since(started)).ok())
+    }
+}
+
+/// The one word of an outcome, as it is kept in the database.
+pub(crate) fn kind(outcome: &Outcome) -> String {
+    let value = serde_json::to_value(outcome).unwrap_or_default();
+    value.get("kind").and_then(Value::as_str).unwrap_or("unknown").to_owned()
+}
+
+/// Relative to the crate, which is the folder `run/` beside `output/` (RO-Crate 1.1: identifiers of files are
+/// URI paths).
+fn file_id(path: &str) -> String {
+    path.bytes().fold("../output/".to_owned(), |id, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            id + char::from(byte).encode_utf8(&mut [0; 4])
+        } else {
+            id + &format!("%{byte:02X}")
+        }
+    })
+}
+
+fn dataset_id(name: &str) -> String {
+    format!("#dataset-{name}")
+}
+
+fn written(document: &Value) -> Vec<u8> {
+    let mut bytes = format!("{document:#}").into_bytes();
+    bytes.push(b'\n');
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use torno_oci::RunId;
+    use torno_registry::RunState;
+
+    use crate::{Dataset, collect};
+
+    use super::*;
+
+    fn run() -> Run {
+        Run {
+            id: RunId::new(7).expect("number"),
+            repository: "run/retina/unet".parse().expect("name"),
+            tag: "v1".parse().expect("tag"),
+            owner: "ada".parse().expect("user"),
+            image: Digest::sha256(b"image"),
+            state: RunState::Collecting,
+            attempt: 1,
+            time_limit: None,
+            queued_at: "2026-01-01T00:00:00Z".parse().expect("time"),
+            started_at: None,
+            finished_at: None,
+            result: None,
+        }
+    }
+
+    fn output() -> Collected {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, kind) in
+            [("output/ä b.csv", tar::EntryType::Regular), ("output/l", tar::EntryType::Symlink)]
+        {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(0o644);
+            header.set_size(0);
+            archive.append_data(&mut header, path, io::empty()).expect("in memory");
+        }
+        let bytes = archive.into_inner().expect("in memory");
+        let bounds = collect::Bounds { bytes: 0, entries: 2 };
+        collect::collect(bytes.as_slice(), &std::env::temp_dir(), bounds).expect("archive")
+    }
+
+    #[test]
+    fn a_report_names_the_data_and_says_nothing_of_the_host() {
+        let policy = ProjectPolicy {
+            datasets: vec![Dataset { name: "eyes".into(), path: "/srv/secret".into() }],
+            environment: [("KEY".to_owned(), "hidden".to_owned())].into(),
+            ..ProjectPolicy::default()
+        };
+        let output = output();
+        let run = run();
+        let report = Report {
+            run: &run,
+            project: "retina",
+            policy: &policy,
+            outcome: &Outcome::Succeeded,
+            started: Some("2026-01-01T00:00:01Z".parse().expect("time")),
+            finished: "2026-01-01T00:00:03.5Z".parse().expect("time"),
+            output: Some(&output),
+        };
+        let json: Value = serde_json::from_slice(&report.run_json()).expect("json");
+        assert_eq!(json["run"], 7);
+        assert_eq!(json["outcome"], json!({"kind": "succeeded", "message": "succeeded"}));
+        assert_eq!(json["wallClockSeconds"], 2.5);
+        assert_eq!(json["datasets"], json!(["eyes"]));
+        assert_eq!(json["output"][0]["path"], "output/ä b.csv");
+        assert_eq!(json["leftOut"], json!([{"path": "output/l", "reason": "a symbolic link"}]));
+        let ro_crate: Value = serde_json::from_slice(&report.ro_crate()).expect("json");
+        let graph = ro_crate["@graph"].as_array().expect("graph");
+        let find = |kind: &str| graph.iter().find(|node| node["@type"] == kind).expect("node");
+        assert_eq!(find("CreateAction")["result"], json!([{"@id": "../output/%C3%A4%20b.csv"}]));
+        assert_eq!(find("CreateAction")["object"], json!([{"@id": "#dataset-eyes"}]));
+        for text in [report.run_json(), report.ro_crate()] {
+            let text = String::from_utf8(text).expect("utf-8");
+            assert!(!text.contains("secret") && !text.contains("hidden"), "{text}");
+        }
+    }
+}
