@@ -54,7 +54,15 @@ impl Docker {
         );
         fs::write(context.path().join("Dockerfile"), dockerfile).expect("Dockerfile");
         let name = self.name(image);
-        self.ok(&["build", "--quiet", "--tag", &name, context.path().to_str().expect("UTF-8")]);
+        self.ok(&[
+            "build",
+            "--quiet",
+            "--network",
+            "none",
+            "--tag",
+            &name,
+            context.path().to_str().expect("UTF-8"),
+        ]);
         self.remember(&name);
         name
     }

@@ -69,6 +69,11 @@ impl ExecutorError {
         Self::Pack(error.into())
     }
 
+    /// Whether the engine has lost what it was asked about, so that trying again brings nothing.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Engine(EngineError::NotFound(_)))
+    }
+
     /// Whether the engine cannot be reached, so that trying again later is all there is to do.
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Engine(EngineError::Unreachable(_)))

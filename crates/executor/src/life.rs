@@ -197,7 +197,8 @@ impl Life {
     /// Ends a run that cannot be followed any further: the engine went away, or something of the site failed.
     async fn give_up(&self, error: &ExecutorError) {
         tracing::error!(run = %self.run.id, %error, "the work on a run is given up");
-        let outcome = if error.is_unreachable() { Outcome::EngineGone } else { Outcome::SiteFailure };
+        let lost = error.is_unreachable() || error.is_gone();
+        let outcome = if lost { Outcome::EngineGone } else { Outcome::SiteFailure };
         self.end(outcome, RunLog::default(), None).await;
     }
 

@@ -36,7 +36,8 @@ impl Life {
                 Ok(()) => return,
                 Err(error) => error,
             };
-            if attempt == TRIES {
+            // A container that was removed by hand has taken its output along.
+            if attempt == TRIES || error.is_gone() {
                 return self.give_up(&error).await;
             }
             tracing::warn!(%run, %error, "what a run left could not be collected; trying again");
