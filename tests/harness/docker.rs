@@ -6,7 +6,6 @@ use std::{
     path::Path,
     process::{Command, Output, Stdio},
     sync::Mutex,
-    thread,
 };
 
 use tempfile::TempDir;
@@ -59,12 +58,19 @@ impl Docker {
             "--quiet",
             "--network",
             "none",
+            "--label",
+            &self.label(),
             "--tag",
             &name,
             context.path().to_str().expect("UTF-8"),
         ]);
         self.remember(&name);
         name
+    }
+
+    /// Marks what is built here, so that it is found again.
+    fn label(&self) -> String {
+        format!("org.torno.test={}", self.folder.path().display())
     }
 
     /// Removes an image when this is dropped.
@@ -127,9 +133,20 @@ impl Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
+        // Best effort: what is not there any more cannot be removed.
         for image in self.images.lock().expect("no panic").iter() {
-            // It may have been removed by the test, or never have been pulled.
             let _ = self.docker(&["image", "rm", "--force", image]);
+        }
+        // Whatever else came from or was meant for this site: by name, since other sites may have the same images.
+        let prefix = format!("{}/", self.host);
+        for name in image_names().into_iter().filter(|name| name.starts_with(&prefix)) {
+            let _ = self.docker(&["image", "rm", "--force", &name]);
+        }
+        let built = format!("label={}", self.label());
+        let listed =
+            self.docker(&["image", "ls", "--quiet", "--filter", &built, "--filter", "dangling=true"]);
+        for id in String::from_utf8_lossy(&listed.stdout).lines() {
+            let _ = self.docker(&["image", "rm", "--force", id]);
         }
     }
 }
@@ -148,26 +165,42 @@ fn checked(output: &Output, what: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Removes the containers and volumes that a site has left in the engine; what there was of them.
-pub(crate) fn remove_leftovers(instance: &str) -> Vec<String> {
-    let filter = format!("label=org.torno.instance={instance}");
-    let list = |arguments: &[&str]| {
-        let output = Command::new("docker").args(arguments).output();
-        // Without an engine there is nothing it could have been left with.
-        let text = output.map(|output| output.stdout).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().map(str::to_owned).collect::<Vec<_>>()
+/// The lines that the Docker client prints; none without an engine.
+fn lines(arguments: &[&str]) -> Vec<String> {
+    let output = Command::new("docker").args(arguments).stdin(Stdio::null()).output();
+    let text = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+}
+
+/// Every name of every image in the engine, by tag and by digest.
+fn image_names() -> Vec<String> {
+    let names = |separator: &str, field: &str| {
+        let format = format!("{{{{.Repository}}}}{separator}{{{{.{field}}}}}");
+        lines(&["image", "ls", "--digests", "--format", &format])
     };
-    let mut left = Vec::new();
-    for id in list(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]) {
-        list(&["rm", "--force", "--volumes", &id]);
-        left.push(format!("container {id}"));
+    let mut all = names(":", "Tag");
+    all.extend(names("@", "Digest"));
+    all.retain(|name| !name.contains("<none>"));
+    all
+}
+
+/// What the engine holds of a site: containers, volumes and images, each with what removes it.
+pub(crate) fn leftovers(instance: &str) -> Vec<Vec<String>> {
+    let words =
+        |words: &[&str], last: String| words.iter().map(|word| (*word).to_owned()).chain([last]).collect();
+    let filter = format!("label=org.torno.instance={instance}");
+    let containers = lines(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]);
+    let volumes = lines(&["volume", "ls", "--quiet", "--filter", &filter]);
+    let mine = format!("/torno-{instance}/");
+    let images = image_names().into_iter().filter(|name| name.contains(&mine));
+    let containers = containers.into_iter().map(|id| words(&["rm", "--force", "--volumes"], id));
+    let volumes = volumes.into_iter().map(|name| words(&["volume", "rm", "--force"], name));
+    containers.chain(volumes).chain(images.map(|name| words(&["image", "rm", "--force"], name))).collect()
+}
+
+/// Removes what [`leftovers`] found.
+pub(crate) fn remove(leftovers: &[Vec<String>]) {
+    for command in leftovers {
+        lines(&command.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    for name in list(&["volume", "ls", "--quiet", "--filter", &filter]) {
-        list(&["volume", "rm", "--force", &name]);
-        left.push(format!("volume {name}"));
-    }
-    if !left.is_empty() && !thread::panicking() {
-        eprintln!("removed from the engine: {left:?}");
-    }
-    left
 }

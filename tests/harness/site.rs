@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
@@ -18,6 +17,9 @@ use crate::{Http, docker};
 
 /// How long anything may take that should be quick, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the traces of a run may stay in the engine after its end.
+const TIDY: Duration = Duration::from_secs(15);
 
 /// A folder with a configuration, users and data, and a Torno that serves it.
 #[derive(Debug)]
@@ -212,20 +214,28 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        let instance = self.instance();
+        let leftovers = || instance.as_deref().map(docker::leftovers).unwrap_or_default();
+        if self.server.is_some() && !thread::panicking() {
+            // A run is over when its result is there; its traces go a moment later.
+            let since = Instant::now();
+            while !leftovers().is_empty() && since.elapsed() < TIDY {
+                thread::park_timeout(Duration::from_millis(50));
+            }
+        }
         if let Some(mut child) = self.server.take() {
             // Best effort: the test has ended, well or not.
             let _ = child.kill();
             let _ = child.wait();
         }
         if thread::panicking() {
-            let mut text = String::new();
             let log = self.log();
-            for line in log.lines().rev().take(40).collect::<Vec<_>>().iter().rev() {
-                let _ = writeln!(text, "    {line}");
-            }
+            let last: Vec<&str> = log.lines().rev().take(40).collect();
+            let text = last.into_iter().rev().fold(String::new(), |text, line| text + "    " + line + "\n");
             eprintln!("the last lines of the server's log:\n{text}");
         }
-        let left = self.instance().map(|instance| docker::remove_leftovers(&instance)).unwrap_or_default();
+        let left = leftovers();
+        docker::remove(&left);
         if !thread::panicking() {
             assert!(left.is_empty(), "the engine was left with {left:?}");
         }

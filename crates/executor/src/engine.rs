@@ -69,7 +69,7 @@ pub(crate) struct Container {
 /// What an engine holds of this instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Held {
-    /// The container's or volume's name.
+    /// The container's, volume's or image's name.
     pub name: String,
     /// The run it is marked with; `None` when the mark cannot be read.
     pub run: Option<RunId>,
@@ -290,6 +290,16 @@ impl Engine {
         let held = found.into_iter().filter_map(|container| {
             Some(Held { name: container.id?, run: run_of(container.labels.as_ref()) })
         });
+        Ok(held.collect())
+    }
+
+    /// Every name under which this instance has pulled an image. An image is not marked, so its name tells.
+    pub(crate) async fn images(&self, instance: &Instance) -> Result<BTreeSet<Held>, EngineError> {
+        let docker = self.connected().await?;
+        let found = self.call(docker.list_images(None::<query::ListImagesOptions>)).await?;
+        let names = found.into_iter().flat_map(|image| image.repo_digests);
+        let held =
+            names.filter_map(|name| instance.run_of_image(&name).map(|run| Held { run: Some(run), name }));
         Ok(held.collect())
     }
 

@@ -61,6 +61,20 @@ impl Instance {
         format!("torno-{}-run-{run}", self.0)
     }
 
+    /// The repository that the engine is to think a run's image comes from. Of its own for each run, so that one run
+    /// does not remove what another needs, and with the id in it, so that what is left over is found again.
+    pub(crate) fn repository(&self, run: RunId) -> String {
+        format!("torno-{}/run-{run}", self.0)
+    }
+
+    /// The run whose image has this name, if it is one of this instance.
+    pub(crate) fn run_of_image(&self, name: &str) -> Option<RunId> {
+        let (repository, _digest) = name.split_once('@')?;
+        let (rest, run) = repository.rsplit_once("/run-")?;
+        let (_host, instance) = rest.rsplit_once('/')?;
+        (instance.strip_prefix("torno-") == Some(&*self.0)).then(|| run.parse().ok())?
+    }
+
     /// What marks a run's container and volume.
     pub(crate) fn labels(&self, run: RunId, attempt: u64) -> BTreeMap<String, String> {
         BTreeMap::from([
@@ -110,6 +124,19 @@ mod tests {
         assert_eq!(Instance::of(folder.path()).expect("read"), first);
         fs::write(folder.path().join("instance"), "torno-1 label=x").expect("write");
         assert!(matches!(Instance::of(folder.path()), Err(ExecutorError::Instance(_))));
+    }
+
+    #[test]
+    fn images_are_told_apart_by_instance_and_run() {
+        let instance: Instance = "0123456789abcdef".parse().expect("an id");
+        let run = RunId::new(12).expect("a number");
+        let name = format!("127.0.0.1:1234/{}@sha256:00", instance.repository(run));
+        assert_eq!(instance.run_of_image(&name), Some(run));
+        for other in
+            ["127.0.0.1:1/run/p/n@sha256:00", "127.0.0.1:1/torno-0000000000000000/run-12@sha256:00", "x"]
+        {
+            assert_eq!(instance.run_of_image(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -135,7 +135,8 @@ impl Life {
 
     /// The image that runs, as the engine pulls it.
     fn image(&self) -> String {
-        format!("{}/{}@{}", self.site.pull_from, self.run.repository, self.run.image)
+        let repository = self.site.instance.repository(self.run.id);
+        format!("{}/{repository}@{}", self.site.pull_from, self.run.image)
     }
 
     /// What it is held to. Of a project that is gone, nothing is let out.

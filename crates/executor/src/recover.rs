@@ -36,6 +36,12 @@ pub(crate) async fn recover(site: &Arc<Site>, under_way: &mut UnderWay) -> Resul
             site.engine.remove_volume(&held.name).await?;
         }
     }
+    for held in site.engine.images(&site.instance).await? {
+        if !held.run.is_some_and(|run| needed.contains(&run)) {
+            tracing::info!(image = held.name, "an image of no run is removed");
+            site.engine.remove_image(&held.name).await?;
+        }
+    }
     Ok(())
 }
 
