@@ -12,7 +12,7 @@ use torno_registry::{Outcome, Publication, RunLog};
 use crate::{
     ExecutorError, LogPolicy,
     collect::{Bounds, CollectError, Collected, collect},
-    engine::start_reason,
+    engine::{EngineError, preparation_name, start_reason},
     executor::Wait,
     pack::Package,
     report::Report,
@@ -40,12 +40,24 @@ impl Life {
             if attempt == TRIES || error.is_gone() {
                 return self.give_up(&error).await;
             }
+            if self.is_removed(&error).await {
+                tracing::warn!(%run, "the container of a run was removed before it was collected");
+                return self.end(Outcome::EngineGone, RunLog::default(), None).await;
+            }
             tracing::warn!(%run, %error, "what a run left could not be collected; trying again");
             wait.next().await;
             if let Err(error) = self.insist(|| self.site.engine.reach()).await {
                 return self.give_up(&error.into()).await;
             }
         }
+    }
+
+    /// Whether an error says that somebody else removed the container: killing it comes first, so it may have been
+    /// seen as one that has ended.
+    async fn is_removed(&self, error: &ExecutorError) -> bool {
+        let ExecutorError::Engine(error) = error else { return false };
+        let name = self.name();
+        error.is_not_found() && matches!(self.insist(|| self.site.engine.inspect(&name)).await, Ok(None))
     }
 
     async fn try_to_conclude(&self, ended: &Ended) -> Result<(), ExecutorError> {
@@ -183,21 +195,27 @@ impl Life {
     }
 
     async fn try_to_tidy(&self) -> Result<(), ExecutorError> {
-        let engine = &self.site.engine;
-        // An earlier process may have pulled it from another port.
-        let container = engine.inspect(&self.name()).await?;
-        let images = [Some(self.image()), container.map(|container| container.image)];
-        self.clear().await?;
-        for image in images.into_iter().flatten().filter(|image| image.contains('@')) {
-            engine.remove_image(&image).await?;
-        }
+        self.discard().await?;
         Ok(self.site.registry.tidied(self.run.id).await?)
     }
 
-    /// Removes the container and the volume of a run, and what prepared them.
-    pub(crate) async fn clear(&self) -> Result<(), crate::EngineError> {
+    /// Removes everything of a run from the engine.
+    pub(crate) async fn discard(&self) -> Result<(), EngineError> {
         let (engine, name) = (&self.site.engine, self.name());
-        engine.remove_container(&crate::engine::preparation_name(&name)).await?;
+        let pulled = engine.image_of(&name).await?;
+        // The volume goes last: without it nobody knows the name of an image that an earlier process pulled.
+        engine.remove_container(&preparation_name(&name)).await?;
+        engine.remove_container(&name).await?;
+        for image in pulled.into_iter().chain([self.image()]) {
+            engine.remove_image(&image).await?;
+        }
+        engine.remove_volume(&name).await
+    }
+
+    /// Removes the container and the volume of a run, and what prepared them.
+    pub(super) async fn clear(&self) -> Result<(), EngineError> {
+        let (engine, name) = (&self.site.engine, self.name());
+        engine.remove_container(&preparation_name(&name)).await?;
         engine.remove_container(&name).await?;
         engine.remove_volume(&name).await
     }

@@ -20,6 +20,10 @@ const LOOK: Duration = Duration::from_secs(3);
 /// The statuses of containers that an engine ends when it ends itself: killed, asked to end, and lost.
 const ENDED_WITH_ENGINE: [i64; 3] = [137, 143, 255];
 
+/// How long an engine that ends in good order may still answer after it has ended a container: the other containers
+/// have ten seconds to end.
+const LAST_ANSWERS: Duration = Duration::from_secs(12);
+
 /// The status of a process that was killed.
 const KILLED: i64 = 137;
 
@@ -65,7 +69,14 @@ impl Life {
                     sleep(Duration::from_secs(1)).await;
                 }
             }
-            let Some(container) = self.insist(|| engine.inspect(&name)).await? else { return Ok(None) };
+            let mut seen = engine.inspect(&name).await;
+            if let Err(error @ (EngineError::Unreachable(_) | EngineError::Timeout(_))) = seen {
+                // An engine that ends in good order tells those who wait that it has ended their container.
+                tracing::warn!(run = %self.run.id, %error, "the engine went away as a run ended");
+                watched = Watched::WithGaps;
+                seen = self.insist(|| engine.inspect(&name)).await;
+            }
+            let Some(container) = seen? else { return Ok(None) };
             if !container.running {
                 let outcome = self.judge(&container, forced, watched).await;
                 return Ok(Some(Ended { container, outcome }));
@@ -128,10 +139,24 @@ impl Life {
                 return Outcome::OutputTooLarge { bytes };
             }
         }
-        if watched == Watched::WithGaps && ENDED_WITH_ENGINE.contains(&status) {
+        let with_engine = ENDED_WITH_ENGINE.contains(&status);
+        if with_engine && (watched == Watched::WithGaps || self.engine_goes_away().await) {
             return Outcome::EngineGone;
         }
         Outcome::ExitStatus { status }
+    }
+
+    /// Whether the engine, which has told of the end of a container, is about to end itself.
+    async fn engine_goes_away(&self) -> bool {
+        let until = Instant::now() + LAST_ANSWERS;
+        while Instant::now() < until {
+            if let Err(error) = self.site.engine.reach().await {
+                tracing::warn!(run = %self.run.id, %error, "the engine went away and ended a run");
+                return true;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        false
     }
 }
 
