@@ -24,7 +24,7 @@ use torno_oci::RunId;
 use torno_registry::RunLog;
 
 use crate::{
-    instance::{IMAGE_LABEL, INSTANCE_LABEL, Instance, RUN_LABEL},
+    instance::{INSTANCE_LABEL, Instance, RUN_LABEL},
     plan::{OUTPUT, Plan, UID},
 };
 
@@ -52,6 +52,8 @@ pub(crate) struct Engine {
 /// What the engine knows of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Container {
+    /// The image it was made from, as it was named then.
+    pub image: String,
     /// Whether it runs now.
     pub running: bool,
     /// When it started, if it ever did.
@@ -132,8 +134,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes a run's volume. It comes before everything else, and its labels tell what else there may be.
-    pub(crate) async fn create_volume(&self, plan: &Plan) -> Result<(), EngineError> {
+    /// Makes a run's volume and container, and lets the run write to the volume. What an earlier attempt left is in
+    /// the way and must have been removed.
+    pub(crate) async fn create(&self, plan: &Plan) -> Result<(), EngineError> {
         let docker = self.connected().await?;
         let volume = VolumeCreateRequest {
             name: Some(plan.volume.clone()),
@@ -141,23 +144,7 @@ impl Engine {
             labels: Some(plan.labels.clone().into_iter().collect()),
             ..VolumeCreateRequest::default()
         };
-        self.call(docker.create_volume(volume)).await.map(drop)
-    }
-
-    /// The image that a run's volume says was pulled for it; `None` when there is no such volume.
-    pub(crate) async fn image_of(&self, volume: &str) -> Result<Option<String>, EngineError> {
-        let docker = self.connected().await?;
-        match self.call(docker.inspect_volume(volume)).await {
-            Ok(mut volume) => Ok(volume.labels.remove(IMAGE_LABEL)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Makes a run's container, and lets the run write to its volume. What an earlier attempt left is in the way and
-    /// must have been removed.
-    pub(crate) async fn create(&self, plan: &Plan) -> Result<(), EngineError> {
-        let docker = self.connected().await?;
+        self.call(docker.create_volume(volume)).await?;
         let preparation = preparation_name(&plan.name);
         let name = query::CreateContainerOptionsBuilder::default().name(&preparation).build();
         self.call(docker.create_container(Some(name), translate::preparation(plan))).await?;
@@ -209,6 +196,7 @@ impl Engine {
         };
         let state = found.state.unwrap_or_default();
         Ok(Some(Container {
+            image: found.config.and_then(|config| config.image).unwrap_or_default(),
             running: state.running.unwrap_or_default(),
             started: state.started_at.as_deref().and_then(moment),
             finished: state.finished_at.as_deref().and_then(moment),

@@ -17,8 +17,6 @@ use crate::ExecutorError;
 pub(crate) const INSTANCE_LABEL: &str = "org.torno.instance";
 /// Says which run a container or volume belongs to.
 pub(crate) const RUN_LABEL: &str = "org.torno.run";
-/// Says what a run's image is called in the engine: after a restart Torno's port, which is part of it, may be another.
-pub(crate) const IMAGE_LABEL: &str = "org.torno.image";
 /// Says how often the run had been claimed when it was made.
 const ATTEMPT_LABEL: &str = "org.torno.attempt";
 
@@ -78,12 +76,11 @@ impl Instance {
     }
 
     /// What marks a run's container and volume.
-    pub(crate) fn labels(&self, run: RunId, attempt: u64, image: &str) -> BTreeMap<String, String> {
+    pub(crate) fn labels(&self, run: RunId, attempt: u64) -> BTreeMap<String, String> {
         BTreeMap::from([
             (INSTANCE_LABEL.to_owned(), self.0.to_string()),
             (RUN_LABEL.to_owned(), run.to_string()),
             (ATTEMPT_LABEL.to_owned(), attempt.to_string()),
-            (IMAGE_LABEL.to_owned(), image.to_owned()),
         ])
     }
 }

@@ -126,7 +126,7 @@ impl Plan {
         let name = subject.instance.container(subject.run);
         Ok(Self {
             image: subject.image.to_owned(),
-            labels: subject.instance.labels(subject.run, subject.attempt, subject.image),
+            labels: subject.instance.labels(subject.run, subject.attempt),
             hostname: "run".into(),
             user: format!("{UID}:{UID}"),
             environment: environment(subject, config, policy),
@@ -256,7 +256,6 @@ mod tests {
             image: text("127.0.0.1:1/run/retina/unet@sha256:00"),
             labels: BTreeMap::from([
                 (text("org.torno.attempt"), text("1")),
-                (text("org.torno.image"), text("127.0.0.1:1/run/retina/unet@sha256:00")),
                 (text("org.torno.instance"), text("0123456789abcdef")),
                 (text("org.torno.run"), text("12")),
             ]),

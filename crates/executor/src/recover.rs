@@ -54,7 +54,7 @@ async fn take_up(site: &Arc<Site>, under_way: &mut UnderWay, run: &Run) -> Resul
             let container = site.engine.inspect(&life.name()).await?;
             let Some(started) = container.and_then(|container| container.started) else {
                 tracing::info!(run = %run.id, "the preparation of a run was cut off; it is queued again");
-                life.discard().await?;
+                life.clear().await?;
                 site.registry.requeue(run.id).await?;
                 return Ok(false);
             };

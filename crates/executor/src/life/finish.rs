@@ -12,7 +12,7 @@ use torno_registry::{Outcome, Publication, RunLog};
 use crate::{
     ExecutorError, LogPolicy,
     collect::{Bounds, CollectError, Collected, collect},
-    engine::{EngineError, preparation_name, start_reason},
+    engine::start_reason,
     executor::Wait,
     pack::Package,
     report::Report,
@@ -195,27 +195,21 @@ impl Life {
     }
 
     async fn try_to_tidy(&self) -> Result<(), ExecutorError> {
-        self.discard().await?;
+        let engine = &self.site.engine;
+        // An earlier process may have pulled it from another port.
+        let container = engine.inspect(&self.name()).await?;
+        let images = [Some(self.image()), container.map(|container| container.image)];
+        self.clear().await?;
+        for image in images.into_iter().flatten().filter(|image| image.contains('@')) {
+            engine.remove_image(&image).await?;
+        }
         Ok(self.site.registry.tidied(self.run.id).await?)
     }
 
-    /// Removes everything of a run from the engine.
-    pub(crate) async fn discard(&self) -> Result<(), EngineError> {
-        let (engine, name) = (&self.site.engine, self.name());
-        let pulled = engine.image_of(&name).await?;
-        // The volume goes last: without it nobody knows the name of an image that an earlier process pulled.
-        engine.remove_container(&preparation_name(&name)).await?;
-        engine.remove_container(&name).await?;
-        for image in pulled.into_iter().chain([self.image()]) {
-            engine.remove_image(&image).await?;
-        }
-        engine.remove_volume(&name).await
-    }
-
     /// Removes the container and the volume of a run, and what prepared them.
-    pub(super) async fn clear(&self) -> Result<(), EngineError> {
+    pub(crate) async fn clear(&self) -> Result<(), crate::EngineError> {
         let (engine, name) = (&self.site.engine, self.name());
-        engine.remove_container(&preparation_name(&name)).await?;
+        engine.remove_container(&crate::engine::preparation_name(&name)).await?;
         engine.remove_container(&name).await?;
         engine.remove_volume(&name).await
     }

@@ -62,7 +62,6 @@ impl Life {
         let mut pulls = 1;
         loop {
             self.clear().await?;
-            engine.create_volume(&plan).await?;
             engine.pull(&plan.image, self.run.id, secret).await?;
             match engine.create(&plan).await {
                 Err(EngineError::NotFound(_)) if pulls < PULLS => pulls += 1,
