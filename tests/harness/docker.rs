@@ -18,14 +18,24 @@ use crate::{Site, busybox};
 pub struct Docker {
     folder: TempDir,
     host: String,
+    engine: Option<String>,
     images: Mutex<BTreeSet<String>>,
 }
 
 impl Docker {
     /// Logs in to a site as a user.
     pub fn login(site: &Site, user: &str) -> Self {
+        Self::log_in(site, user, None)
+    }
+
+    /// Logs in to a site as a user, through another engine than the machine's own.
+    pub fn login_at(engine: &str, site: &Site, user: &str) -> Self {
+        Self::log_in(site, user, Some(engine.to_owned()))
+    }
+
+    fn log_in(site: &Site, user: &str, engine: Option<String>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let this = Self { folder, host: site.host().to_owned(), images: Mutex::default() };
+        let this = Self { folder, host: site.host().to_owned(), engine, images: Mutex::default() };
         let password = format!("pw-{user}");
         this.ok(&["login", "--username", user, "--password", &password, site.host()]);
         this
@@ -113,6 +123,9 @@ impl Docker {
     pub fn docker(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("docker");
         command.env("DOCKER_CONFIG", self.folder.path()).env("DOCKER_BUILDKIT", "0");
+        if let Some(engine) = &self.engine {
+            command.env("DOCKER_HOST", engine);
+        }
         command.args(arguments).stdin(Stdio::null()).output().expect("docker")
     }
 

@@ -36,13 +36,9 @@ impl Life {
                 Ok(()) => return,
                 Err(error) => error,
             };
-            // A container that was removed by hand has taken its output along.
+            // A container that was removed by hand, after it was seen as killed, has taken its output along.
             if attempt == TRIES || error.is_gone() {
                 return self.give_up(&error).await;
-            }
-            if self.is_removed(&error).await {
-                tracing::warn!(%run, "the container of a run was removed before it was collected");
-                return self.end(Outcome::EngineGone, RunLog::default(), None).await;
             }
             tracing::warn!(%run, %error, "what a run left could not be collected; trying again");
             wait.next().await;
@@ -50,14 +46,6 @@ impl Life {
                 return self.give_up(&error.into()).await;
             }
         }
-    }
-
-    /// Whether an error says that somebody else removed the container: killing it comes first, so it may have been
-    /// seen as one that has ended.
-    async fn is_removed(&self, error: &ExecutorError) -> bool {
-        let ExecutorError::Engine(error) = error else { return false };
-        let name = self.name();
-        error.is_not_found() && matches!(self.insist(|| self.site.engine.inspect(&name)).await, Ok(None))
     }
 
     async fn try_to_conclude(&self, ended: &Ended) -> Result<(), ExecutorError> {

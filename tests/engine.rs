@@ -1,0 +1,103 @@
+//! An engine that goes away while a run is under way. It is an engine of the test's own, since the other one is
+//! everybody's.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use torno_tests::{Docker, Site, wait_until};
+
+const PROJECT: &str = "
+[projects.p]
+researchers = ['ada']
+limits = { time = '5m' }
+";
+
+/// A `dockerd` with nothing of the machine's own, below one folder.
+struct Engine {
+    folder: tempfile::TempDir,
+    daemon: Option<Child>,
+}
+
+impl Engine {
+    fn start() -> Self {
+        let mut engine = Self { folder: tempfile::tempdir().expect("folder"), daemon: None };
+        engine.begin();
+        engine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn socket(&self) -> String {
+        format!("unix://{}", self.path("docker.sock").display())
+    }
+
+    fn begin(&mut self) {
+        let log = File::options().create(true).append(true).open(self.path("log")).expect("log");
+        // A second engine told to have no bridge would remove the one of the first.
+        let bridge = if Path::new("/sys/class/net/docker0").exists() { "docker0" } else { "none" };
+        let daemon = Command::new("dockerd")
+            .args(["--host", &self.socket(), "--bridge", bridge, "--iptables=false", "--ip6tables=false"])
+            .arg("--data-root")
+            .arg(self.path("data"))
+            .arg("--exec-root")
+            .arg(self.path("exec"))
+            .arg("--pidfile")
+            .arg(self.path("pid"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("dockerd");
+        self.daemon = Some(daemon);
+        wait_until("the engine answers", || {
+            let info = Command::new("docker").args(["--host", &self.socket(), "info"]).output();
+            info.expect("docker").status.success().then_some(())
+        });
+    }
+
+    fn end(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let pid = daemon.id().to_string();
+            assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+            wait_until("the engine ends", || daemon.try_wait().expect("wait"));
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[test]
+fn an_engine_that_restarts_ends_its_runs_by_name_and_takes_the_next() {
+    let mut engine = Engine::start();
+    let mut site = Site::new(PROJECT).with("TORNO_EXECUTOR_ENGINE", &engine.socket());
+    site.add_users(&["ada"]);
+    site.start();
+    let ada = Docker::login_at(&engine.socket(), &site, "ada");
+    ada.run("p/long:1", "sleep 250");
+    wait_until("the run is under way", || site.torno_ok(&["runs", "list"]).contains("running").then_some(()));
+    engine.end();
+    engine.begin();
+    let state = site.wait_for_run(1);
+    assert!(state.contains("engine went away"), "{state}");
+
+    // While it is away again, what is pushed waits; the server is well.
+    engine.end();
+    let image = torno_tests::Image::new(&torno_tests::layer("waits"));
+    image.push(&site.http("ada"), "run/p/other", "1").expect(201);
+    assert!(site.torno_ok(&["runs", "show", "2"]).contains("queued"));
+    engine.begin();
+    ada.run("p/honest:1", "echo fine > /output/fine");
+    assert_eq!(site.wait_for_run(3), "succeeded");
+    let broken = site.wait_for_run(2);
+    assert_ne!(broken, "succeeded", "its layer is no file system");
+    site.stop();
+}
