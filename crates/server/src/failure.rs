@@ -64,7 +64,7 @@ impl Failure {
         let mut response = answer::json(status, &body);
         let headers = response.headers_mut();
         match &self {
-            Self::Unauthenticated(_) | Self::Authentication(_) if status == StatusCode::UNAUTHORIZED => {
+            _ if status == StatusCode::UNAUTHORIZED => {
                 headers.insert(
                     header::WWW_AUTHENTICATE,
                     HeaderValue::from_static("Basic realm=\"Torno\", charset=\"UTF-8\""),
@@ -90,11 +90,12 @@ impl Failure {
         use ErrorCode as Code;
         let told = |status, code| Told { status, code, message: self.to_string() };
         match self {
-            Self::Unauthenticated(_) | Self::Authentication(AuthenticationError::Wrong) => {
+            Self::Unauthenticated(_)
+            | Self::Authorization
+            | Self::Authentication(AuthenticationError::Wrong) => {
                 told(StatusCode::UNAUTHORIZED, Code::Unauthorized)
             }
             Self::Authentication(_) => hidden(),
-            Self::Authorization => told(StatusCode::BAD_REQUEST, Code::Unauthorized),
             Self::Route(error) => told_of_route(error, self.to_string()),
             Self::Registry(error) => told_of_registry(error, host),
             Self::NoDigest | Self::Query("digest" | "mount", _) => {
