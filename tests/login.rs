@@ -109,10 +109,10 @@ fn membership_decides() {
         for (name, status) in
             [("run/heart/x".into(), theirs), (format!("run/heart/{who}"), new), (format!("{who}/x"), outside)]
         {
-            let begun = begin(name);
-            assert_eq!(begun.status, status, "{who}: {}", String::from_utf8_lossy(&begun.body));
+            let answer = begin(name);
+            assert_eq!(answer.status, status, "{who}: {}", String::from_utf8_lossy(&answer.body));
             if status == 403 {
-                begun.expect_error(403, "DENIED");
+                answer.expect_error(403, "DENIED");
             }
         }
         for name in ["results/heart/x", "results/heart/new", "run/heart", "try/heart/x", "samples/heart"] {

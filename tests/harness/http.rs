@@ -30,7 +30,7 @@ impl Http {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            .timeout_global(Some(Duration::from_secs(120)))
+            .timeout_global(Some(Duration::from_mins(2)))
             .build();
         let authorization =
             login.map(|(user, password)| format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));

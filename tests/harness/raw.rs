@@ -19,7 +19,7 @@ pub struct Raw {
 impl Raw {
     pub(crate) fn open(host: &str, authorization: Option<&str>) -> Self {
         let stream = TcpStream::connect(host).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(120))).expect("a timeout");
+        stream.set_read_timeout(Some(Duration::from_mins(2))).expect("a timeout");
         let authorization = authorization.map(|value| format!("authorization: {value}\r\n"));
         Self { stream, host: host.to_owned(), authorization: authorization.unwrap_or_default() }
     }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{Http, docker};
 
 /// How long anything may take that should be quick, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Two projects: heart with the researchers ada and bob and the custodian cora, liver with the researcher eve.
 pub const PROJECTS: &str = "[projects.heart]\nresearchers = [\"ada\", \"bob\"]\ncustodians = [\"cora\"]\n\
