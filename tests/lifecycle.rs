@@ -141,9 +141,9 @@ fn everything_is_there_after_a_restart() {
     ada.send("PATCH", &location, &[], b"01234").expect(202);
     for kill in [false, true] {
         if kill {
-            site.kill()
+            site.kill();
         } else {
-            site.stop()
+            site.stop();
         }
         site.start();
         let manifest = ada.get("/v2/tools/x/manifests/v");
