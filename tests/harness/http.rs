@@ -30,7 +30,7 @@ impl Http {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            .timeout_global(Some(Duration::from_secs(120)))
+            .timeout_global(Some(Duration::from_mins(2)))
             .build();
         let authorization =
             login.map(|(user, password)| format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));
@@ -70,12 +70,30 @@ impl Http {
         self.send("DELETE", path, &[], &[])
     }
 
+    /// `POST` without a body.
+    pub fn post(&self, path: &str) -> Answer {
+        self.send("POST", path, &[], &[])
+    }
+
+    /// The site's `127.0.0.1:<port>`.
+    pub(crate) fn host(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
+    pub(crate) fn authorization(&self) -> Option<&str> {
+        self.authorization.as_deref()
+    }
+
+    /// Starts an upload session; its location.
+    #[track_caller]
+    pub fn begin_upload(&self, repository: &str) -> String {
+        self.post(&format!("/v2/{repository}/blobs/uploads/")).expect(202).header("location")
+    }
+
     /// Pushes a blob with POST and PUT; its digest.
     pub fn push_blob(&self, repository: &str, bytes: &[u8]) -> String {
         let digest = crate::sha256(bytes);
-        let begun = self.send("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], &[]);
-        begun.expect(202);
-        let location = begun.header("location");
+        let location = self.begin_upload(repository);
         let headers = [("content-type", "application/octet-stream")];
         self.send("PUT", &format!("{location}?digest={digest}"), &headers, bytes).expect(201);
         digest
@@ -102,6 +120,13 @@ impl Answer {
         let value =
             self.headers.get(name).unwrap_or_else(|| panic!("no header `{name}` in {:?}", self.headers));
         value.to_str().expect("ASCII").to_owned()
+    }
+
+    /// Fails unless this is an answer whose `name` header is `value`.
+    #[track_caller]
+    pub fn expect_header(&self, name: &str, value: &str) -> &Self {
+        assert_eq!(self.header(name), value, "{name}");
+        self
     }
 
     /// The body as JSON.

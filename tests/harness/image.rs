@@ -24,16 +24,22 @@ impl Image {
 
     /// One with this `config` object.
     pub fn with_config(layer: &[u8], config: &Value) -> Self {
-        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        Self::built_for(Self::HERE, layer, config)
+    }
+
+    /// The architecture of this machine, in the words of images.
+    pub const HERE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+
+    /// The architecture of other machines.
+    pub const ELSEWHERE: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
+
+    /// One for machines of an architecture.
+    pub fn built_for(architecture: &str, layer: &[u8], config: &Value) -> Self {
         let config = json!({
             "os": "linux", "architecture": architecture, "config": config,
             "rootfs": {"type": "layers", "diff_ids": [sha256(layer)]},
         });
-        Self {
-            config: config.to_string().into_bytes(),
-            layers: vec![layer.to_vec()],
-            media_type: "application/vnd.oci.image.manifest.v1+json",
-        }
+        Self { config: config.to_string().into_bytes(), layers: vec![layer.to_vec()], media_type: OCI_IMAGE }
     }
 
     /// The bytes of its manifest.
@@ -71,6 +77,25 @@ impl Image {
         }
         http.push_manifest(repository, reference, self.media_type, &self.manifest())
     }
+}
+
+/// An image manifest's media type.
+pub const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// An index's media type.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// The bytes of an index of these image manifests, each with its architecture.
+pub fn index(media_type: &str, children: &[(&[u8], &str)]) -> Vec<u8> {
+    let entry = |(bytes, architecture): &(&[u8], &str)| {
+        let inside: Value = serde_json::from_slice(bytes).expect("JSON");
+        json!({
+            "mediaType": inside["mediaType"], "digest": sha256(bytes), "size": bytes.len(),
+            "platform": {"os": "linux", "architecture": architecture},
+        })
+    };
+    let manifests: Vec<Value> = children.iter().map(entry).collect();
+    json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests}).to_string().into_bytes()
 }
 
 /// `sha256:<hex>` of some bytes.

@@ -9,9 +9,11 @@
 mod docker;
 mod http;
 mod image;
+mod raw;
 mod site;
 
 pub use docker::{Docker, tool};
 pub use http::{Answer, Http};
-pub use image::{Image, busybox, layer, sha256};
-pub use site::{Site, wait_until};
+pub use image::{Image, OCI_IMAGE, OCI_INDEX, busybox, index, layer, sha256};
+pub use raw::Raw;
+pub use site::{NO_ENGINE, PROJECTS, Site, wait_until};

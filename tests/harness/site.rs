@@ -16,7 +16,14 @@ use tempfile::TempDir;
 use crate::{Http, docker};
 
 /// How long anything may take that should be quick, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Two projects: heart with the researchers ada and bob and the custodian cora, liver with the researcher eve.
+pub const PROJECTS: &str = "[projects.heart]\nresearchers = [\"ada\", \"bob\"]\ncustodians = [\"cora\"]\n\
+    [projects.liver]\nresearchers = [\"eve\"]\n";
+
+/// For `TORNO_EXECUTOR_ENGINE`: an engine that is not there, so that runs stay queued.
+pub const NO_ENGINE: &str = "unix:///nonexistent/docker.sock";
 
 /// How long the traces of a run may stay in the engine after its end.
 const TIDY: Duration = Duration::from_secs(15);
@@ -62,10 +69,11 @@ impl Site {
         site
     }
 
-    /// Adds users; each has `pw-<name>` as the password.
+    /// Adds users; each has `pw-<name>` as the password. `admin` is there already and gets it too.
     pub fn add_users(&self, users: &[&str]) {
         for user in users {
-            let added = self.torno_with_input(&["user", "add", user, "--password-stdin"], &password(user));
+            let action = if *user == "admin" { "passwd" } else { "add" };
+            let added = self.torno_with_input(&["user", action, user, "--password-stdin"], &password(user));
             assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
         }
     }
@@ -90,6 +98,11 @@ impl Site {
     /// An HTTP client that logs in as this user.
     pub fn http(&self, user: &str) -> Http {
         Http::new(self.host(), Some((user, &password(user))))
+    }
+
+    /// An HTTP client that logs in with this password.
+    pub fn http_with(&self, user: &str, password: &str) -> Http {
+        Http::new(self.host(), Some((user, password)))
     }
 
     /// An HTTP client that does not log in.
@@ -137,8 +150,13 @@ impl Site {
 
     /// Ends the server with SIGTERM; it must exit with 0.
     pub fn stop(&mut self) {
+        self.signal("TERM");
+        self.wait_for_end();
+    }
+
+    /// Waits until the server has ended by itself or by a signal; it must exit with 0.
+    pub fn wait_for_end(&mut self) {
         let mut child = self.server.take().expect("the server runs");
-        signal(child.id(), "TERM");
         let status = wait_until("the server ends", || child.try_wait().expect("wait"));
         assert!(status.success(), "the server ended with {status}: {}", self.log());
     }
@@ -186,6 +204,16 @@ impl Site {
         let mut child = command.spawn().expect("torno");
         child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("write");
         child.wait_with_output().expect("torno")
+    }
+
+    /// How many bytes of uploads are on the disk.
+    pub fn upload_bytes(&self) -> u64 {
+        bytes_below(&self.path("registry-data/uploads"))
+    }
+
+    /// How many runs there are.
+    pub fn runs(&self) -> usize {
+        self.torno_ok(&["runs", "list"]).lines().count() - 1
     }
 
     /// How many bytes of blobs are on the disk.

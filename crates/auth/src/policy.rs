@@ -46,6 +46,7 @@ pub struct PullPermit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushPermit {
     repository: RepositoryName,
+    owner: UserName,
     by: UserName,
 }
 
@@ -66,7 +67,9 @@ impl PushPermit {
     /// What the result of a run is published with: only into `results/`, in the name of the run's owner.
     pub fn publish(results: &RepositoryName, owner: &UserName) -> Option<Self> {
         match results.namespace() {
-            Namespace::Results { .. } => Some(Self { repository: results.clone(), by: owner.clone() }),
+            Namespace::Results { .. } => {
+                Some(Self { repository: results.clone(), owner: owner.clone(), by: owner.clone() })
+            }
             _ => None,
         }
     }
@@ -76,7 +79,12 @@ impl PushPermit {
         &self.repository
     }
 
-    /// Who writes; the owner of the repository if it is new.
+    /// Whose the repository is, or becomes if it is new. The permit is worth nothing once it is somebody else's.
+    pub fn owner(&self) -> &UserName {
+        &self.owner
+    }
+
+    /// Who writes.
     pub fn by(&self) -> &UserName {
         &self.by
     }
@@ -135,7 +143,11 @@ impl Policy {
         owner: Option<&UserName>,
     ) -> Result<PushPermit, Refusal> {
         let free = owner.is_none_or(|owner| owner == who.name());
-        let permit = PushPermit { repository: repository.clone(), by: who.name().clone() };
+        let permit = PushPermit {
+            repository: repository.clone(),
+            owner: owner.unwrap_or(who.name()).clone(),
+            by: who.name().clone(),
+        };
         match repository.namespace() {
             Namespace::Run { project, .. } => {
                 let known = self.projects.get(project);

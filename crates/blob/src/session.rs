@@ -6,6 +6,7 @@ use std::{
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -25,10 +26,17 @@ const BATCH: usize = 1024 * 1024;
 /// The largest blob, in bytes. Larger than any image layer seen, smaller than the disks it would fill.
 pub(crate) const MAX_BLOB_SIZE: u64 = 256 * 1024 * 1024 * 1024;
 
+/// How long a request waits for another one of the same session: asking for the status takes no time, and a
+/// connection that broke is noticed soon.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// A complete upload: its bytes are on the disk and have the digest. The only way to [`crate::BlobStore::place`].
+///
+/// It keeps the session, so that no other request adds to bytes that have been compared with their digest.
 #[derive(Debug)]
 pub struct Sealed {
     pub(crate) id: UploadId,
+    turn: Turn,
     pub(crate) path: PathBuf,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
@@ -43,6 +51,11 @@ impl Sealed {
     /// How many bytes there are.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Ends the session, whose file has been moved: whoever waited for it finds nothing there.
+    pub(crate) fn end(mut self) {
+        *self.turn = None;
     }
 }
 
@@ -143,7 +156,8 @@ impl Sessions {
                 return Err(BlobError::DigestMismatch { expected, found });
             }
             session.file.sync_all().map_err(BlobError::io(&session.path))?;
-            Ok(Sealed { id, path: session.path.clone(), digest: found, size: session.offset })
+            let (path, size) = (session.path.clone(), session.offset);
+            Ok(Sealed { id, turn, path, digest: found, size })
         })
         .await
     }
@@ -168,7 +182,8 @@ impl Sessions {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(open.entry(id.clone()).or_default())
         };
-        let mut turn = slot.try_lock_owned().map_err(|_| BlobError::Busy(id.clone()))?;
+        let waited = tokio::time::timeout(PATIENCE, slot.lock_owned()).await;
+        let mut turn = waited.map_err(|_| BlobError::Busy(id.clone()))?;
         if turn.is_some() {
             return Ok(turn);
         }

@@ -82,14 +82,17 @@ impl BlobStore {
     /// replaced, which heals it if it was damaged.
     pub async fn place(&self, sealed: Sealed) -> Result<(), BlobError> {
         let path = self.path(&sealed.digest);
-        self.sessions.forget(&sealed.id);
-        blocking(move || {
+        let id = sealed.id.clone();
+        let placed = blocking(move || {
             let folder = path.parent().unwrap_or(&path);
             make_folder(folder)?;
             fs::rename(&sealed.path, &path).map_err(BlobError::io(&path))?;
+            sealed.end();
             sync_folder(folder)
         })
-        .await
+        .await;
+        self.sessions.forget(&id);
+        placed
     }
 
     /// Ends a session and removes its bytes.
@@ -267,6 +270,25 @@ mod tests {
         let body = stream::iter([Ok(Bytes::from_static(b"abc")), Err(io::Error::other("gone"))]);
         assert!(matches!(store.append(&id(1), None, body).await, Err(BlobError::Interrupted(_))));
         assert_eq!(store.offset(&id(1)).await.expect("offset"), 3);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_added_to_what_has_been_compared() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = BlobStore::open(folder.path()).expect("store");
+        store.begin(&id(1)).await.expect("begin");
+        store.append(&id(1), None, chunks(&[b"hello"])).await.expect("append");
+        let digest = Digest::sha256(b"hello");
+        let sealed = store.seal(&id(1), &digest).await.expect("seal");
+        let late = store.append(&id(1), None, chunks(&[b"x"])).await;
+        assert!(matches!(late, Err(BlobError::Busy(_))));
+        let first = id(1);
+        let waiting = store.append(&first, None, chunks(&[b"x"]));
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        store.place(sealed).await.expect("place");
+        assert!(matches!(waiting.await, Err(BlobError::UnknownUpload(_))));
+        assert_eq!(content(&store, &digest, 5, 0..5).await, b"hello");
     }
 
     #[tokio::test]

@@ -53,24 +53,24 @@ impl Metadata {
         .await
     }
 
-    /// Links a blob whose bytes are in place to a repository, gives up the hold and ends the upload it came by.
+    /// Links a blob whose bytes are in place to `owner`'s repository, gives up the hold and ends the upload it came by.
     pub async fn link(
         &self,
         hold: HoldId,
         upload: Option<&UploadId>,
         name: &RepositoryName,
-        who: &UserName,
+        owner: &UserName,
         blob: &Digest,
         now: Timestamp,
     ) -> Result<(), MetadataError> {
-        let (upload, name, who, blob) = (upload.cloned(), name.clone(), who.clone(), blob.clone());
+        let (upload, name, owner, blob) = (upload.cloned(), name.clone(), owner.clone(), blob.clone());
         self.write(move |connection| {
             let sql = "UPDATE blobs SET state = 'present' WHERE digest = ?1 AND state <> 'deleting'";
             if execute(connection, sql, [blob.as_str()])? == 0 {
                 // The hold ran out and gc came by: the bytes are gone, so there must be no link.
                 return Err(MetadataError::Corrupt("hold: it expired before the link"));
             }
-            let repository = repository::ensure(connection, &name, &who, now)?;
+            let repository = repository::ensure(connection, &name, &owner, now)?;
             insert_link(connection, repository, &blob, now)?;
             execute(connection, "DELETE FROM holds WHERE id = ?1", [hold.0])?;
             if let Some(upload) = upload {
@@ -96,16 +96,16 @@ impl Metadata {
         &self,
         from: &RepositoryName,
         to: &RepositoryName,
-        who: &UserName,
+        owner: &UserName,
         blob: &Digest,
         now: Timestamp,
     ) -> Result<bool, MetadataError> {
-        let (from, to, who, blob) = (from.clone(), to.clone(), who.clone(), blob.clone());
+        let (from, to, owner, blob) = (from.clone(), to.clone(), owner.clone(), blob.clone());
         self.write(move |connection| {
             if size_in(connection, &from, &blob)?.is_none() {
                 return Ok(false);
             }
-            let repository = repository::ensure(connection, &to, &who, now)?;
+            let repository = repository::ensure(connection, &to, &owner, now)?;
             insert_link(connection, repository, &blob, now)?;
             Ok(true)
         })

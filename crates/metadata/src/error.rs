@@ -23,6 +23,9 @@ pub enum MetadataError {
         /// The newest schema known here.
         known: i64,
     },
+    /// The repository has become somebody else's since it was asked whose it is.
+    #[error("the repository is somebody else's")]
+    Taken,
     /// The writing thread has ended.
     #[error("the database is closed")]
     Closed,

@@ -22,5 +22,5 @@ pub use collect::{Garbage, Swept};
 pub use database::Metadata;
 pub use error::MetadataError;
 pub use manifest::{NewManifest, NewRun, PutManifest, Referrer, StoredManifest};
-pub use repository::{Claim, Owned};
+pub use repository::Owned;
 pub use run::{FinishedRun, Outcome, Run, RunLog, RunState, Selection};

@@ -71,21 +71,21 @@ pub struct Referrer {
 }
 
 impl Metadata {
-    /// Stores a manifest, moves `tag` to it and queues `run`, all or nothing.
+    /// Stores a manifest in `owner`'s repository, moves `tag` to it and queues `run`, all or nothing.
     ///
     /// With a run, the result tags of this tag are taken away: from now on they speak of this run only.
     pub async fn put_manifest(
         &self,
         name: &RepositoryName,
-        who: &UserName,
+        owner: &UserName,
         manifest: NewManifest,
         tag: Option<&Tag>,
         run: Option<NewRun>,
         now: Timestamp,
     ) -> Result<PutManifest, MetadataError> {
-        let (name, who, tag) = (name.clone(), who.clone(), tag.cloned());
+        let (name, owner, tag) = (name.clone(), owner.clone(), tag.cloned());
         self.write(move |connection| {
-            let repository = repository::ensure(connection, &name, &who, now)?;
+            let repository = repository::ensure(connection, &name, &owner, now)?;
             let missing = missing(connection, repository, &name, &manifest)?;
             if !missing.is_empty() {
                 return Ok(PutManifest::Missing(missing));
@@ -95,7 +95,7 @@ impl Metadata {
                 point(connection, repository, tag, &manifest.digest, now)?;
             }
             let run = match (run, tag) {
-                (Some(run), Some(tag)) => Some(run::queue(connection, &name, &tag, &who, &run, now)?),
+                (Some(run), Some(tag)) => Some(run::queue(connection, &name, &tag, &owner, &run, now)?),
                 _ => None,
             };
             Ok(PutManifest::Stored { run })

@@ -9,15 +9,6 @@ use crate::{
     row::{all, execute, first, parsed, repository_id},
 };
 
-/// Whether a repository is now somebody's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// It is theirs: it was, or it was nobody's.
-    Theirs,
-    /// It was somebody else's already.
-    Taken,
-}
-
 /// A repository and its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owned {
@@ -34,24 +25,6 @@ impl Metadata {
         self.read(move |connection| {
             let sql = "SELECT owner FROM repositories WHERE name = ?1";
             first(connection, sql, [name.as_str()], |row| parsed(row, "owner"))
-        })
-        .await
-    }
-
-    /// Makes a repository theirs unless it is somebody's.
-    pub async fn claim(
-        &self,
-        name: &RepositoryName,
-        who: &UserName,
-        now: Timestamp,
-    ) -> Result<Claim, MetadataError> {
-        let (name, who) = (name.clone(), who.clone());
-        self.write(move |connection| {
-            ensure(connection, &name, &who, now)?;
-            let sql = "SELECT owner FROM repositories WHERE name = ?1";
-            let owner: Option<UserName> =
-                first(connection, sql, [name.as_str()], |row| parsed(row, "owner"))?;
-            Ok(if owner.as_ref() == Some(&who) { Claim::Theirs } else { Claim::Taken })
         })
         .await
     }
@@ -88,17 +61,24 @@ impl Metadata {
     }
 }
 
-/// The row of a repository, made in `who`'s name if there is none.
+/// The row of `owner`'s repository, made if there is none of that name; [`MetadataError::Taken`] if it is somebody
+/// else's. In the transaction that writes to it, so that of two first pushes of a name only one goes on.
 pub(crate) fn ensure(
     connection: &Connection,
     name: &RepositoryName,
-    who: &UserName,
+    owner: &UserName,
     now: Timestamp,
 ) -> Result<i64, MetadataError> {
-    if let Some(id) = repository_id(connection, name)? {
-        return Ok(id);
+    let sql = "SELECT id, owner FROM repositories WHERE name = ?1";
+    let found: Option<(i64, UserName)> =
+        first(connection, sql, [name.as_str()], |row| Ok((row.get("id")?, parsed(row, "owner")?)))?;
+    match found {
+        Some((id, known)) if known == *owner => Ok(id),
+        Some(_) => Err(MetadataError::Taken),
+        None => {
+            let sql = "INSERT INTO repositories (name, owner, created_at) VALUES (?1, ?2, ?3)";
+            execute(connection, sql, params![name.as_str(), owner.as_str(), now.as_millisecond()])?;
+            Ok(connection.last_insert_rowid())
+        }
     }
-    let sql = "INSERT INTO repositories (name, owner, created_at) VALUES (?1, ?2, ?3)";
-    execute(connection, sql, params![name.as_str(), who.as_str(), now.as_millisecond()])?;
-    Ok(connection.last_insert_rowid())
 }

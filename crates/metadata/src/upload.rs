@@ -10,17 +10,19 @@ use crate::{
 };
 
 impl Metadata {
-    /// Notes a new session of `who` in a repository, which is made if it is new.
+    /// Notes a new session of `who` in `owner`'s repository, which is made if it is new.
     pub async fn begin_upload(
         &self,
         id: &UploadId,
         name: &RepositoryName,
+        owner: &UserName,
         who: &UserName,
         now: Timestamp,
     ) -> Result<(), MetadataError> {
-        let (id, name, who) = (id.clone(), name.clone(), who.clone());
+        let (id, name) = (id.clone(), name.clone());
+        let (owner, who) = (owner.clone(), who.clone());
         self.write(move |connection| {
-            let repository = repository::ensure(connection, &name, &who, now)?;
+            let repository = repository::ensure(connection, &name, &owner, now)?;
             let sql = "INSERT INTO uploads (id, repository, owner, touched_at) VALUES (?1, ?2, ?3, ?4)";
             execute(connection, sql, params![id.as_str(), repository, who.as_str(), now.as_millisecond()])?;
             Ok(())

@@ -95,7 +95,9 @@ pub enum ManifestError {
     #[error("the manifest cannot be read: {0}")]
     Json(#[from] serde_json::Error),
     /// `schemaVersion` is not 2.
-    #[error("the manifest's schemaVersion is {0}; it must be 2")]
+    #[error(
+        "the manifest's schemaVersion is {0}; it must be 2 (schema 1 has been retired: push with a current client)"
+    )]
     SchemaVersion(u64),
     /// A descriptor's digest cannot be used.
     #[error("the manifest names `{text}`: {source}")]

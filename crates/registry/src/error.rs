@@ -51,12 +51,24 @@ pub enum RegistryError {
     /// The bytes could not be stored or read.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// Somebody else was the first to push to this name, a moment ago.
+    #[error("this name has just been taken by somebody else; choose another")]
+    Taken,
     /// The database failed.
     #[error(transparent)]
-    Metadata(#[from] MetadataError),
+    Metadata(MetadataError),
     /// The operating system gave no random bytes.
     #[error("no random bytes could be had: {0}")]
     Random(getrandom::Error),
+}
+
+impl From<MetadataError> for RegistryError {
+    fn from(error: MetadataError) -> Self {
+        match error {
+            MetadataError::Taken => Self::Taken,
+            other => Self::Metadata(other),
+        }
+    }
 }
 
 fn list(digests: &[Digest]) -> String {

@@ -50,7 +50,7 @@ impl Registry {
             _ => None,
         };
         let subject = new.subject.clone();
-        match self.metadata.put_manifest(repository, permit.by(), new, tag, run, Timestamp::now()).await? {
+        match self.metadata.put_manifest(repository, permit.owner(), new, tag, run, Timestamp::now()).await? {
             PutManifest::Missing(digests) => Err(RegistryError::Missing(digests)),
             PutManifest::Stored { run } => {
                 if run.is_some() {

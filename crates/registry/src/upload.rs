@@ -22,7 +22,9 @@ impl Registry {
         getrandom::fill(&mut bytes).map_err(RegistryError::Random)?;
         let id = UploadId::from_bytes(bytes);
         // The row first: gc finds a session that has a row and no file, but not a file without a row.
-        self.metadata.begin_upload(&id, permit.repository(), permit.by(), Timestamp::now()).await?;
+        self.metadata
+            .begin_upload(&id, permit.repository(), permit.owner(), permit.by(), Timestamp::now())
+            .await?;
         self.blobs.begin(&id).await?;
         Ok(id)
     }
@@ -68,7 +70,7 @@ impl Registry {
             return Err(error.into());
         }
         let now = Timestamp::now();
-        Ok(self.metadata.link(hold, Some(id), permit.repository(), permit.by(), digest, now).await?)
+        Ok(self.metadata.link(hold, Some(id), permit.repository(), permit.owner(), digest, now).await?)
     }
 
     /// Gives an upload session up (distribution-spec, end-14).
@@ -88,7 +90,7 @@ impl Registry {
         blob: &Digest,
     ) -> Result<bool, RegistryError> {
         let now = Timestamp::now();
-        Ok(self.metadata.mount(from.repository(), to.repository(), to.by(), blob, now).await?)
+        Ok(self.metadata.mount(from.repository(), to.repository(), to.owner(), blob, now).await?)
     }
 
     async fn known_upload(&self, permit: &PushPermit, id: &UploadId) -> Result<(), RegistryError> {

@@ -97,7 +97,7 @@ impl Site {
         let publication = Publication::new(self.image(&permit, seed).await).expect("manifest");
         let digest = publication.digest().clone();
         let id = claimed.run.id;
-        self.registry.starting(id, Duration::from_secs(60)).await.expect("starting");
+        self.registry.starting(id, Duration::from_mins(1)).await.expect("starting");
         self.registry.started(id, Timestamp::now()).await.expect("started");
         self.registry.collecting(id).await.expect("collecting");
         let log = RunLog::default();
@@ -164,7 +164,7 @@ async fn a_pull_that_waits_is_woken_by_the_result() {
     let permit = site.registry.pull_permit(&ada(), &name("results/p/n")).await.expect("permit");
     let registry = Arc::clone(&site.registry);
     let waiting = tokio::spawn(async move {
-        let found = registry.manifest(&permit, &tag("1"), Duration::from_secs(60)).await;
+        let found = registry.manifest(&permit, &tag("1"), Duration::from_mins(1)).await;
         found.expect("the result").digest
     });
     let claimed = site.claim().await;
@@ -180,7 +180,7 @@ async fn a_failure_is_told_and_ends_the_wait() {
     let outcome = Outcome::ExitStatus { status: 3 };
     site.registry.finish(claimed.run.id, outcome, RunLog::default(), None).await.expect("finish");
     let permit = site.registry.pull_permit(&ada(), &name("results/p/n")).await.expect("permit");
-    let answer = site.registry.manifest(&permit, &tag("1"), Duration::from_secs(600)).await;
+    let answer = site.registry.manifest(&permit, &tag("1"), Duration::from_mins(10)).await;
     let Err(RegistryError::NoResult(reason)) = answer else { panic!("{answer:?}") };
     assert_eq!(reason.message("host"), "run 1 failed: exit status 3");
     let again = site.registry.finish(claimed.run.id, Outcome::Succeeded, RunLog::default(), None).await;
@@ -307,12 +307,12 @@ async fn an_index_keeps_its_manifests_until_it_goes() {
     let child = site.image(&permit, "child").await;
     let digest = Digest::sha256(&child);
     let by_digest = Reference::Digest(digest.clone());
-    let size = child.len();
+    let length = child.len();
     site.registry.put_manifest(&permit, &by_digest, None, child).await.expect("child");
     let index = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [{
-            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest.as_str(), "size": size,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest.as_str(), "size": length,
         }],
     });
     let bytes = index.to_string().into_bytes();
@@ -321,4 +321,17 @@ async fn an_index_keeps_its_manifests_until_it_goes() {
     site.delete_tag("tools/a", "1").await;
     let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (2, 2));
+}
+
+#[tokio::test]
+async fn of_two_first_pushes_of_a_name_only_one_goes_on() {
+    let site = Site::new();
+    let bob = Identity::of("bob".parse().expect("name"));
+    let ada = site.permit("tools/new").await;
+    let bobs = site.registry.push_permit(&bob, &name("tools/new")).await.expect("it is nobody's yet");
+    site.push_blob(&ada, b"first").await;
+    assert!(matches!(site.registry.begin_upload(&bobs).await, Err(RegistryError::Taken)));
+    let manifest = site.image(&ada, "image").await;
+    let pushed = site.registry.put_manifest(&bobs, &tag("1"), None, manifest).await;
+    assert!(matches!(pushed, Err(RegistryError::Taken)));
 }

@@ -64,7 +64,7 @@ impl Failure {
         let mut response = answer::json(status, &body);
         let headers = response.headers_mut();
         match &self {
-            Self::Unauthenticated(_) | Self::Authentication(_) if status == StatusCode::UNAUTHORIZED => {
+            _ if status == StatusCode::UNAUTHORIZED => {
                 headers.insert(
                     header::WWW_AUTHENTICATE,
                     HeaderValue::from_static("Basic realm=\"Torno\", charset=\"UTF-8\""),
@@ -90,11 +90,12 @@ impl Failure {
         use ErrorCode as Code;
         let told = |status, code| Told { status, code, message: self.to_string() };
         match self {
-            Self::Unauthenticated(_) | Self::Authentication(AuthenticationError::Wrong) => {
+            Self::Unauthenticated(_)
+            | Self::Authorization
+            | Self::Authentication(AuthenticationError::Wrong) => {
                 told(StatusCode::UNAUTHORIZED, Code::Unauthorized)
             }
             Self::Authentication(_) => hidden(),
-            Self::Authorization => told(StatusCode::BAD_REQUEST, Code::Unauthorized),
             Self::Route(error) => told_of_route(error, self.to_string()),
             Self::Registry(error) => told_of_registry(error, host),
             Self::NoDigest | Self::Query("digest" | "mount", _) => {
@@ -133,7 +134,9 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
     let told = |status, code| Told { status, code, message: error.to_string() };
     match error {
         RegistryError::Refused(Refusal::Unknown(_)) => told(StatusCode::NOT_FOUND, Code::NameUnknown),
-        RegistryError::Refused(Refusal::Denied(_)) => told(StatusCode::FORBIDDEN, Code::Denied),
+        RegistryError::Refused(Refusal::Denied(_)) | RegistryError::Taken => {
+            told(StatusCode::FORBIDDEN, Code::Denied)
+        }
         RegistryError::BlobUnknown(_) => told(StatusCode::NOT_FOUND, Code::BlobUnknown),
         RegistryError::ManifestUnknown(_) => told(StatusCode::NOT_FOUND, Code::ManifestUnknown),
         RegistryError::UploadUnknown => told(StatusCode::NOT_FOUND, Code::BlobUploadUnknown),

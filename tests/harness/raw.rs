@@ -1,0 +1,65 @@
+//! A connection on which a test writes what it wants and stops where it wants.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use crate::Http;
+
+/// An HTTP/1.1 connection of one user, byte by byte. Dropped, it is closed.
+#[derive(Debug)]
+pub struct Raw {
+    stream: TcpStream,
+    host: String,
+    authorization: String,
+}
+
+impl Raw {
+    pub(crate) fn open(host: &str, authorization: Option<&str>) -> Self {
+        let stream = TcpStream::connect(host).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_mins(2))).expect("a timeout");
+        let authorization = authorization.map(|value| format!("authorization: {value}\r\n"));
+        Self { stream, host: host.to_owned(), authorization: authorization.unwrap_or_default() }
+    }
+
+    /// Sends the head of a request whose body will have `length` bytes.
+    pub fn head(&mut self, method: &str, path: &str, length: usize) {
+        let Self { host, authorization, .. } = self;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\n{authorization}content-type: application/octet-stream\r\n\
+             content-length: {length}\r\n\r\n"
+        );
+        self.send(head.as_bytes());
+    }
+
+    /// Sends bytes.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server reads");
+    }
+
+    /// The status and the rest of the next answer, as text.
+    pub fn answer(&mut self) -> (u16, String) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).expect("an answer");
+            head.extend(byte);
+        }
+        let mut text = String::from_utf8(head).expect("UTF-8").to_lowercase();
+        let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a length"))];
+        self.stream.read_exact(&mut body).expect("a body");
+        text.push_str(&String::from_utf8_lossy(&body));
+        (status, text)
+    }
+}
+
+impl Http {
+    /// A connection to write on by hand.
+    pub fn raw(&self) -> Raw {
+        Raw::open(self.host(), self.authorization())
+    }
+}
