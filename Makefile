@@ -43,5 +43,5 @@ with-engine-test:
 .PHONY: engine-test
 engine-test:
 	@$(STEP) "build" cargo build --bin torno
-	@$(STEP) "tests" cargo test --workspace
+	@$(STEP) "tests" scripts/tests
 	@$(STEP) "breast-cancer example" examples/breast-cancer/check

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Read as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{SystemTime, UNIX_EPOCH},
@@ -100,12 +101,10 @@ fn while_being_pulled() {
     let mut site = Site::start_with(PROJECT, &["ada"]);
     let ada = Docker::login(&site, "ada");
     let starts = Starts::listen(&site);
-    // Large enough for the pull to take a moment.
-    let name = ada.build(
-        "run/p/x:1",
-        "echo done > /output/done",
-        "RUN [\"/bin/busybox\", \"dd\", \"if=/dev/urandom\", \"of=/large\", \"bs=1M\", \"count=64\"]",
-    );
+    // Large enough for the pull to take a moment, and nothing that compresses.
+    let mut ballast = vec![0; 64 << 20];
+    File::open("/dev/urandom").expect("open").read_exact(&mut ballast).expect("read");
+    let name = ada.build_with("run/p/x:1", "echo done > /output/done", "", &ballast);
     ada.ok(&["push", "--quiet", &name]);
     // The engine must fetch what it pushed.
     ada.ok(&["image", "rm", &name]);

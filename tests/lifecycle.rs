@@ -45,7 +45,9 @@ fn a_body_under_way_arrives_before_the_end() {
 
 #[test]
 fn a_body_that_never_ends_does_not_keep_the_server() {
-    let mut site = Site::start_with("", &["ada"]);
+    let mut site = Site::new("").with("TORNO_LISTEN_DRAIN", "1s");
+    site.add_users(&["ada"]);
+    site.start();
     let ada = site.http("ada");
     let location = ada.begin_upload("tools/x");
     let mut connection = ada.raw();

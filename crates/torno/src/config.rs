@@ -49,6 +49,13 @@ const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(5);
 /// How long a pull waits when the file does not say: short runs are done by then.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
+/// A service manager that waits longer than this for a server to stop is told so on purpose.
+const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
+
+/// How long requests under way may take to end when the file does not say. A large layer on a slow line takes
+/// longer; its client goes on where it was cut off, or starts again.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+
 /// All that Torno is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -58,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) address: SocketAddr,
     /// The name that people use in `docker login`; `None`: the address.
     pub(crate) hostname: Option<Hostname>,
+    /// How long requests under way may take to end when the server stops.
+    pub(crate) drain: Duration,
     /// The password file, absolute. It may not exist yet.
     pub(crate) htpasswd: PathBuf,
     /// Who may do what.
@@ -108,11 +117,12 @@ impl Config {
         };
         let projects = definitions.read(&base, &private);
         let warnings = problems.finish(file)?;
-        let Fixed { data, address, hostname, htpasswd, admins, executor, result_wait } = settings;
+        let Fixed { data, address, hostname, drain, htpasswd, admins, executor, result_wait } = settings;
         Ok(Self {
             data,
             address,
             hostname,
+            drain,
             htpasswd,
             policy: Policy { admins, projects: projects.members },
             executor,
@@ -129,6 +139,7 @@ struct Fixed {
     data: PathBuf,
     address: SocketAddr,
     hostname: Option<Hostname>,
+    drain: Duration,
     htpasswd: PathBuf,
     admins: BTreeSet<UserName>,
     executor: Settings,
@@ -148,6 +159,10 @@ impl Fixed {
         let hostname = listen
             .take_or_variable("hostname", environment)
             .and_then(|item| item.parse("a host name in quotes", value::hostname));
+        let drain = listen
+            .take_or_variable("drain", environment)
+            .and_then(|item| limits::time_within(&item, &DRAIN))
+            .unwrap_or(DEFAULT_DRAIN);
         variables.extend(listen.finish());
 
         let mut tls = root.table("tls");
@@ -194,7 +209,7 @@ impl Fixed {
 
         variables.extend(root.finish());
         environment.warn_of_strangers(&variables, problems);
-        Self { data, address, hostname, htpasswd, admins, executor, result_wait }
+        Self { data, address, hostname, drain, htpasswd, admins, executor, result_wait }
     }
 }
 

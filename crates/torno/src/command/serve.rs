@@ -7,7 +7,6 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -24,17 +23,13 @@ use torno_server::{Server, Settings};
 use super::{ConfigFile, Failure};
 use crate::{config::Config, telemetry};
 
-/// How long requests under way may take to end after SIGTERM. A large layer on a slow line takes longer; its
-/// client goes on where it was cut off, or starts again.
-const DRAIN: Duration = Duration::from_secs(30);
-
 const EXAMPLES: &str = "\
 Examples:
   torno serve
   torno serve --config /etc/torno/torno.toml
   TORNO_LOG=debug torno serve
 
-SIGTERM and SIGINT let requests under way end, for up to 30 seconds, and stop; containers of runs go on and are \
+SIGTERM and SIGINT let requests under way end, for up to `listen.drain`, and stop; containers of runs go on and are \
 found again at the next start. SIGHUP reads the configuration again: users, groups, projects and datasets change at \
 once, the rest at the next start.";
 
@@ -79,7 +74,7 @@ impl Serve {
         let settings = Settings {
             hostname: config.hostname.map_or_else(|| address.to_string(), |name| name.to_string()),
             result_wait: config.result_wait,
-            drain: DRAIN,
+            drain: config.drain,
         };
         let server = Server::new(Arc::clone(&registry), Arc::new(authenticator), settings);
 

@@ -201,7 +201,7 @@ fn every_error_is_reported_at_once_with_its_path() {
 fn unknown_keys_are_refused_everywhere() {
     let cases = [
         ("dtaa = \"x\"", "dtaa", "did you mean `data`?"),
-        ("[listen]\nport = 1", "listen.port", "unknown key; known here: address, hostname"),
+        ("[listen]\nport = 1", "listen.port", "unknown key; known here: address, drain, hostname"),
         ("[tls]\nmod = \"off\"", "tls.mod", "did you mean `mode`?"),
         ("[auth]\nadmin = []", "auth.admin", "did you mean `admins`?"),
         ("[executor]\nengin = 1", "executor.engin", "did you mean `engine`?"),
