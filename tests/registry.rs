@@ -223,3 +223,67 @@ fn a_blob_is_stored_once_whoever_pushes_it() {
     site.http("bob").push_blob("bob/x", &bytes);
     assert_eq!(site.blob_bytes(), bytes.len() as u64);
 }
+
+#[test]
+fn one_push_by_digest_may_set_several_tags() {
+    let site = Site::start_with("", &["ada"]);
+    let ada = site.http("ada");
+    let image = Image::new(&layer("many tags"));
+    image.push(&ada, "tools/x", &image.digest()).expect(201);
+    let path = format!("/v2/tools/x/manifests/{}?tag=1.2.3&tag=1.2&tag=1&tag=1", image.digest());
+    let headers = [("content-type", image.media_type)];
+    let pushed = ada.send("PUT", &path, &headers, &image.manifest());
+    let mut tags: Vec<_> = pushed.expect(201).headers.get_all("oci-tag").iter().collect();
+    tags.sort_by_key(|value| value.to_str().map(str::to_owned).unwrap_or_default());
+    assert_eq!(tags, ["1", "1.2", "1.2.3"]);
+    for tag in ["1", "1.2", "1.2.3"] {
+        ada.get(&format!("/v2/tools/x/manifests/{tag}"))
+            .expect_header("docker-content-digest", &image.digest());
+    }
+    let bad = format!("/v2/tools/x/manifests/{}?tag=.bad", image.digest());
+    ada.send("PUT", &bad, &headers, &image.manifest()).expect_error(400, "TAG_INVALID");
+    let many: Vec<String> = (0..101).map(|n| format!("tag=t{n}")).collect();
+    let many = format!("/v2/tools/x/manifests/{}?{}", image.digest(), many.join("&"));
+    ada.send("PUT", &many, &headers, &image.manifest()).expect(414);
+}
+
+#[test]
+fn a_range_of_other_bytes_is_the_whole() {
+    let site = Site::start_with("", &["ada"]);
+    let ada = site.http("ada");
+    let digest = ada.push_blob("tools/x", b"0123456789");
+    let path = format!("/v2/tools/x/blobs/{digest}");
+    let ask = |etag: &str| ada.send("GET", &path, &[("range", "bytes=2-4"), ("if-range", etag)], b"");
+    assert_eq!(ask(&format!("\"{digest}\"")).expect(206).body, b"234");
+    assert_eq!(ask("\"other\"").expect(200).body, b"0123456789");
+}
+
+#[test]
+fn sha512_stands_wherever_a_digest_can() {
+    let site = Site::start_with("", &["ada"]);
+    let ada = site.http("ada");
+    let sha512 = |bytes: &[u8]| torno_oci::Digest::of(torno_oci::Algorithm::Sha512, bytes).to_string();
+    let (config, layer) = (Image::new(b"x").config, b"a layer".to_vec());
+    for bytes in [&config, &layer] {
+        let begun =
+            ada.post("/v2/tools/x/blobs/uploads/?digest-algorithm=sha512").expect(202).header("location");
+        let put = ada.send("PUT", &format!("{begun}?digest={}", sha512(bytes)), &[], bytes);
+        put.expect(201).expect_header("docker-content-digest", &sha512(bytes));
+        assert_eq!(ada.get(&format!("/v2/tools/x/blobs/{}", sha512(bytes))).expect(200).body, *bytes);
+    }
+    ada.post("/v2/tools/x/blobs/uploads/?digest-algorithm=md5").expect_error(400, "DIGEST_INVALID");
+    let descriptor =
+        |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": sha512(bytes), "size": bytes.len()});
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": OCI_IMAGE,
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer)],
+    })
+    .to_string();
+    let digest = sha512(manifest.as_bytes());
+    let pushed = ada.push_manifest("tools/x", &digest, OCI_IMAGE, manifest.as_bytes());
+    pushed.expect(201).expect_header("docker-content-digest", &digest);
+    assert_eq!(ada.get(&format!("/v2/tools/x/manifests/{digest}")).expect(200).body, manifest.as_bytes());
+    let mounted = ada.post(&format!("/v2/tools/y/blobs/uploads/?mount={}&from=tools/x", sha512(&layer)));
+    mounted.expect(201);
+}

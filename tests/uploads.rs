@@ -265,3 +265,15 @@ fn a_mount_needs_the_right_to_read() {
     assert_blob(&ada, "ada/two", b"shared");
     mount(&bob, "sha256:abc", "&from=ada/one").expect_error(400, "DIGEST_INVALID");
 }
+
+#[test]
+fn a_mount_without_a_source_finds_what_one_may_read() {
+    let site = Site::start_with("", &["ada", "bob"]);
+    let (ada, bob) = (site.http("ada"), site.http("bob"));
+    let digest = ada.push_blob("ada/one", b"to be found");
+    let mount = |http: &Http, name: &str| http.post(&format!("/v2/{name}/blobs/uploads/?mount={digest}"));
+    mount(&ada, "ada/two").expect(201).expect_header("docker-content-digest", &digest);
+    ada.get(&format!("/v2/ada/two/blobs/{digest}")).expect(200);
+    mount(&bob, "bob/one").expect(202);
+    bob.get(&format!("/v2/bob/one/blobs/{digest}")).expect_error(404, "BLOB_UNKNOWN");
+}

@@ -125,8 +125,9 @@ impl Site {
             if let Some(status) = self.exited() {
                 panic!("the server ended ({status}): {new}");
             }
-            let line = new.lines().find_map(|line| line.strip_prefix("listening on "))?;
-            Some(line.to_owned())
+            // A line may be seen while it is being written.
+            let whole = new.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            whole.into_iter().find_map(|line| line.strip_prefix("listening on ")).map(str::to_owned)
         });
         self.environment.insert("TORNO_LISTEN_ADDRESS".into(), self.host.clone());
     }

@@ -7,8 +7,8 @@ use rusqlite::{Connection, params};
 use torno_oci::{Digest, RepositoryName, UploadId, UserName};
 
 use crate::{
-    Metadata, MetadataError, repository,
-    row::{execute, exists, first, integer, number, repository_id},
+    Metadata, MetadataError, Owned, repository,
+    row::{all, execute, exists, first, integer, number, parsed, repository_id},
 };
 
 /// How long a hold lasts whose process has died: longer than any rename and fsync takes.
@@ -108,6 +108,21 @@ impl Metadata {
             let repository = repository::ensure(connection, &to, &owner, now)?;
             insert_link(connection, repository, &blob, now)?;
             Ok(true)
+        })
+        .await
+    }
+
+    /// Some of the repositories that may serve a blob, at most `limit`.
+    pub async fn holders(&self, blob: &Digest, limit: usize) -> Result<Vec<Owned>, MetadataError> {
+        let blob = blob.clone();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(move |connection| {
+            let sql =
+                "SELECT r.name, r.owner FROM blob_links AS l JOIN repositories AS r ON r.id = l.repository
+                WHERE l.blob = ?1 LIMIT ?2";
+            all(connection, sql, params![blob.as_str(), limit], |row| {
+                Ok(Owned { name: parsed(row, "name")?, owner: parsed(row, "owner")? })
+            })
         })
         .await
     }

@@ -43,8 +43,8 @@ pub struct NewRun {
 pub enum PutManifest {
     /// It is there, and durable.
     Stored {
-        /// The run that was queued.
-        run: Option<RunId>,
+        /// The runs that were queued, one for each tag.
+        runs: Vec<RunId>,
     },
     /// Nothing changed: the repository lacks these blobs or manifests.
     Missing(Vec<Digest>),
@@ -71,19 +71,19 @@ pub struct Referrer {
 }
 
 impl Metadata {
-    /// Stores a manifest in `owner`'s repository, moves `tag` to it and queues `run`, all or nothing.
+    /// Stores a manifest in `owner`'s repository, moves `tags` to it and queues `run` for each of them, all or nothing.
     ///
-    /// With a run, the result tags of this tag are taken away: from now on they speak of this run only.
+    /// With a run, the result tags of these tags are taken away: from now on they speak of these runs only.
     pub async fn put_manifest(
         &self,
         name: &RepositoryName,
         owner: &UserName,
         manifest: NewManifest,
-        tag: Option<&Tag>,
+        tags: Vec<Tag>,
         run: Option<NewRun>,
         now: Timestamp,
     ) -> Result<PutManifest, MetadataError> {
-        let (name, owner, tag) = (name.clone(), owner.clone(), tag.cloned());
+        let (name, owner) = (name.clone(), owner.clone());
         self.write(move |connection| {
             let repository = repository::ensure(connection, &name, &owner, now)?;
             let missing = missing(connection, repository, &name, &manifest)?;
@@ -91,14 +91,14 @@ impl Metadata {
                 return Ok(PutManifest::Missing(missing));
             }
             insert(connection, repository, &manifest, now)?;
-            if let Some(tag) = &tag {
+            let mut runs = Vec::new();
+            for tag in &tags {
                 point(connection, repository, tag, &manifest.digest, now)?;
+                if let Some(run) = &run {
+                    runs.push(run::queue(connection, &name, tag, &owner, run, now)?);
+                }
             }
-            let run = match (run, tag) {
-                (Some(run), Some(tag)) => Some(run::queue(connection, &name, &tag, &owner, &run, now)?),
-                _ => None,
-            };
-            Ok(PutManifest::Stored { run })
+            Ok(PutManifest::Stored { runs })
         })
         .await
     }

@@ -55,11 +55,11 @@ impl Registry {
     pub(crate) async fn admit(
         &self,
         repository: &RepositoryName,
-        tag: &Tag,
+        tags: &[Tag],
         digest: &Digest,
         manifest: &Manifest,
     ) -> Result<NewRun, RegistryError> {
-        if is_reserved(tag) {
+        if let Some(tag) = tags.iter().find(|tag| is_reserved(tag)) {
             return Err(RegistryError::ReservedTag(tag.clone()));
         }
         match &manifest.kind {

@@ -16,48 +16,59 @@ pub struct Pushed {
     pub digest: Digest,
     /// The manifest it speaks of.
     pub subject: Option<Digest>,
-    /// The run it queued.
-    pub run: Option<RunId>,
+    /// The tags that now point at it.
+    pub tags: Vec<Tag>,
+    /// The runs it queued, one for each tag under `run/`.
+    pub runs: Vec<RunId>,
 }
 
 impl Registry {
-    /// Stores a manifest under a tag or its digest (distribution-spec: Pushing Manifests). A push by tag under
-    /// `run/` queues a run in the same transaction.
+    /// Stores a manifest under a tag, or under its digest and any `further` tags (distribution-spec: Pushing
+    /// Manifests). Each tag under `run/` queues a run in the same transaction.
     pub async fn put_manifest(
         &self,
         permit: &PushPermit,
         reference: &Reference,
+        further: Vec<Tag>,
         content_type: Option<&MediaType>,
         bytes: Vec<u8>,
     ) -> Result<Pushed, RegistryError> {
         let manifest = Manifest::parse(content_type, &bytes)?;
-        let (digest, tag) = match reference {
-            Reference::Tag(tag) => (Digest::sha256(&bytes), Some(tag)),
+        let mut tags = further;
+        let digest = match reference {
+            Reference::Tag(tag) => {
+                tags.push(tag.clone());
+                Digest::sha256(&bytes)
+            }
             Reference::Digest(expected) => {
                 let found = Digest::of(expected.algorithm(), &bytes);
                 if found != *expected {
                     return Err(RegistryError::DigestMismatch { expected: expected.clone(), found });
                 }
-                (found, None)
+                found
             }
         };
+        tags.sort();
+        tags.dedup();
         let repository = permit.repository();
         let new = new_manifest(digest.clone(), &manifest, bytes);
-        let run = match (repository.namespace(), tag) {
-            (Namespace::Run { .. }, Some(tag)) => {
-                Some(self.admit(repository, tag, &digest, &manifest).await?)
+        let run = match repository.namespace() {
+            Namespace::Run { .. } if !tags.is_empty() => {
+                Some(self.admit(repository, &tags, &digest, &manifest).await?)
             }
             _ => None,
         };
         let subject = new.subject.clone();
-        match self.metadata.put_manifest(repository, permit.owner(), new, tag, run, Timestamp::now()).await? {
+        let now = Timestamp::now();
+        let put = self.metadata.put_manifest(repository, permit.owner(), new, tags.clone(), run, now).await?;
+        match put {
             PutManifest::Missing(digests) => Err(RegistryError::Missing(digests)),
-            PutManifest::Stored { run } => {
-                if run.is_some() {
+            PutManifest::Stored { runs } => {
+                if !runs.is_empty() {
                     self.queued.notify_one();
                     self.runs_changed.send_replace(());
                 }
-                Ok(Pushed { digest, subject, run })
+                Ok(Pushed { digest, subject, tags, runs })
             }
         }
     }

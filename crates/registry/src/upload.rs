@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::Stream;
 use jiff::Timestamp;
-use torno_auth::{PullPermit, PushPermit};
+use torno_auth::{Identity, PullPermit, PushPermit};
 use torno_blob::{BlobError, Sealed};
 use torno_metadata::{Hold, HoldId};
 use torno_oci::{Digest, UploadId};
@@ -91,6 +91,26 @@ impl Registry {
     ) -> Result<bool, RegistryError> {
         let now = Timestamp::now();
         Ok(self.metadata.mount(from.repository(), to.repository(), to.owner(), blob, now).await?)
+    }
+
+    /// Links a blob that someone may read anywhere (distribution-spec: Mounting a blob from another repository,
+    /// without `from`); whether there is such a one.
+    pub async fn mount_from_anywhere(
+        &self,
+        who: &Identity,
+        to: &PushPermit,
+        blob: &Digest,
+    ) -> Result<bool, RegistryError> {
+        /// A blob that stands in more repositories than this is a base layer; one of these is as good as the others.
+        const LOOKED_AT: usize = 1000;
+        for holder in self.metadata.holders(blob, LOOKED_AT).await? {
+            match self.pull_permit(who, &holder.name).await {
+                Ok(from) if self.mount(&from, to, blob).await? => return Ok(true),
+                Ok(_) | Err(RegistryError::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
     async fn known_upload(&self, permit: &PushPermit, id: &UploadId) -> Result<(), RegistryError> {

@@ -14,6 +14,8 @@ pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-co
 pub(crate) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 /// `OCI-Subject` (distribution-spec: Pushing Manifests with Subject).
 pub(crate) const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+/// `OCI-Tag` (distribution-spec: Pushing Manifests).
+pub(crate) const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// `OCI-Filters-Applied` (distribution-spec: Listing Referrers).
 pub(crate) const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -56,6 +58,12 @@ pub(crate) fn has_already(headers: &HeaderMap, digest: &Digest) -> bool {
         tag == "*"
             || strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) == Some(digest.as_str())
     })
+}
+
+/// Whether a range is wanted of this very entity. Dates are no validators here, so they never hold.
+pub(crate) fn range_holds(headers: &HeaderMap, digest: &Digest) -> bool {
+    let Some(value) = headers.get(header::IF_RANGE) else { return true };
+    value.to_str().is_ok_and(|tag| tag.trim() == format!("\"{digest}\""))
 }
 
 /// Where a blob is; relative, so that it holds behind a reverse proxy too.

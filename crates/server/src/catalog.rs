@@ -3,7 +3,7 @@
 use http::{Response, StatusCode, header};
 use serde_json::{Value, json};
 use torno_oci::{Digest, RepositoryName};
-use torno_registry::Referrer;
+use torno_registry::{Referrer, RegistryError};
 
 use crate::{
     answer,
@@ -44,10 +44,14 @@ pub(crate) async fn referrers(
     name: &RepositoryName,
     subject: &Digest,
 ) -> Result<Response<Body>, Failure> {
-    let permit = public.registry.pull_permit(&asked.who, name).await?;
     let filter = asked.query("artifactType");
     let fits = |referrer: &Referrer| filter.is_none() || referrer.artifact_type == filter;
-    let referrers = public.registry.referrers(&permit, subject).await?;
+    // The specification allows no 404 here: of what one may not see, as of what is not there, the list is empty.
+    let referrers = match public.registry.pull_permit(&asked.who, name).await {
+        Ok(permit) => public.registry.referrers(&permit, subject).await?,
+        Err(RegistryError::Refused(_)) => Vec::new(),
+        Err(other) => return Err(other.into()),
+    };
     let manifests: Vec<Value> = referrers.iter().filter(|referrer| fits(referrer)).map(descriptor).collect();
     let index = json!({
         "schemaVersion": 2,

@@ -38,6 +38,8 @@ pub(crate) enum Failure {
     ContentType,
     #[error("the body has more than {limit} bytes")]
     TooLarge { limit: usize },
+    #[error("at most {limit} tags can be pushed at once")]
+    TooManyTags { limit: usize },
     #[error("the body was cut off")]
     CutOff,
     #[error("the range lies outside the blob's {size} bytes")]
@@ -98,7 +100,9 @@ impl Failure {
             Self::Authentication(_) => hidden(),
             Self::Route(error) => told_of_route(error, self.to_string()),
             Self::Registry(error) => told_of_registry(error, host),
-            Self::NoDigest | Self::Query("digest" | "mount", _) => {
+            Self::TooManyTags { .. } => told(StatusCode::URI_TOO_LONG, Code::TagInvalid),
+            Self::Query("tag", _) => told(StatusCode::BAD_REQUEST, Code::TagInvalid),
+            Self::NoDigest | Self::Query("digest" | "digest-algorithm" | "mount", _) => {
                 told(StatusCode::BAD_REQUEST, Code::DigestInvalid)
             }
             Self::Query(..) => told(StatusCode::BAD_REQUEST, Code::Unsupported),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::{Response, StatusCode, header};
-use torno_oci::{Digest, MAX_MANIFEST_SIZE, MediaType, Reference, RepositoryName};
+use http::{HeaderValue, Response, StatusCode, header};
+use torno_oci::{Digest, MAX_MANIFEST_SIZE, MediaType, Reference, RepositoryName, Tag, TagError};
 use torno_registry::{RegistryError, StoredManifest};
 
 use crate::{
@@ -70,8 +70,10 @@ pub(crate) async fn put(
         }
         None => None,
     };
+    let further = further_tags(&asked, reference)?;
     let bytes = body::collect(asked.body, MAX_MANIFEST_SIZE).await?;
-    let pushed = public.registry.put_manifest(&permit, reference, content_type.as_ref(), bytes).await?;
+    let pushed =
+        public.registry.put_manifest(&permit, reference, further, content_type.as_ref(), bytes).await?;
     let mut response = answer::status(StatusCode::CREATED);
     let headers = response.headers_mut();
     answer::set(headers, header::LOCATION, &format!("/v2/{name}/manifests/{}", pushed.digest));
@@ -79,10 +81,34 @@ pub(crate) async fn put(
     if let Some(subject) = &pushed.subject {
         answer::set(headers, answer::SUBJECT, subject.as_str());
     }
-    if let Some(run) = pushed.run {
+    if matches!(reference, Reference::Digest(_)) {
+        for tag in &pushed.tags {
+            if let Ok(value) = HeaderValue::from_str(tag.as_str()) {
+                headers.append(answer::TAG, value);
+            }
+        }
+    }
+    for run in &pushed.runs {
         tracing::info!(%run, repository = %name, %reference, user = %asked.who.name(), "run queued");
     }
     Ok(response)
+}
+
+/// The tags that a push by digest asks for beside it (distribution-spec: Pushing Manifests, end-7b).
+fn further_tags(asked: &Asked, reference: &Reference) -> Result<Vec<Tag>, Failure> {
+    /// The specification asks for at least 10.
+    const MAX: usize = 100;
+    if matches!(reference, Reference::Tag(_)) {
+        return Ok(Vec::new());
+    }
+    let texts = asked.queries("tag");
+    if texts.len() > MAX {
+        return Err(Failure::TooManyTags { limit: MAX });
+    }
+    texts
+        .iter()
+        .map(|text| text.parse().map_err(|error: TagError| Failure::Query("tag", error.to_string())))
+        .collect()
 }
 
 /// `DELETE` (distribution-spec: Deleting tags, Deleting Manifests).

@@ -47,6 +47,13 @@ impl Asked {
             .map(|(_, value)| value.into_owned())
     }
 
+    /// Every value of the query under this name.
+    pub(crate) fn queries(&self, name: &str) -> Vec<String> {
+        let query = self.parts.uri.query().unwrap_or_default();
+        let pairs = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name);
+        pairs.map(|(_, value)| value.into_owned()).collect()
+    }
+
     pub(crate) fn is_head(&self) -> bool {
         self.parts.method == Method::HEAD
     }

@@ -3,7 +3,7 @@
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Body as _;
 use torno_auth::PushPermit;
-use torno_oci::{Digest, RepositoryName, UploadId};
+use torno_oci::{Algorithm, Digest, RepositoryName, UploadId};
 use torno_registry::{BlobError, RegistryError};
 
 use crate::{
@@ -26,6 +26,11 @@ pub(crate) async fn begin(
         return Ok(mounted);
     }
     let digest = digest_of(&asked)?;
+    if let Some(name) = asked.query("digest-algorithm")
+        && !Algorithm::ALL.iter().any(|known| known.name() == name)
+    {
+        return Err(Failure::Query("digest-algorithm", "it is sha256 or sha512".into()));
+    }
     let id = public.registry.begin_upload(&permit).await?;
     if let Some(digest) = digest {
         let done = receive(public, &permit, &id, asked).await;
@@ -43,16 +48,18 @@ async fn mount(
     asked: &Asked,
     permit: &PushPermit,
 ) -> Result<Option<Response<Body>>, Failure> {
-    let (Some(digest), Some(from)) = (asked.query("mount"), asked.query("from")) else { return Ok(None) };
+    let Some(digest) = asked.query("mount") else { return Ok(None) };
     let digest: Digest =
         digest.parse().map_err(|error: torno_oci::DigestError| Failure::Query("mount", error.to_string()))?;
-    let Ok(from) = from.parse::<RepositoryName>() else { return Ok(None) };
-    let source = match public.registry.pull_permit(&asked.who, &from).await {
-        Ok(source) => source,
-        Err(RegistryError::Refused(_)) => return Ok(None),
-        Err(other) => return Err(other.into()),
+    let mounted = match asked.query("from").map(|from| from.parse::<RepositoryName>()) {
+        None => public.registry.mount_from_anywhere(&asked.who, permit, &digest).await?,
+        Some(Err(_)) => false,
+        Some(Ok(from)) => match public.registry.pull_permit(&asked.who, &from).await {
+            Ok(source) => public.registry.mount(&source, permit, &digest).await?,
+            Err(RegistryError::Refused(_)) => false,
+            Err(other) => return Err(other.into()),
+        },
     };
-    let mounted = public.registry.mount(&source, permit, &digest).await?;
     Ok(mounted.then(|| created(permit.repository(), &digest)))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::DirBuilder,
-    io,
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::DirBuilderExt as _,
     path::Path,
@@ -78,8 +78,9 @@ impl Serve {
         };
         let server = Server::new(Arc::clone(&registry), Arc::new(authenticator), settings);
 
-        // One line for whoever, or whatever, waits for the start.
-        eprintln!("listening on {address}");
+        // One line, in one piece, for whoever or whatever waits for the start.
+        let line = format!("listening on {address}\n");
+        io::stderr().write_all(line.as_bytes()).map_err(Failure::Output)?;
         let serving = server.serve(public, engine, stop.clone());
         let executing = executor.run(stop.clone());
         let signals = async {
