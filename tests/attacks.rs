@@ -1,6 +1,7 @@
 //! Attacks that once worked.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::TcpStream,
     time::Duration,
@@ -83,4 +84,19 @@ fn silent_connections_are_closed() {
         // To its end: it comes, or this fails.
         silent.read_to_end(&mut Vec::new()).expect("closed by the server");
     }
+}
+
+/// Sessions that were begun and left must not use up the descriptors of the process.
+#[test]
+fn resting_uploads_hold_no_descriptors() {
+    let site = site();
+    let ada = site.http("ada");
+    let open = || fs::read_dir(format!("/proc/{}/fd", site.pid())).expect("a process").count();
+    ada.get("/v2/").expect(200);
+    let before = open();
+    for _ in 0..50 {
+        let location = ada.begin_upload("run/heart/x");
+        ada.send("PATCH", &location, &[], b"x").expect(202);
+    }
+    assert!(open() < before + 25, "{before} descriptors before, {} after", open());
 }
