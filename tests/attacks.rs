@@ -100,3 +100,37 @@ fn resting_uploads_hold_no_descriptors() {
     }
     assert!(open() < before + 25, "{before} descriptors before, {} after", open());
 }
+
+/// A page of referrers is made from their manifests; many large ones must not all be in memory at once.
+#[test]
+fn many_large_referrers_come_in_pages() {
+    const MANY: usize = 4;
+    let site = site();
+    let ada = site.http("ada");
+    let image = Image::new(&layer("subject"));
+    image.push(&ada, "run/heart/x", &image.digest()).expect(201);
+    let mut manifest: Value = serde_json::from_slice(&image.manifest()).expect("JSON");
+    let subject = image.digest();
+    manifest["subject"] = json!({"mediaType": OCI_IMAGE, "digest": subject, "size": image.manifest().len()});
+    for number in 0..MANY {
+        manifest["annotations"] = json!({"number": number.to_string(), "text": "x".repeat(3 << 20)});
+        let bytes = manifest.to_string().into_bytes();
+        ada.push_manifest("run/heart/x", &sha256(&bytes), OCI_IMAGE, &bytes).expect(201);
+    }
+    let mut path = format!("/v2/run/heart/x/referrers/{subject}?artifactType=no%20such%20%26");
+    let mut found = 0;
+    for filter in [true, false] {
+        let mut pages = 0;
+        loop {
+            let answer = ada.get(&path);
+            found += answer.expect(200).json()["manifests"].as_array().expect("a list").len();
+            pages += 1;
+            assert!(answer.body.len() < 5 << 20, "{} bytes", answer.body.len());
+            let Some(link) = answer.headers.get("link") else { break };
+            assert_eq!(link.to_str().expect("ASCII").contains("artifactType=no+such+%26"), filter);
+            path = link.to_str().expect("ASCII").split(['<', '>']).nth(1).expect("a link").to_owned();
+        }
+        assert_eq!((pages, found), (MANY, if filter { 0 } else { MANY }));
+        path = format!("/v2/run/heart/x/referrers/{subject}");
+    }
+}

@@ -47,8 +47,10 @@ pub(crate) async fn referrers(
     let permit = public.registry.pull_permit(&asked.who, name).await?;
     let filter = asked.query("artifactType");
     let fits = |referrer: &Referrer| filter.is_none() || referrer.artifact_type == filter;
-    let referrers = public.registry.referrers(&permit, subject).await?;
-    let manifests: Vec<Value> = referrers.iter().filter(|referrer| fits(referrer)).map(descriptor).collect();
+    let after = asked.query("last");
+    let referrers = public.registry.referrers(&permit, subject, after.as_deref()).await?;
+    let manifests: Vec<Value> =
+        referrers.page.iter().filter(|referrer| fits(referrer)).map(descriptor).collect();
     let index = json!({
         "schemaVersion": 2,
         "mediaType": torno_oci::media_types::OCI_INDEX,
@@ -58,6 +60,13 @@ pub(crate) async fn referrers(
     answer::set(response.headers_mut(), header::CONTENT_TYPE, torno_oci::media_types::OCI_INDEX);
     if filter.is_some() {
         answer::set(response.headers_mut(), answer::FILTERS, "artifactType");
+    }
+    if let (true, Some(last)) = (referrers.more, referrers.page.last()) {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("last", last.manifest.digest.as_str());
+        query.extend_pairs(filter.iter().map(|filter| ("artifactType", filter)));
+        let link = format!("</v2/{name}/referrers/{subject}?{}>; rel=\"next\"", query.finish());
+        answer::set(response.headers_mut(), header::LINK, &link);
     }
     Ok(response)
 }
