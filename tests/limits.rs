@@ -55,6 +55,17 @@ fn output_that_grows_is_stopped_before_the_time_is_up() {
     assert_eq!(site.wait_for_run(1), "output too large (limit 1MiB)");
 }
 
+/// An engine cannot measure folders whose path is longer than the kernel takes.
+#[test]
+fn output_that_cannot_be_measured_is_stopped() {
+    let site = Site::start_with(&PROJECT.replace("5s", "10m"), &["ada"]);
+    let ada = Docker::login(&site, "ada");
+    let script = "cd /output; n=$(printf %0200d 0)
+        i=0; while [ $i -lt 25 ]; do mkdir $n && cd $n || break; i=$((i+1)); done; cd /output; sleep 600";
+    ada.run("p/deep:1", script);
+    assert_eq!(site.wait_for_run(1), "output too large (limit 1MiB)");
+}
+
 #[test]
 fn files_in_output() {
     let (_site, _ada, state) = outcome("for i in 1 2 3 4 5 6 7 8 9 10 11; do echo > /output/$i; done");

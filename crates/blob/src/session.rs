@@ -66,11 +66,11 @@ pub(crate) struct Sessions {
     open: Mutex<HashMap<UploadId, Arc<AsyncMutex<Option<Session>>>>>,
 }
 
-/// A file being written and the hash of what is in it.
+/// The hash of what is in a file that grows. The file is open only while something is written to it: sessions that
+/// rest, of which anybody may have thousands, hold no descriptor of the process.
 #[derive(Debug)]
 struct Session {
     path: PathBuf,
-    file: File,
     hasher: Hasher,
     offset: u64,
 }
@@ -155,7 +155,8 @@ impl Sessions {
             if found != expected {
                 return Err(BlobError::DigestMismatch { expected, found });
             }
-            session.file.sync_all().map_err(BlobError::io(&session.path))?;
+            let synced = File::open(&session.path).and_then(|file| file.sync_all());
+            synced.map_err(BlobError::io(&session.path))?;
             let (path, size) = (session.path.clone(), session.offset);
             Ok(Sealed { id, turn, path, digest: found, size })
         })
@@ -207,8 +208,7 @@ impl Session {
     /// Takes a session up where its file ends.
     fn resume(path: PathBuf) -> Result<Self, BlobError> {
         let (hasher, offset) = hash_file(&path, Algorithm::Sha256)?;
-        let file = File::options().append(true).open(&path).map_err(BlobError::io(&path))?;
-        Ok(Self { path, file, hasher, offset })
+        Ok(Self { path, hasher, offset })
     }
 }
 
@@ -241,11 +241,12 @@ where
 
 fn write(mut turn: Turn, batch: &[Bytes]) -> Result<Turn, BlobError> {
     let session = turn.as_mut().ok_or(BlobError::Unfinished)?;
+    let mut file = File::options().append(true).open(&session.path).map_err(BlobError::io(&session.path))?;
     for chunk in batch {
-        if let Err(error) = session.file.write_all(chunk) {
+        if let Err(error) = file.write_all(chunk) {
             // Part of the chunk may be in the file; the next request starts from what was hashed.
             let path = session.path.clone();
-            let _ = session.file.set_len(session.offset);
+            let _ = file.set_len(session.offset);
             *turn = None;
             return Err(BlobError::io(&path)(error));
         }

@@ -21,6 +21,6 @@ pub use blob::{Hold, HoldId};
 pub use collect::{Garbage, Swept};
 pub use database::Metadata;
 pub use error::MetadataError;
-pub use manifest::{NewManifest, NewRun, PutManifest, Referrer, StoredManifest};
+pub use manifest::{NewManifest, NewRun, PutManifest, Referrer, Referrers, StoredManifest};
 pub use repository::Owned;
 pub use run::{FinishedRun, Outcome, Run, RunLog, RunState, Selection};

@@ -70,6 +70,22 @@ pub struct Referrer {
     pub artifact_type: Option<String>,
 }
 
+/// Some of the manifests that speak of another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Referrers {
+    /// In the order of their digests.
+    pub page: Vec<Referrer>,
+    /// Whether there are others behind them.
+    pub more: bool,
+}
+
+/// How many referrers stand on a page at most.
+const REFERRERS: usize = 1000;
+
+/// How many bytes of manifests a page of referrers is made from: as many as the largest manifest has, since clients
+/// read no larger page (distribution-spec: Listing Referrers) and since all of them are in memory at once.
+const REFERRERS_BYTES: usize = 4 * 1024 * 1024;
+
 impl Metadata {
     /// Stores a manifest in `owner`'s repository, moves `tags` to it and queues `run` for each of them, all or nothing.
     ///
@@ -128,20 +144,33 @@ impl Metadata {
         .await
     }
 
-    /// The manifests of a repository that speak of `subject`.
+    /// A page of the manifests of a repository that speak of `subject`, in the order of their digests, behind
+    /// `after`.
     pub async fn referrers(
         &self,
         name: &RepositoryName,
         subject: &Digest,
-    ) -> Result<Vec<Referrer>, MetadataError> {
-        let (name, subject) = (name.clone(), subject.clone());
+        after: Option<&str>,
+    ) -> Result<Referrers, MetadataError> {
+        let (name, subject, after) = (name.clone(), subject.clone(), after.unwrap_or_default().to_owned());
         self.read(move |connection| {
             let sql = "SELECT m.digest, l.media_type, m.bytes, m.artifact_type FROM manifests AS m
                 JOIN manifest_links AS l ON l.manifest = m.digest JOIN repositories AS r ON r.id = l.repository
-                WHERE m.subject = ?2 AND r.name = ?1 ORDER BY m.digest";
-            all(connection, sql, params![name.as_str(), subject.as_str()], |row| {
-                Ok(Referrer { manifest: stored(row)?, artifact_type: row.get("artifact_type")? })
-            })
+                WHERE m.subject = ?2 AND r.name = ?1 AND m.digest > ?3 ORDER BY m.digest";
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query(params![name.as_str(), subject.as_str(), after])?;
+            let mut page = Referrers { page: Vec::new(), more: false };
+            let mut bytes = 0;
+            while let Some(row) = rows.next()? {
+                let manifest = stored(row)?;
+                bytes += manifest.bytes.len();
+                if !page.page.is_empty() && (bytes > REFERRERS_BYTES || page.page.len() == REFERRERS) {
+                    page.more = true;
+                    break;
+                }
+                page.page.push(Referrer { manifest, artifact_type: row.get("artifact_type")? });
+            }
+            Ok(page)
         })
         .await
     }

@@ -2,13 +2,27 @@
 
 use oci_spec::image as spec;
 
-use crate::Platform;
+use crate::{
+    Platform,
+    spelling::{self, LEAF, Shape},
+};
 
 /// The largest image configuration read, in bytes: far above what builders write, far below what hurts.
 pub const MAX_CONFIG_SIZE: usize = 4 * 1024 * 1024;
 
 /// The most `VOLUME`s an image that runs may declare; each becomes a mount.
 const MAX_VOLUMES: usize = 16;
+
+/// What is read below, and what the engine obeys though it is not.
+const KEYS: Shape = Shape(&[
+    ("os", LEAF),
+    ("architecture", LEAF),
+    ("rootfs", Shape(&[("type", LEAF), ("diff_ids", LEAF)])),
+    (
+        "config",
+        Shape(&[("Cmd", LEAF), ("Entrypoint", LEAF), ("Env", LEAF), ("Volumes", LEAF), ("WorkingDir", LEAF)]),
+    ),
+]);
 
 /// The configuration of an image that can run: there is no value of this type for one that cannot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +76,7 @@ impl RunConfig {
         if bytes.len() > MAX_CONFIG_SIZE {
             return Err(ConfigError::TooLarge);
         }
+        spelling::check(bytes, KEYS)?;
         let parsed: spec::ImageConfiguration = serde_json::from_slice(bytes)?;
         let image = Platform { os: parsed.os().to_string(), architecture: parsed.architecture().to_string() };
         if image != *site {
@@ -81,7 +96,9 @@ impl RunConfig {
         if volumes.len() > MAX_VOLUMES {
             return Err(ConfigError::Volumes(volumes.len()));
         }
-        if let Some(volume) = volumes.iter().find(|volume| !is_ordinary_path(volume) || *volume == "/") {
+        if let Some(volume) =
+            volumes.iter().find(|volume| !is_ordinary_path(volume) || volume.trim_matches('/').is_empty())
+        {
             return Err(ConfigError::Volume(shorten(volume)));
         }
         let names = config.env().iter().flatten();
@@ -137,8 +154,10 @@ mod tests {
             let refused = parse(&json!({"Cmd": ["/x"], "WorkingDir": bad}));
             assert!(matches!(refused, Err(ConfigError::WorkingDirectory(_))), "{bad}");
         }
-        let refused = parse(&json!({"Cmd": ["/x"], "Volumes": {"/proc": {}}}));
-        assert!(matches!(refused, Err(ConfigError::Volume(_))));
+        for bad in ["/proc", "/", "//", "/a/./b", "relative"] {
+            let refused = parse(&json!({"Cmd": ["/x"], "Volumes": {bad: {}}}));
+            assert!(matches!(refused, Err(ConfigError::Volume(_))), "{bad}");
+        }
         let volumes: serde_json::Map<_, _> = (0..17).map(|n| (format!("/v{n}"), json!({}))).collect();
         assert!(matches!(parse(&json!({"Cmd": ["/x"], "Volumes": volumes})), Err(ConfigError::Volumes(17))));
     }
@@ -149,6 +168,14 @@ mod tests {
             "rootfs": {"type": "layers", "diff_ids": []}});
         let error = RunConfig::parse(arm.to_string().as_bytes(), &site()).expect_err("refused");
         assert!(error.to_string().contains("docker build --platform linux/amd64"), "{error}");
+    }
+
+    #[test]
+    fn wishes_in_another_spelling_are_refused() {
+        for key in ["volumes", "env", "workingdir", "ENTRYPOINT", "cmd"] {
+            let refused = parse(&json!({"Cmd": ["/x"], key: null}));
+            assert!(matches!(refused, Err(ConfigError::Json(_))), "{key}");
+        }
     }
 
     proptest! {

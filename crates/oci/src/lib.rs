@@ -13,6 +13,7 @@ mod person;
 mod platform;
 mod reference;
 mod run_id;
+mod spelling;
 mod upload_id;
 
 pub use config::{ConfigError, MAX_CONFIG_SIZE, RunConfig};

@@ -3,10 +3,31 @@
 
 use oci_spec::image as spec;
 
-use crate::{Digest, DigestError, MediaType, Platform, media_types};
+use crate::{
+    Digest, DigestError, MediaType, Platform, media_types,
+    spelling::{self, LEAF, Shape},
+};
 
 /// The largest manifest accepted, in bytes (distribution-spec: Pushing manifests asks for at least 4 MiB).
 pub const MAX_MANIFEST_SIZE: usize = 4 * 1024 * 1024;
+
+/// What is read below, and what an engine obeys though it is not.
+const KEYS: Shape = Shape(&[
+    ("schemaVersion", LEAF),
+    ("mediaType", LEAF),
+    ("artifactType", LEAF),
+    ("config", DESCRIPTOR),
+    ("layers", DESCRIPTOR),
+    ("manifests", DESCRIPTOR),
+    ("subject", DESCRIPTOR),
+]);
+const DESCRIPTOR: Shape = Shape(&[
+    ("mediaType", LEAF),
+    ("digest", LEAF),
+    ("size", LEAF),
+    ("urls", LEAF),
+    ("platform", Shape(&[("os", LEAF), ("architecture", LEAF)])),
+]);
 
 /// What a manifest means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +69,8 @@ pub struct Descriptor {
     pub digest: Digest,
     /// How many they are.
     pub size: u64,
+    /// Whether it names other places to fetch the bytes from (image-spec, Descriptor: `urls`).
+    pub has_urls: bool,
 }
 
 impl Descriptor {
@@ -124,6 +147,7 @@ impl Manifest {
         if bytes.len() > MAX_MANIFEST_SIZE {
             return Err(ManifestError::TooLarge);
         }
+        spelling::check(bytes, KEYS)?;
         let head: Head = serde_json::from_slice(bytes)?;
         if head.schema_version != 2 {
             return Err(ManifestError::SchemaVersion(head.schema_version));
@@ -214,6 +238,7 @@ fn descriptor(from: &spec::Descriptor) -> Result<Descriptor, ManifestError> {
         media_type: from.media_type().to_string().parse().map_err(|_| ManifestError::DescriptorMediaType)?,
         digest: text.parse().map_err(|source| ManifestError::Digest { text: shorten(text), source })?,
         size: from.size(),
+        has_urls: from.urls().as_ref().is_some_and(|urls| !urls.is_empty()),
     })
 }
 
@@ -277,6 +302,16 @@ mod tests {
         let mut value = image();
         value["mediaType"] = json!("text/html");
         assert!(matches!(parse(None, &value), Err(ManifestError::MediaType(_))));
+    }
+
+    #[test]
+    fn a_second_config_in_another_spelling_is_refused() {
+        for (path, key) in [("", "Config"), ("", "LAYERS"), ("", "mediatype"), ("/config", "Digest")] {
+            let mut value = image();
+            let object = value.pointer_mut(path).and_then(serde_json::Value::as_object_mut);
+            object.expect("object").insert(key.into(), json!(null));
+            assert!(matches!(parse(None, &value), Err(ManifestError::Json(_))), "{key}");
+        }
     }
 
     #[test]

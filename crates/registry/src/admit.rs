@@ -24,6 +24,9 @@ pub enum AdmissionError {
         "the image has a layer of type `{0}`, which the site's engine cannot unpack; build it with gzip layers"
     )]
     Layer(String),
+    /// A config or layer that an engine would fetch from elsewhere.
+    #[error("the image names `urls` to fetch its content from; push the content itself and leave them out")]
+    Elsewhere,
     /// No layers at all.
     #[error("the image has no layers, so there is nothing to run")]
     NoLayers,
@@ -113,6 +116,10 @@ impl Registry {
         }
         if let Some(layer) = layers.iter().find(|layer| !is_layer(layer)) {
             return Err(AdmissionError::Layer(layer.media_type.to_string()).into());
+        }
+        // Some engines ask those addresses first, from inside the site.
+        if layers.iter().chain([config]).any(|descriptor| descriptor.has_urls) {
+            return Err(AdmissionError::Elsewhere.into());
         }
         if layers.is_empty() {
             return Err(AdmissionError::NoLayers.into());

@@ -24,5 +24,6 @@ pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
 
 pub use torno_blob::{Blob, BlobError};
 pub use torno_metadata::{
-    FinishedRun, Garbage, Outcome, Owned, Referrer, Run, RunLog, RunState, Selection, StoredManifest, Swept,
+    FinishedRun, Garbage, Outcome, Owned, Referrer, Referrers, Run, RunLog, RunState, Selection,
+    StoredManifest, Swept,
 };

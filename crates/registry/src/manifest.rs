@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use torno_auth::{DeletePermit, PullPermit, PushPermit};
-use torno_metadata::{NewManifest, PutManifest, Referrer, StoredManifest};
+use torno_metadata::{NewManifest, PutManifest, Referrers, StoredManifest};
 use torno_oci::{Digest, Manifest, MediaType, Namespace, Reference, RunId, Tag};
 
 use crate::{Registry, RegistryError};
@@ -113,13 +113,14 @@ impl Registry {
         }
     }
 
-    /// The manifests that speak of `subject` (distribution-spec: Listing Referrers).
+    /// A page of the manifests that speak of `subject`, behind `after` (distribution-spec: Listing Referrers).
     pub async fn referrers(
         &self,
         permit: &PullPermit,
         subject: &Digest,
-    ) -> Result<Vec<Referrer>, RegistryError> {
-        Ok(self.metadata.referrers(permit.repository(), subject).await?)
+        after: Option<&str>,
+    ) -> Result<Referrers, RegistryError> {
+        Ok(self.metadata.referrers(permit.repository(), subject, after).await?)
     }
 }
 

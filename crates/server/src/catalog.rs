@@ -3,7 +3,7 @@
 use http::{Response, StatusCode, header};
 use serde_json::{Value, json};
 use torno_oci::{Digest, RepositoryName};
-use torno_registry::{Referrer, RegistryError};
+use torno_registry::{Referrer, Referrers, RegistryError};
 
 use crate::{
     answer,
@@ -46,13 +46,15 @@ pub(crate) async fn referrers(
 ) -> Result<Response<Body>, Failure> {
     let filter = asked.query("artifactType");
     let fits = |referrer: &Referrer| filter.is_none() || referrer.artifact_type == filter;
+    let after = asked.query("last");
     // The specification allows no 404 here: of what one may not see, as of what is not there, the list is empty.
     let referrers = match public.registry.pull_permit(&asked.who, name).await {
-        Ok(permit) => public.registry.referrers(&permit, subject).await?,
-        Err(RegistryError::Refused(_)) => Vec::new(),
+        Ok(permit) => public.registry.referrers(&permit, subject, after.as_deref()).await?,
+        Err(RegistryError::Refused(_)) => Referrers::default(),
         Err(other) => return Err(other.into()),
     };
-    let manifests: Vec<Value> = referrers.iter().filter(|referrer| fits(referrer)).map(descriptor).collect();
+    let manifests: Vec<Value> =
+        referrers.page.iter().filter(|referrer| fits(referrer)).map(descriptor).collect();
     let index = json!({
         "schemaVersion": 2,
         "mediaType": torno_oci::media_types::OCI_INDEX,
@@ -62,6 +64,13 @@ pub(crate) async fn referrers(
     answer::set(response.headers_mut(), header::CONTENT_TYPE, torno_oci::media_types::OCI_INDEX);
     if filter.is_some() {
         answer::set(response.headers_mut(), answer::FILTERS, "artifactType");
+    }
+    if let (true, Some(last)) = (referrers.more, referrers.page.last()) {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("last", last.manifest.digest.as_str());
+        query.extend_pairs(filter.iter().map(|filter| ("artifactType", filter)));
+        let link = format!("</v2/{name}/referrers/{subject}?{}>; rel=\"next\"", query.finish());
+        answer::set(response.headers_mut(), header::LINK, &link);
     }
     Ok(response)
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use http::{HeaderValue, Request, Response};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -24,7 +24,7 @@ use crate::{body::Body, engine::Engine, public::Public};
 /// Connections served at once by a listener. Past it new ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// How long a client may take to send the headers of a request.
+/// How long a client may take to send the headers of a request, from the connection's start or the answer before.
 const HEADERS: Duration = Duration::from_secs(30);
 
 /// Who answers the requests of a listener.
@@ -84,15 +84,15 @@ pub(crate) async fn serve(
             let answerer = Arc::clone(&answerer);
             async move { Ok::<_, Infallible>(answerer.answer(request).await) }
         });
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-        builder.http2().timer(TokioTimer::new());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
+        // HTTP/1.1 alone: registry clients speak HTTP/2 over TLS only, which whoever ends the TLS speaks for them,
+        // and its connections would rest here for ever.
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         connections.spawn(async move {
             // How a connection ends is the peer's business.
             if let Err(error) = connection.await {
-                tracing::debug!(error = &*error, "a connection ended early");
+                tracing::debug!(%error, "a connection ended early");
             }
             drop(place);
         });

@@ -20,6 +20,8 @@ pub(super) fn container(plan: &Plan) -> ContainerCreateBody {
         read_only: Some(true),
         bind_options: Some(MountBindOptions {
             propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),
+            // Read-only is said of one mount: below it, engines before version 25 leave others writable.
+            non_recursive: Some(true),
             ..MountBindOptions::default()
         }),
         ..Mount::default()
@@ -113,4 +115,46 @@ fn output(plan: &Plan) -> Mount {
 /// The API counts in signed numbers; no machine has more than they hold.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::plan::DataMount;
+
+    use super::*;
+
+    #[test]
+    fn data_is_one_mount_that_is_read_only_as_a_whole() {
+        let data = DataMount { dataset: "d".into(), source: "/srv/d".into(), target: "/input".into() };
+        let plan = Plan {
+            name: "n".into(),
+            image: "i".into(),
+            labels: BTreeMap::new(),
+            hostname: "run".into(),
+            user: "65532:65532".into(),
+            environment: Vec::new(),
+            data: vec![data],
+            volume: "v".into(),
+            tmpfs: BTreeMap::new(),
+            memory: 1,
+            shm: 1,
+            nano_cpus: 1,
+            pids: 1,
+            open_files: 1,
+            log_file: 1,
+            log_files: 1,
+            time: std::time::Duration::from_secs(1),
+        };
+        let host = container(&plan).host_config.expect("a host configuration");
+        let mounts = host.mounts.expect("mounts");
+        let input = mounts.iter().find(|mount| mount.target.as_deref() == Some("/input")).expect("the data");
+        let options = input.bind_options.clone().expect("options");
+        assert_eq!((input.read_only, options.non_recursive), (Some(true), Some(true)));
+        assert_eq!((mounts.len(), host.binds, host.devices, host.privileged), (2, None, None, None));
+        assert!(
+            preparation(&plan).host_config.and_then(|host| host.mounts).is_some_and(|all| all.len() == 1)
+        );
+    }
 }

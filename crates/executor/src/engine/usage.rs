@@ -11,10 +11,14 @@ use tokio::net::UnixStream;
 
 use super::{EngineError, error::causes};
 
+/// More than any limit. An engine walks a volume by whole paths, and a program that makes folders in folders until
+/// those are longer than the kernel takes ends every walk of what it writes.
+pub(super) const UNMEASURABLE: u64 = u64::MAX;
+
 /// The longest answer read: a busy engine's list of everything it holds is far shorter.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// The size of every volume, by name.
+/// The size of every volume, by name: [`UNMEASURABLE`] of one that the engine tried to walk and could not.
 pub(super) async fn volume_sizes(
     socket: &Path,
     version: &ClientVersion,
@@ -71,8 +75,9 @@ fn sizes(answer: &Value) -> HashMap<String, u64> {
     let volumes = items.and_then(Value::as_array).into_iter().flatten();
     let size = |volume: &Value| {
         let name = volume.get("Name")?.as_str()?.to_owned();
-        // -1 when the engine could not measure it.
-        Some((name, volume.pointer("/UsageData/Size")?.as_u64()?))
+        let size = volume.pointer("/UsageData/Size")?;
+        // -1 when the engine could not measure it. What goes away during the walk is not the cause of that.
+        Some((name, size.as_u64().or_else(|| size.as_i64().map(|_| UNMEASURABLE))?))
     };
     volumes.filter_map(size).collect()
 }
@@ -87,7 +92,7 @@ mod tests {
     fn both_shapes_are_read() {
         let volume =
             json!([{"Name": "a", "UsageData": {"Size": 7}}, {"Name": "b", "UsageData": {"Size": -1}}, {}]);
-        let expected = HashMap::from([("a".to_owned(), 7)]);
+        let expected = HashMap::from([("a".to_owned(), 7), ("b".to_owned(), UNMEASURABLE)]);
         assert_eq!(sizes(&json!({"Volumes": volume})), expected);
         assert_eq!(sizes(&json!({"VolumeUsage": {"Items": volume}, "Volumes": null})), expected);
         assert!(sizes(&json!({"Volumes": null})).is_empty());
