@@ -29,6 +29,7 @@ fn discover() {
             a_referrer_is_described,
             annotations_are_those_of_the_manifest,
             without_an_artifact_type_it_is_the_configs,
+            an_empty_artifact_type_is_none,
             an_index_tells_its_artifact_type,
             an_index_without_an_artifact_type_tells_none,
             referrers_are_of_one_repository,
@@ -269,6 +270,17 @@ fn without_an_artifact_type_it_is_the_configs(case: &Case<'_>) {
     let expected = refer(case, &with(&case.artifact(), "config", &config), &subject);
     let expected = with(&expected, "artifactType", &json!("application/vnd.example.config+json"));
     assert_eq!(referrers(case, &digest), [expected]);
+}
+
+/// Listing Referrers (end-12a): an empty `artifactType` counts as none: an image MUST have its config's media type,
+/// in an index it MUST be left out.
+fn an_empty_artifact_type_is_none(case: &Case<'_>) {
+    let (digest, subject) = absent_subject(case);
+    let image = refer(case, &with(&case.artifact(), "artifactType", &json!("")), &subject);
+    let index = refer(case, &with(&empty_index(), "artifactType", &json!("")), &subject);
+    let mut expected = [with(&image, "artifactType", &json!(EMPTY)), index];
+    expected.sort_by_key(|entry| entry["digest"].to_string());
+    assert_eq!(referrers(case, &digest), expected);
 }
 
 /// Listing Referrers (end-12a): an index MUST be listed with its `artifactType`.
