@@ -38,7 +38,7 @@ pub struct Manifest {
     pub media_type: MediaType,
     /// The manifest this one speaks of (image-spec, Image Manifest: `subject`).
     pub subject: Option<Descriptor>,
-    /// `artifactType`, or for an image manifest without one the media type of its config
+    /// `artifactType`, or for an image manifest without one (or an empty one) the media type of its config
     /// (distribution-spec: Listing Referrers).
     pub artifact_type: Option<String>,
 }
@@ -176,7 +176,7 @@ impl Manifest {
     fn image(media_type: MediaType, bytes: &[u8]) -> Result<Self, ManifestError> {
         let parsed: spec::ImageManifest = serde_json::from_slice(bytes)?;
         let artifact_type =
-            parsed.artifact_type().as_ref().unwrap_or(parsed.config().media_type()).to_string();
+            said(parsed.artifact_type().as_ref()).unwrap_or(parsed.config().media_type()).to_string();
         Ok(Self {
             kind: ManifestKind::Image {
                 config: descriptor(parsed.config())?,
@@ -206,7 +206,7 @@ impl Manifest {
             },
             media_type,
             subject: parsed.subject().as_ref().map(descriptor).transpose()?,
-            artifact_type: parsed.artifact_type().as_ref().map(ToString::to_string),
+            artifact_type: said(parsed.artifact_type().as_ref()).map(ToString::to_string),
         })
     }
 
@@ -230,6 +230,11 @@ impl Manifest {
             ManifestKind::Index { children } => children,
         }
     }
+}
+
+/// An artifact type that says something; an empty one counts as none (distribution-spec: Listing Referrers).
+fn said(artifact_type: Option<&spec::MediaType>) -> Option<&spec::MediaType> {
+    artifact_type.filter(|kind| !kind.as_ref().is_empty())
 }
 
 fn descriptor(from: &spec::Descriptor) -> Result<Descriptor, ManifestError> {
