@@ -51,6 +51,7 @@ fn errors() {
             who_is_unknown_is_told_how_to_log_in,
             a_wrong_method_is_told_the_right_ones,
             an_error_to_head_has_no_body,
+            a_refused_body_ends_the_connection_as_announced,
         ],
         "Warnings" => [warnings_have_their_form],
     }
@@ -257,6 +258,13 @@ fn an_error_to_head_has_no_body(case: &Case<'_>) {
         assert!(case.head(&rest).expect(404).body.is_empty());
     }
     assert!(case.head("manifests/.bad").expect(400).body.is_empty());
+}
+
+/// API (RFC 9112, section 9.6): who does not read a body to its end closes the connection, and SHOULD say so.
+fn a_refused_body_ends_the_connection_as_announced(case: &Case<'_>) {
+    let refused = case.put(".bad", OCI_IMAGE, b"a body");
+    refused.expect(400).expect_header("connection", "close");
+    assert!(!case.get("manifests/v").expect(404).headers.contains_key("connection"));
 }
 
 /// Warnings: if there are any, each MUST be `299 - "<text>"` without a date, and all together at most 4096 bytes.

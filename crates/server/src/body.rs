@@ -39,10 +39,27 @@ pub(crate) fn chunks(body: Incoming) -> impl Stream<Item = Result<Bytes, hyper::
 }
 
 /// A whole body of at most `limit` bytes; [`Failure::TooLarge`] past that.
-pub(crate) async fn collect(body: Incoming, limit: usize) -> Result<Vec<u8>, Failure> {
-    match Limited::new(body, limit).collect().await {
+pub(crate) async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Failure> {
+    match Limited::new(&mut body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes().into()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Failure::TooLarge { limit }),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            drain(body).await;
+            Err(Failure::TooLarge { limit })
+        }
         Err(_) => Err(Failure::CutOff),
+    }
+}
+
+/// Passes over the rest of a body: a client whose connection closes while it sends never reads why it was refused.
+/// Cancelled, it leaves nothing behind.
+async fn drain(mut body: Incoming) {
+    /// More than anyone takes for a manifest by mistake; past it the connection just ends.
+    const MAX: usize = 16 * 1024 * 1024;
+    let mut left = MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
     }
 }

@@ -6,8 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http::{HeaderValue, Request, Response, header};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -40,6 +44,7 @@ impl Answerer {
         let id = request_id();
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
+        let brings_bytes = !request.body().is_end_stream();
         let mut user = None;
         let mut response = match self {
             Self::Public(public) => public.answer(request, &id, &mut user).await,
@@ -54,6 +59,12 @@ impl Answerer {
             millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
             "answered"
         );
+        let refused = response.status().is_client_error() || response.status().is_server_error();
+        if brings_bytes && refused {
+            // What was not read of the body ends the connection, and who does not know sends the next request on it
+            // (RFC 9112, section 9.6).
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Ok(value) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("x-request-id", value);
         }

@@ -9,8 +9,10 @@ pub(crate) mod user;
 
 use std::{
     collections::BTreeMap,
+    fs::DirBuilder,
     io,
     net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -70,6 +72,19 @@ pub(crate) enum Failure {
     /// There is no data directory yet.
     #[error("there is no registry at {0} yet; `torno serve` makes it")]
     NoRegistry(PathBuf),
+    /// The data directory is there, for others.
+    #[error(
+        "{path} cannot be looked into: {source}; run this as root, or as the user that `torno serve` runs as"
+    )]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The configuration that was named is not there.
+    #[error("there is no {0}; `torno init` makes a configuration, --config or TORNO_CONFIG names it")]
+    NoSuchConfiguration(PathBuf),
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -107,7 +122,7 @@ impl Failure {
                 eprintln!("{errors}");
                 ExitCode::from(BAD_CONFIGURATION)
             }
-            Self::NoConfiguration => {
+            Self::NoConfiguration | Self::NoSuchConfiguration(_) => {
                 eprintln!("torno: {self}");
                 ExitCode::from(BAD_CONFIGURATION)
             }
@@ -127,12 +142,32 @@ pub(crate) fn with_registry(
     config: &Config,
     work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    if !config.data.join("torno.db").exists() {
-        return Err(Failure::NoRegistry(config.data.clone()));
+    match config.data.join("torno.db").try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Err(Failure::NoRegistry(config.data.clone())),
+        Err(source) => return Err(Failure::Unreadable { path: config.data.clone(), source }),
     }
+    keep_from_others(&config.data);
     let registry = Registry::open(&config.data, config.policy.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::Runtime)?.block_on(work(&registry))
+}
+
+/// What is inside is confidential; an existing folder keeps the mode its owner gave it.
+pub(crate) fn make_private_folder(path: &Path) -> Result<(), Failure> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source: io::Error| Failure::Make { path: path.to_owned(), source })
+}
+
+/// From now on this process makes files that only their owner may read, and says so when a folder made by hand lets
+/// others in.
+pub(crate) fn keep_from_others(data: &Path) {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let open = std::fs::metadata(data).is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
+    if open {
+        let path = data.display();
+        eprintln!("warning: data: other users of this machine can look into {path}; chmod 700 {path}");
+    }
 }
 
 /// Which configuration to read.
@@ -153,6 +188,9 @@ impl ConfigFile {
     pub(crate) fn load(&self) -> Result<Config, Failure> {
         if self.config.is_none() && !Path::new(FILE).exists() {
             return Err(Failure::NoConfiguration);
+        }
+        if let Ok(false) = self.path().try_exists() {
+            return Err(Failure::NoSuchConfiguration(self.path().to_owned()));
         }
         let config = Config::load(self.path(), &Environment::of_this_process())?;
         for warning in &config.warnings {

@@ -1,11 +1,8 @@
 //! `torno serve`: the registry and the executor, until told to stop.
 
 use std::{
-    fs::DirBuilder,
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::DirBuilderExt as _,
-    path::Path,
     sync::Arc,
 };
 
@@ -55,7 +52,8 @@ impl Serve {
         let mut interrupt = on(SignalKind::interrupt())?;
         let mut reload = on(SignalKind::hangup())?;
 
-        make_private_folder(&config.data)?;
+        super::make_private_folder(&config.data)?;
+        super::keep_from_others(&config.data);
         let registry = Arc::new(Registry::open(&config.data, config.policy)?);
         let authenticator = Authenticator::new(&config.htpasswd).map_err(Failure::Users)?;
         let projects = Arc::new(ArcSwap::from_pointee(config.projects));
@@ -128,10 +126,4 @@ fn on(kind: SignalKind) -> Result<Signal, Failure> {
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })
-}
-
-/// What is inside is confidential; an existing folder keeps the mode its owner gave it.
-fn make_private_folder(path: &Path) -> Result<(), Failure> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source: io::Error| Failure::Make { path: path.to_owned(), source })
 }

@@ -76,7 +76,16 @@ pub(crate) enum PasswordError {
 impl User {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let config = self.file.load()?;
+        if let Some(folder) = config.htpasswd.parent() {
+            super::make_private_folder(folder)?;
+        }
+        // Nobody types a password twice to be told that the name is wrong.
+        let known =
+            |name| Htpasswd::read(&config.htpasswd).is_ok_and(|file| file.users().any(|user| user == name));
         match &self.action {
+            Action::Add(who) if known(&who.name) => {
+                Err(failed("added", &who.name)(HtpasswdError::Exists(who.name.clone())))
+            }
             Action::Add(who) => {
                 let add = Htpasswd::add(&config.htpasswd, &who.name, &who.password()?);
                 add.map_err(failed("added", &who.name))?;
