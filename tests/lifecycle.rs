@@ -221,3 +221,20 @@ fn an_address_in_use_is_named() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains(site.host()), "{text}");
 }
+
+#[test]
+fn what_is_kept_is_for_its_owner_though_the_folder_is_not() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut site = Site::new("").with("TORNO_EXECUTOR_ENGINE", NO_ENGINE);
+    site.add_users(&["ada"]);
+    fs::set_permissions(site.path("registry-data"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    site.start();
+    let ada = site.http("ada");
+    let digest = ada.push_blob("tools/x", b"confidential");
+    let blob = format!("blobs/sha256/{}/{}", &digest[7..9], &digest[7..]);
+    for name in ["torno.db", "blobs", "uploads", &blob] {
+        let found = fs::metadata(site.path("registry-data").join(name)).expect(name);
+        assert_eq!(found.permissions().mode() & 0o077, 0, "{name}");
+    }
+    assert!(site.log().contains("chmod 700"));
+}

@@ -164,7 +164,21 @@ fn without_a_configuration_one_is_told_how_to_get_one() {
         assert_eq!((said.out.as_str(), said.err.as_str()), ("", expected));
     }
     let named = folder.torno(&["check-config", "--config", "x.toml"], "").ended(64);
-    assert!(named.err.starts_with("x.toml: it cannot be read: "), "{}", named.err);
+    assert!(named.err.starts_with("torno: there is no x.toml; "), "{}", named.err);
+}
+
+#[test]
+fn users_can_be_added_before_the_first_start() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("torno.toml"), "").expect("write");
+    folder.torno(&["user", "add", "ada", "--password-stdin"], "secret").done();
+    let again = folder.torno(&["user", "add", "ada", "--password-stdin"], "secret").ended(1);
+    assert!(again.err.contains("exists already"), "{}", again.err);
+    let mode = |name: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(folder.path(name)).expect(name).permissions().mode() & 0o777
+    };
+    assert_eq!((mode("registry-data"), mode("registry-data/htpasswd")), (0o700, 0o600));
 }
 
 #[test]
