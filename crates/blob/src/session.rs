@@ -119,6 +119,7 @@ impl Sessions {
             return Err(BlobError::OutOfOrder { has: session.offset, got });
         }
         let mut received = session.offset;
+        // Nothing is being written yet: a task that is done, so that every turn of the loop has one to wait for.
         let mut writing: JoinHandle<Result<Turn, BlobError>> = tokio::spawn(async { Ok(turn) });
         loop {
             // Cancelled here: the batch in hand is lost, the one being written is kept.

@@ -6,7 +6,7 @@ use torno_oci::{RepositoryName, UploadId, UserName};
 
 use crate::{
     Metadata, MetadataError, repository,
-    row::{all, execute, exists, parsed},
+    row::{all, execute, parsed},
 };
 
 impl Metadata {
@@ -70,13 +70,6 @@ impl Metadata {
             Ok(execute(connection, "DELETE FROM uploads WHERE id = ?1", [id.as_str()])? > 0)
         })
         .await
-    }
-
-    /// Whether there is a session of this name in any repository.
-    pub async fn knows_upload(&self, id: &UploadId) -> Result<bool, MetadataError> {
-        let id = id.clone();
-        self.read(move |connection| exists(connection, "SELECT 1 FROM uploads WHERE id = ?1", [id.as_str()]))
-            .await
     }
 
     /// Sessions that nobody has touched since `before`.
