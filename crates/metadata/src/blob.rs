@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use torno_oci::{Digest, RepositoryName, UploadId, UserName};
 
 use crate::{
-    Metadata, MetadataError, Owned, repository,
+    Deleted, Metadata, MetadataError, NamedKind, Owned, named, repository,
     row::{all, execute, exists, first, integer, number, parsed, repository_id},
 };
 
@@ -127,13 +127,17 @@ impl Metadata {
         .await
     }
 
-    /// Takes a blob out of a repository; whether it was in it.
-    pub async fn unlink(&self, name: &RepositoryName, blob: &Digest) -> Result<bool, MetadataError> {
+    /// Takes a blob out of a repository.
+    pub async fn unlink(&self, name: &RepositoryName, blob: &Digest) -> Result<Deleted, MetadataError> {
         let (name, blob) = (name.clone(), blob.clone());
         self.write(move |connection| {
-            let Some(repository) = repository_id(connection, &name)? else { return Ok(false) };
+            let Some(repository) = repository_id(connection, &name)? else { return Ok(Deleted::Unknown) };
             let sql = "DELETE FROM blob_links WHERE repository = ?1 AND blob = ?2";
-            Ok(execute(connection, sql, params![repository, blob.as_str()])? > 0)
+            if execute(connection, sql, params![repository, blob.as_str()])? == 0 {
+                return Ok(Deleted::Unknown);
+            }
+            let named_by = named::count_names(connection, repository, NamedKind::Blob, &blob)?;
+            Ok(Deleted::Gone { named_by })
         })
         .await
     }

@@ -5,8 +5,8 @@ use rusqlite::{Connection, Row, params};
 use torno_oci::{Digest, MediaType, Reference, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Metadata, MetadataError, blob, repository,
-    row::{all, execute, exists, first, parsed, parsed_option, repository_id},
+    Metadata, MetadataError, Named, NamedKind, WrongSize, named, repository,
+    row::{all, execute, first, parsed, parsed_option, repository_id},
     run,
 };
 
@@ -19,10 +19,8 @@ pub struct NewManifest {
     pub bytes: Vec<u8>,
     /// What they were pushed as.
     pub media_type: MediaType,
-    /// The blobs it names; each must be linked in its repository.
-    pub blobs: Vec<Digest>,
-    /// The manifests it names; each must be linked in its repository.
-    pub children: Vec<Digest>,
+    /// The blobs and manifests it names, each with what is asked of it.
+    pub names: Vec<Named>,
     /// The manifest it speaks of, which need not be there.
     pub subject: Option<Digest>,
     /// What a listing of referrers shows and filters by.
@@ -45,9 +43,25 @@ pub enum PutManifest {
     Stored {
         /// The runs that were queued, one for each tag.
         runs: Vec<RunId>,
+        /// What it names and need not, and does not, have in its repository.
+        absent: Vec<Digest>,
     },
     /// Nothing changed: the repository lacks these blobs or manifests.
     Missing(Vec<Digest>),
+    /// Nothing changed: a descriptor tells a size that its content does not have.
+    WrongSize(WrongSize),
+}
+
+/// What became of a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// It was not in the repository.
+    Unknown,
+    /// It is gone.
+    Gone {
+        /// How many manifests of the repository still name it, and can no longer be pulled whole.
+        named_by: u64,
+    },
 }
 
 /// A manifest as it was pushed.
@@ -102,9 +116,16 @@ impl Metadata {
         let (name, owner) = (name.clone(), owner.clone());
         self.write(move |connection| {
             let repository = repository::ensure(connection, &name, &owner, now)?;
-            let missing = missing(connection, repository, &name, &manifest)?;
+            let named::Compared { mut missing, absent, wrong } =
+                named::compare(connection, repository, &name, &manifest)?;
+            if let Some(run) = &run {
+                missing.extend(named::missing_of_run(connection, repository, &manifest.digest, run)?);
+            }
             if !missing.is_empty() {
                 return Ok(PutManifest::Missing(missing));
+            }
+            if let Some(wrong) = wrong {
+                return Ok(PutManifest::WrongSize(wrong));
             }
             insert(connection, repository, &manifest, now)?;
             let mut runs = Vec::new();
@@ -114,7 +135,7 @@ impl Metadata {
                     runs.push(run::queue(connection, &name, tag, &owner, run, now)?);
                 }
             }
-            Ok(PutManifest::Stored { runs })
+            Ok(PutManifest::Stored { runs, absent })
         })
         .await
     }
@@ -191,45 +212,27 @@ impl Metadata {
         .await
     }
 
-    /// Takes a manifest and its tags out of a repository (distribution-spec: Deleting manifests); whether it was
-    /// in it.
+    /// Takes a manifest and its tags out of a repository (distribution-spec: Deleting manifests).
     pub async fn delete_manifest(
         &self,
         name: &RepositoryName,
         manifest: &Digest,
-    ) -> Result<bool, MetadataError> {
+    ) -> Result<Deleted, MetadataError> {
         let (name, manifest) = (name.clone(), manifest.clone());
         self.write(move |connection| {
-            let Some(repository) = repository_id(connection, &name)? else { return Ok(false) };
-            unlink(connection, repository, &manifest)
+            let Some(repository) = repository_id(connection, &name)? else { return Ok(Deleted::Unknown) };
+            if !unlink(connection, repository, &manifest)? {
+                return Ok(Deleted::Unknown);
+            }
+            let named_by = named::count_names(connection, repository, NamedKind::Manifest, &manifest)?;
+            Ok(Deleted::Gone { named_by })
         })
         .await
     }
 }
 
-/// What the repository lacks of what the manifest names.
-fn missing(
-    connection: &Connection,
-    repository: i64,
-    name: &RepositoryName,
-    manifest: &NewManifest,
-) -> Result<Vec<Digest>, MetadataError> {
-    let mut missing = Vec::new();
-    for digest in &manifest.blobs {
-        if blob::size_in(connection, name, digest)?.is_none() {
-            missing.push(digest.clone());
-        }
-    }
-    for digest in &manifest.children {
-        let sql = "SELECT 1 FROM manifest_links WHERE repository = ?1 AND manifest = ?2";
-        if !exists(connection, sql, params![repository, digest.as_str()])? {
-            missing.push(digest.clone());
-        }
-    }
-    Ok(missing)
-}
-
-/// Stores the bytes and edges, and links the manifest to the repository. What it names must be there.
+/// Stores the bytes and edges, and links the manifest to the repository. Edges are kept to what is not there too: if
+/// it comes, the manifest keeps it.
 pub(crate) fn insert(
     connection: &Connection,
     repository: i64,
@@ -241,20 +244,21 @@ pub(crate) fn insert(
         ON CONFLICT DO NOTHING";
     let subject = manifest.subject.as_ref().map(Digest::as_str);
     execute(connection, sql, params![digest, manifest.bytes, subject, manifest.artifact_type])?;
-    for blob in &manifest.blobs {
-        let sql = "INSERT INTO manifest_blobs (manifest, blob) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-        execute(connection, sql, params![digest, blob.as_str()])?;
-        // From here on the manifest keeps the blob, and its deletion frees it at once.
-        let sql =
-            "UPDATE blob_links SET touched_at = 0 WHERE repository = ?1 AND blob = ?2 AND touched_at <> 0";
-        execute(connection, sql, params![repository, blob.as_str()])?;
-    }
-    for child in &manifest.children {
-        let sql = "INSERT INTO manifest_children (manifest, child) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-        execute(connection, sql, params![digest, child.as_str()])?;
-        let sql =
-            "UPDATE manifest_links SET orphaned = 0 WHERE repository = ?1 AND manifest = ?2 AND orphaned = 1";
-        execute(connection, sql, params![repository, child.as_str()])?;
+    for Named { digest: named, kind, .. } in &manifest.names {
+        let (edge, keep) = match kind {
+            NamedKind::Blob => (
+                "INSERT INTO manifest_blobs (manifest, blob) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                // From here on the manifest keeps the blob, and its deletion frees it at once.
+                "UPDATE blob_links SET touched_at = 0 WHERE repository = ?1 AND blob = ?2 AND touched_at <> 0",
+            ),
+            NamedKind::Manifest => (
+                "INSERT INTO manifest_children (manifest, child) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                "UPDATE manifest_links SET orphaned = 0
+                    WHERE repository = ?1 AND manifest = ?2 AND orphaned = 1",
+            ),
+        };
+        execute(connection, edge, params![digest, named.as_str()])?;
+        execute(connection, keep, params![repository, named.as_str()])?;
     }
     let sql = "INSERT INTO manifest_links (repository, manifest, media_type, pushed_at) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT DO UPDATE SET media_type = excluded.media_type, orphaned = 0, pushed_at = excluded.pushed_at";

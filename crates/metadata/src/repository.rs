@@ -29,13 +29,14 @@ impl Metadata {
         .await
     }
 
-    /// Repositories that hold a manifest, in the order of their names, behind `after`, at most `limit`.
+    /// Repositories that hold a manifest, other than those that only wait for gc, in the order of their names, behind
+    /// `after`, at most `limit`.
     pub async fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<Owned>, MetadataError> {
         let after = after.unwrap_or_default().to_owned();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.read(move |connection| {
             let sql = "SELECT name, owner FROM repositories AS r WHERE name > ?1
-                AND EXISTS (SELECT 1 FROM manifest_links WHERE repository = r.id) ORDER BY name LIMIT ?2";
+                AND EXISTS (SELECT 1 FROM manifest_links WHERE repository = r.id AND orphaned = 0) ORDER BY name LIMIT ?2";
             all(connection, sql, params![after, limit], |row| {
                 Ok(Owned { name: parsed(row, "name")?, owner: parsed(row, "owner")? })
             })

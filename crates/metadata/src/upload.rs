@@ -1,12 +1,14 @@
 //! Upload sessions: who may continue which.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rusqlite::params;
 use torno_oci::{RepositoryName, UploadId, UserName};
 
 use crate::{
     Metadata, MetadataError, repository,
-    row::{all, execute, parsed},
+    row::{all, execute, millis, parsed},
 };
 
 impl Metadata {
@@ -30,37 +32,42 @@ impl Metadata {
         .await
     }
 
-    /// Whether this is a session of `who` in this repository; if so it is `touched` and expires later.
+    /// Whether this is a session of `who` in this repository that has been touched within `lifetime`; if so it is
+    /// touched now, and expires later.
     pub async fn touch_upload(
         &self,
         id: &UploadId,
         name: &RepositoryName,
         who: &UserName,
+        lifetime: Duration,
         now: Timestamp,
     ) -> Result<bool, MetadataError> {
-        /// Writing the time on every request would make each chunk cost a commit.
-        const EVERY_MILLIS: i64 = 60_000;
         let (id, name, who) = (id.clone(), name.clone(), who.clone());
-        let earlier = now.as_millisecond() - EVERY_MILLIS;
+        let alive = now.as_millisecond().saturating_sub(millis(lifetime));
+        let fresh = now.as_millisecond().saturating_sub(millis(touch_interval(lifetime)));
         let known = {
             let id = id.clone();
             self.read(move |connection| {
                 let sql = "SELECT u.touched_at < ?4 AS stale FROM uploads AS u
                     JOIN repositories AS r ON r.id = u.repository
-                    WHERE u.id = ?1 AND r.name = ?2 AND u.owner = ?3";
-                let parameters = params![id.as_str(), name.as_str(), who.as_str(), earlier];
+                    WHERE u.id = ?1 AND r.name = ?2 AND u.owner = ?3 AND u.touched_at >= ?5";
+                let parameters = params![id.as_str(), name.as_str(), who.as_str(), fresh, alive];
                 crate::row::first(connection, sql, parameters, |row| Ok(row.get::<_, bool>("stale")?))
             })
             .await?
         };
-        if known == Some(true) {
-            self.write(move |connection| {
-                let sql = "UPDATE uploads SET touched_at = ?2 WHERE id = ?1";
-                execute(connection, sql, params![id.as_str(), now.as_millisecond()])
-            })
-            .await?;
+        match known {
+            None => Ok(false),
+            Some(false) => Ok(true),
+            Some(true) => {
+                self.write(move |connection| {
+                    // Asked again: it may have expired since.
+                    let sql = "UPDATE uploads SET touched_at = ?2 WHERE id = ?1 AND touched_at >= ?3";
+                    Ok(execute(connection, sql, params![id.as_str(), now.as_millisecond(), alive])? > 0)
+                })
+                .await
+            }
         }
-        Ok(known.is_some())
     }
 
     /// Forgets a session; whether there was one.
@@ -72,12 +79,19 @@ impl Metadata {
         .await
     }
 
-    /// Sessions that nobody has touched since `before`.
-    pub async fn idle_uploads(&self, before: Timestamp) -> Result<Vec<UploadId>, MetadataError> {
-        self.read(move |connection| {
-            let sql = "SELECT id FROM uploads WHERE touched_at < ?1";
+    /// Gives up the sessions that nobody has touched since `before`. None of them can be touched again, and each is
+    /// named again by the next call until [`Metadata::end_upload`], so that no process need live until then.
+    pub async fn expire_uploads(&self, before: Timestamp) -> Result<Vec<UploadId>, MetadataError> {
+        self.write(move |connection| {
+            let sql = "UPDATE uploads SET touched_at = 0 WHERE touched_at < ?1 RETURNING id";
             all(connection, sql, [before.as_millisecond()], |row| parsed(row, "id"))
         })
         .await
     }
+}
+
+/// How old the time of a session's last use may be before it is written again: writing it on every request would
+/// make each chunk cost a commit.
+pub fn touch_interval(lifetime: Duration) -> Duration {
+    (lifetime / 4).min(Duration::from_mins(1))
 }

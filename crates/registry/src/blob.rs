@@ -2,6 +2,7 @@
 
 use torno_auth::{DeletePermit, PullPermit};
 use torno_blob::Blob;
+use torno_metadata::Deleted;
 use torno_oci::{Digest, RepositoryName};
 
 use crate::{Registry, RegistryError};
@@ -19,13 +20,12 @@ impl Registry {
         Ok(self.blobs.read(blob, size).await?)
     }
 
-    /// Takes a blob out of a repository (distribution-spec: Deleting Blobs). gc removes the bytes once no
-    /// repository has it.
-    pub async fn delete_blob(&self, permit: &DeletePermit, blob: &Digest) -> Result<(), RegistryError> {
-        if self.metadata.unlink(permit.repository(), blob).await? {
-            Ok(())
-        } else {
-            Err(RegistryError::BlobUnknown(blob.clone()))
+    /// Takes a blob out of a repository (distribution-spec: Deleting Blobs); how many manifests of the repository
+    /// still name it. gc removes the bytes once no repository has it.
+    pub async fn delete_blob(&self, permit: &DeletePermit, blob: &Digest) -> Result<u64, RegistryError> {
+        match self.metadata.unlink(permit.repository(), blob).await? {
+            Deleted::Gone { named_by } => Ok(named_by),
+            Deleted::Unknown => Err(RegistryError::BlobUnknown(blob.clone())),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use torno_auth::Refusal;
 use torno_blob::BlobError;
-use torno_metadata::MetadataError;
+use torno_metadata::{MetadataError, WrongSize};
 use torno_oci::{Digest, ManifestError, Reference, Tag};
 
 use crate::{AdmissionError, NoResult};
@@ -39,6 +39,13 @@ pub enum RegistryError {
     /// A manifest names blobs or manifests that the repository lacks.
     #[error("the manifest names content that is not in this repository: {}", list(.0))]
     Missing(Vec<Digest>),
+    /// A descriptor tells a size that its content does not have.
+    #[error(
+        "the manifest says that {digest} has {announced} bytes, and it has {found}; nobody could pull that, so \
+         correct the descriptor's size",
+        digest = .0.digest, announced = .0.announced, found = .0.found
+    )]
+    WrongSize(WrongSize),
     /// A tag that Torno gives out itself.
     #[error("`{0}` is kept for results (`run-<number>` and `….log` are); push under another tag")]
     ReservedTag(Tag),

@@ -11,9 +11,6 @@ use crate::{Registry, RegistryError};
 /// slow lines bring their manifest last.
 pub const DEFAULT_GRACE: Duration = Duration::from_hours(1);
 
-/// How long an upload session may rest before it is given up.
-const IDLE_UPLOAD: Duration = Duration::from_hours(24);
-
 /// What a collection removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -44,7 +41,7 @@ impl Registry {
     ) -> Result<Collected, RegistryError> {
         let right = self.blobs.lock_collection().await?.ok_or(RegistryError::Collecting)?;
         let now = Timestamp::now();
-        let mut collected = Collected { uploads: self.expire_uploads(now).await?, ..Collected::default() };
+        let mut collected = Collected { uploads: self.expire_uploads().await?, ..Collected::default() };
         let swept = self.metadata.sweep(grace, now).await?;
         collected.manifests = swept.manifests;
         progress(&swept.blobs, None);
@@ -56,15 +53,5 @@ impl Registry {
             progress(&swept.blobs, Some(garbage));
         }
         Ok(collected)
-    }
-
-    async fn expire_uploads(&self, now: Timestamp) -> Result<u64, RegistryError> {
-        let mut expired = 0;
-        for id in self.metadata.idle_uploads(now - IDLE_UPLOAD).await? {
-            self.blobs.cancel(&id).await?;
-            self.metadata.end_upload(&id).await?;
-            expired += 1;
-        }
-        Ok(expired)
     }
 }

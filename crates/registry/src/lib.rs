@@ -12,6 +12,7 @@ mod manifest;
 mod registry;
 mod result;
 mod run;
+mod settings;
 mod upload;
 
 pub use admit::AdmissionError;
@@ -21,9 +22,10 @@ pub use manifest::Pushed;
 pub use registry::Registry;
 pub use result::{NoResult, Progress};
 pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
+pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
 
 pub use torno_blob::{Blob, BlobError};
 pub use torno_metadata::{
-    FinishedRun, Garbage, Outcome, Owned, Referrer, Referrers, Run, RunLog, RunState, Selection,
-    StoredManifest, Swept,
+    FinishedRun, Garbage, Outcome, Owned, Presence, Referrer, Referrers, Run, RunLog, RunState, Selection,
+    StoredManifest, Swept, WrongSize,
 };

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use torno_auth::{DeletePermit, PullPermit, PushPermit};
-use torno_metadata::{NewManifest, PutManifest, Referrers, StoredManifest};
-use torno_oci::{Digest, Manifest, MediaType, Namespace, Reference, RunId, Tag};
+use torno_metadata::{
+    Deleted, Named, NamedKind, NewManifest, Presence, PutManifest, Referrers, StoredManifest,
+};
+use torno_oci::{Descriptor, Digest, Manifest, ManifestKind, MediaType, Namespace, Reference, RunId, Tag};
 
-use crate::{Registry, RegistryError};
+use crate::{Registry, RegistryError, Settings};
 
 /// A manifest that has been stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +22,17 @@ pub struct Pushed {
     pub tags: Vec<Tag>,
     /// The runs it queued, one for each tag under `run/`.
     pub runs: Vec<RunId>,
+    /// What it names and its repository does not have: layers that are kept elsewhere, or, where the settings allow
+    /// them, the gaps of a sparse manifest.
+    pub absent: Vec<Digest>,
 }
 
 impl Registry {
     /// Stores a manifest under a tag, or under its digest and any `further` tags (distribution-spec: Pushing
     /// Manifests). Each tag under `run/` queues a run in the same transaction.
+    ///
+    /// What it names must be in the repository with the size it says, but for what [`Settings`] leave optional and
+    /// for layers that are kept elsewhere. Of what is run nothing may be missing.
     pub async fn put_manifest(
         &self,
         permit: &PushPermit,
@@ -51,24 +59,29 @@ impl Registry {
         tags.sort();
         tags.dedup();
         let repository = permit.repository();
-        let new = new_manifest(digest.clone(), &manifest, bytes);
         let run = match repository.namespace() {
             Namespace::Run { .. } if !tags.is_empty() => {
                 Some(self.admit(repository, &tags, &digest, &manifest).await?)
             }
             _ => None,
         };
+        let names = match run {
+            Some(_) => Settings { blobs: Presence::Required, ..self.settings },
+            None => self.settings,
+        };
+        let new = new_manifest(digest.clone(), &manifest, bytes, names);
         let subject = new.subject.clone();
         let now = Timestamp::now();
         let put = self.metadata.put_manifest(repository, permit.owner(), new, tags.clone(), run, now).await?;
         match put {
             PutManifest::Missing(digests) => Err(RegistryError::Missing(digests)),
-            PutManifest::Stored { runs } => {
+            PutManifest::WrongSize(wrong) => Err(RegistryError::WrongSize(wrong)),
+            PutManifest::Stored { runs, absent } => {
                 if !runs.is_empty() {
                     self.queued.notify_one();
                     self.runs_changed.send_replace(());
                 }
-                Ok(Pushed { digest, subject, tags, runs })
+                Ok(Pushed { digest, subject, tags, runs, absent })
             }
         }
     }
@@ -100,16 +113,16 @@ impl Registry {
         }
     }
 
-    /// Takes a manifest and its tags out of a repository (distribution-spec: Deleting Manifests).
+    /// Takes a manifest and its tags out of a repository (distribution-spec: Deleting Manifests); how many indexes
+    /// of the repository still name it.
     pub async fn delete_manifest(
         &self,
         permit: &DeletePermit,
         manifest: &Digest,
-    ) -> Result<(), RegistryError> {
-        if self.metadata.delete_manifest(permit.repository(), manifest).await? {
-            Ok(())
-        } else {
-            Err(RegistryError::ManifestUnknown(Reference::Digest(manifest.clone())))
+    ) -> Result<u64, RegistryError> {
+        match self.metadata.delete_manifest(permit.repository(), manifest).await? {
+            Deleted::Gone { named_by } => Ok(named_by),
+            Deleted::Unknown => Err(RegistryError::ManifestUnknown(Reference::Digest(manifest.clone()))),
         }
     }
 
@@ -124,17 +137,39 @@ impl Registry {
     }
 }
 
-pub(crate) fn new_manifest(digest: Digest, manifest: &Manifest, bytes: Vec<u8>) -> NewManifest {
-    let mut children: Vec<Digest> =
-        manifest.children().iter().map(|child| child.descriptor.digest.clone()).collect();
-    children.sort();
-    children.dedup();
+pub(crate) fn new_manifest(
+    digest: Digest,
+    manifest: &Manifest,
+    bytes: Vec<u8>,
+    settings: Settings,
+) -> NewManifest {
+    let name = |descriptor: &Descriptor, kind: NamedKind, presence: Presence| Named {
+        digest: descriptor.digest.clone(),
+        size: descriptor.size,
+        kind,
+        presence,
+    };
+    let mut names: Vec<Named> = match &manifest.kind {
+        ManifestKind::Image { config, layers } => layers
+            .iter()
+            .map(|layer| {
+                let elsewhere = layer.is_non_distributable();
+                name(layer, NamedKind::Blob, if elsewhere { Presence::Optional } else { settings.blobs })
+            })
+            .chain([name(config, NamedKind::Blob, settings.blobs)])
+            .collect(),
+        ManifestKind::Index { children } => children
+            .iter()
+            .map(|child| name(&child.descriptor, NamedKind::Manifest, settings.children))
+            .collect(),
+    };
+    names.sort();
+    names.dedup();
     NewManifest {
         digest,
         bytes,
         media_type: manifest.media_type.clone(),
-        blobs: manifest.blobs().into_iter().map(|blob| blob.digest.clone()).collect(),
-        children,
+        names,
         subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
         artifact_type: manifest.artifact_type.clone(),
     }

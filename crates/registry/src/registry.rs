@@ -9,7 +9,7 @@ use torno_blob::BlobStore;
 use torno_metadata::{Metadata, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
 
-use crate::RegistryError;
+use crate::{RegistryError, Settings};
 
 /// A registry over one data directory.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Registry {
     pub(crate) blobs: BlobStore,
     pub(crate) metadata: Metadata,
     policy: ArcSwap<Policy>,
+    pub(crate) settings: Settings,
     /// What images must be built for to run here.
     pub(crate) platform: Platform,
     /// Rung when a run is queued.
@@ -27,13 +28,14 @@ pub struct Registry {
 
 impl Registry {
     /// Opens the registry in a data directory, made as needed. Blocks.
-    pub fn open(data: &Path, policy: Policy) -> Result<Self, RegistryError> {
+    pub fn open(data: &Path, policy: Policy, settings: Settings) -> Result<Self, RegistryError> {
         let blobs = BlobStore::open(data)?;
         let metadata = Metadata::open(&data.join("torno.db"))?;
         Ok(Self {
             blobs,
             metadata,
             policy: ArcSwap::from_pointee(policy),
+            settings,
             platform: Platform::host(),
             queued: Notify::new(),
             runs_changed: watch::Sender::new(()),

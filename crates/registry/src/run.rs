@@ -10,7 +10,7 @@ use torno_blob::Blob;
 use torno_metadata::{FinishedRun, NewManifest, Outcome, Run, RunLog, Selection, StoredManifest};
 use torno_oci::{Digest, Manifest, RunId};
 
-use crate::{Registry, RegistryError, manifest::new_manifest};
+use crate::{Registry, RegistryError, Settings, manifest::new_manifest};
 
 /// A run that has been claimed and is to be carried out.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Publication {
     /// A manifest to publish, from its exact bytes.
     pub fn new(bytes: Vec<u8>) -> Result<Self, RegistryError> {
         let manifest = Manifest::parse(None, &bytes)?;
-        Ok(Self(new_manifest(Digest::sha256(&bytes), &manifest, bytes)))
+        Ok(Self(new_manifest(Digest::sha256(&bytes), &manifest, bytes, Settings::default())))
     }
 
     /// Its digest.

@@ -1,13 +1,16 @@
 //! Blobs on their way in (distribution-spec: Pushing blobs).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use torno_auth::{Identity, PullPermit, PushPermit};
 use torno_blob::{BlobError, Sealed};
-use torno_metadata::{Hold, HoldId};
+use torno_metadata::{Hold, HoldId, touch_interval};
 use torno_oci::{Digest, UploadId};
 
 use crate::{Registry, RegistryError};
@@ -36,7 +39,7 @@ impl Registry {
     }
 
     /// Adds bytes to an upload session, which must have exactly `at` bytes when that is given; answers how many it
-    /// has then. Cancelled or cut off, it keeps what came.
+    /// has then. Cancelled or cut off, it keeps what came. As long as bytes arrive the session does not expire.
     pub async fn append<S, E>(
         &self,
         permit: &PushPermit,
@@ -49,7 +52,10 @@ impl Registry {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.known_upload(permit, id).await?;
-        self.blobs.append(id, at, body).await.map_err(unknown_upload)
+        let arrived = AtomicBool::new(false);
+        let body = body.inspect(|_| arrived.store(true, Ordering::Relaxed));
+        let appended = self.blobs.append(id, at, body);
+        self.touching(permit, id, || arrived.swap(false, Ordering::Relaxed), appended).await
     }
 
     /// Ends an upload session: its bytes are now the blob `digest` of the repository, durably.
@@ -63,7 +69,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<(), RegistryError> {
         self.known_upload(permit, id).await?;
-        let sealed = self.blobs.seal(id, digest).await.map_err(unknown_upload)?;
+        let sealed = self.touching(permit, id, || true, self.blobs.seal(id, digest)).await?;
         let hold = self.hold(&sealed).await?;
         if let Err(error) = self.blobs.place(sealed).await {
             self.metadata.release(hold).await?;
@@ -113,9 +119,52 @@ impl Registry {
         Ok(false)
     }
 
+    /// Gives up the upload sessions that have rested for longer than their lifetime; how many (distribution-spec:
+    /// Cancel a blob upload).
+    ///
+    /// Stopped anywhere, the next call goes on.
+    pub async fn expire_uploads(&self) -> Result<u64, RegistryError> {
+        let before = Timestamp::now() - self.settings.upload_lifetime;
+        let mut expired = 0;
+        for id in self.metadata.expire_uploads(before).await? {
+            self.blobs.cancel(&id).await?;
+            self.metadata.end_upload(&id).await?;
+            expired += 1;
+        }
+        Ok(expired)
+    }
+
+    /// Does `work` on a session and touches that meanwhile, whenever `used` says so, since a request may take longer
+    /// than a session may rest.
+    async fn touching<T>(
+        &self,
+        permit: &PushPermit,
+        id: &UploadId,
+        used: impl Fn() -> bool,
+        work: impl Future<Output = Result<T, BlobError>>,
+    ) -> Result<T, RegistryError> {
+        tokio::pin!(work);
+        let mut due = tokio::time::interval(touch_interval(self.settings.upload_lifetime));
+        loop {
+            // Cancelled here, or failing to touch: what `work` did so far stays.
+            tokio::select! {
+                done = &mut work => return done.map_err(unknown_upload),
+                _ = due.tick() => {
+                    if used() {
+                        self.known_upload(permit, id).await?;
+                    }
+                }
+            }
+        }
+    }
+
     async fn known_upload(&self, permit: &PushPermit, id: &UploadId) -> Result<(), RegistryError> {
         let now = Timestamp::now();
-        if self.metadata.touch_upload(id, permit.repository(), permit.by(), now).await? {
+        if self
+            .metadata
+            .touch_upload(id, permit.repository(), permit.by(), self.settings.upload_lifetime, now)
+            .await?
+        {
             Ok(())
         } else {
             Err(RegistryError::UploadUnknown)

@@ -12,6 +12,7 @@ use torno_metadata::Metadata;
 use torno_oci::{Digest, Platform, Reference, RepositoryName, RunId, UserName};
 use torno_registry::{
     ClaimedRun, Outcome, Progress, Publication, Registry, RegistryError, RunLog, RunState, Selection,
+    Settings,
 };
 
 const NO_GRACE: Duration = Duration::ZERO;
@@ -37,7 +38,7 @@ fn open(path: &Path) -> Arc<Registry> {
     let ada: UserName = "ada".parse().expect("name");
     let project = Project { researchers: BTreeSet::from([ada]), ..Project::default() };
     let policy = Policy { projects: [("p".parse().expect("project"), project)].into(), ..Policy::default() };
-    Arc::new(Registry::open(path, policy).expect("registry"))
+    Arc::new(Registry::open(path, policy, Settings::default()).expect("registry"))
 }
 
 impl Site {

@@ -12,6 +12,8 @@ use crate::{
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// `Docker-Upload-UUID` (Docker registry API: Starting An Upload).
 pub(crate) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+/// `OCI-Chunk-Min-Length` (distribution-spec: Pushing a blob in chunks).
+pub(crate) const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 /// `OCI-Subject` (distribution-spec: Pushing Manifests with Subject).
 pub(crate) const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// `OCI-Tag` (distribution-spec: Pushing Manifests).

@@ -10,6 +10,7 @@ use crate::{
     failure::Failure,
     public::{Asked, Public},
     range,
+    warning::Warning,
 };
 
 /// `GET` and `HEAD` (distribution-spec: Pulling blobs).
@@ -20,18 +21,18 @@ pub(crate) async fn read(
     digest: &Digest,
 ) -> Result<Response<Body>, Failure> {
     let permit = public.registry.pull_permit(&asked.who, name).await?;
-    if asked.is_head() {
+    let known = answer::has_already(&asked.parts.headers, digest);
+    if known || asked.is_head() {
         let size = public.registry.blob_size(&permit, digest).await?;
-        let mut response = Response::new(body::empty());
-        describe(response.headers_mut(), digest, size);
+        let mut response = answer::status(StatusCode::NOT_MODIFIED);
+        answer::set_digest(response.headers_mut(), digest);
+        if !known {
+            *response.status_mut() = StatusCode::OK;
+            describe(response.headers_mut(), digest, size);
+        }
         return Ok(response);
     }
     let blob = public.registry.blob(&permit, digest).await?;
-    if answer::has_already(&asked.parts.headers, digest) {
-        let mut response = answer::status(StatusCode::NOT_MODIFIED);
-        answer::set_digest(response.headers_mut(), digest);
-        return Ok(response);
-    }
     stream(blob, digest, &asked.parts.headers).await
 }
 
@@ -67,8 +68,12 @@ pub(crate) async fn delete(
     digest: &Digest,
 ) -> Result<Response<Body>, Failure> {
     let permit = public.registry.delete_permit(&asked.who, name).await?;
-    public.registry.delete_blob(&permit, digest).await?;
-    Ok(answer::status(StatusCode::ACCEPTED))
+    let mut response = answer::status(StatusCode::ACCEPTED);
+    match public.registry.delete_blob(&permit, digest).await? {
+        0 => {}
+        count => Warning::BlobStillNamed(count).add(response.headers_mut()),
+    }
+    Ok(response)
 }
 
 fn describe(headers: &mut HeaderMap, digest: &Digest, length: u64) {

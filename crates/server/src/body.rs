@@ -1,6 +1,6 @@
 //! Bodies of requests and answers.
 
-use std::io;
+use std::{error::Error, io};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -9,7 +9,7 @@ use http_body_util::{
 };
 use hyper::body::{Frame, Incoming};
 
-use crate::failure::Failure;
+use crate::failure::{Came, Failure};
 
 /// The body of an answer.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -37,6 +37,48 @@ pub(crate) fn chunks(body: Incoming) -> impl Stream<Item = Result<Bytes, hyper::
         }
     }))
 }
+
+/// The data of a body that must have `announced` bytes. It ends with [`WrongLength`] where it turns out to have fewer
+/// or more, after the bytes that were announced.
+pub(crate) fn exactly(
+    body: Incoming,
+    announced: u64,
+) -> impl Stream<Item = Result<Bytes, Box<dyn Error + Send + Sync>>> + Unpin {
+    /// What is left to come.
+    enum Left<B> {
+        Bytes(B, u64),
+        /// Nothing, and yet there was more.
+        TooMany,
+        Nothing,
+    }
+    use futures_util::StreamExt as _;
+    let start = Left::Bytes(chunks(body), announced);
+    Box::pin(futures_util::stream::unfold(start, move |left| async move {
+        let (mut body, left) = match left {
+            Left::Bytes(body, left) => (body, left),
+            Left::TooMany => return Some((Err(WrongLength(Came::More).into()), Left::Nothing)),
+            Left::Nothing => return None,
+        };
+        Some(match body.next().await {
+            Some(Ok(chunk)) if chunk.len() as u64 <= left => {
+                let left = left - chunk.len() as u64;
+                (Ok(chunk), Left::Bytes(body, left))
+            }
+            Some(Ok(mut chunk)) => {
+                chunk.truncate(usize::try_from(left).unwrap_or(chunk.len()));
+                (Ok(chunk), Left::TooMany)
+            }
+            Some(Err(error)) => (Err(error.into()), Left::Nothing),
+            None if left == 0 => return None,
+            None => (Err(WrongLength(Came::Exactly(announced - left)).into()), Left::Nothing),
+        })
+    }))
+}
+
+/// A body has another length than its range.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the body does not have the length of its range")]
+pub(crate) struct WrongLength(pub(crate) Came);
 
 /// A whole body of at most `limit` bytes; [`Failure::TooLarge`] past that.
 pub(crate) async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Failure> {

@@ -1,6 +1,8 @@
 //! Every cause of a refused request, and the one function that turns them into answers
 //! (distribution-spec: Error Codes).
 
+use std::fmt;
+
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 use torno_auth::{AuthenticationError, Refusal};
@@ -10,6 +12,7 @@ use torno_registry::RegistryError;
 use crate::{
     answer,
     body::{self, Body},
+    detail,
     route::RouteError,
 };
 
@@ -32,11 +35,14 @@ pub(crate) enum Failure {
     Query(&'static str, String),
     #[error("the Content-Range cannot be read; write it `<first byte>-<last byte>`")]
     ContentRange,
-    #[error("the Content-Range speaks of {range} bytes and the body has {length}")]
-    ContentRangeLength { range: u64, length: u64 },
+    #[error(
+        "the Content-Range speaks of {announced} bytes and the body has {came}; the upload now has {received} bytes, so \
+         go on from there"
+    )]
+    ChunkLength { announced: u64, came: Came, received: u64 },
     #[error("the Content-Type is no media type")]
     ContentType,
-    #[error("the body has more than {limit} bytes")]
+    #[error("a manifest has at most {limit} bytes, and this one has more; keep what is large in a blob")]
     TooLarge { limit: usize },
     #[error("at most {limit} tags can be pushed at once")]
     TooManyTags { limit: usize },
@@ -44,6 +50,24 @@ pub(crate) enum Failure {
     CutOff,
     #[error("the range lies outside the blob's {size} bytes")]
     Range { size: u64 },
+}
+
+/// How long a body was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// So many bytes.
+    Exactly(u64),
+    /// More than announced; how many more was not waited for.
+    More,
+}
+
+impl fmt::Display for Came {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(length) => length.fmt(f),
+            Self::More => f.write_str("more"),
+        }
+    }
 }
 
 /// What the client is told.
@@ -62,8 +86,11 @@ impl Failure {
             tracing::error!(request, error = &self as &dyn std::error::Error, "the request failed");
             message = format!("{message} (request {request})");
         }
-        let body = json!({"errors": [{"code": code.as_str(), "message": message, "detail": null}]});
-        let mut response = answer::json(status, &body);
+        let mut error = json!({"code": code.as_str(), "message": message});
+        if let Some(detail) = detail::of(&self) {
+            error["detail"] = detail;
+        }
+        let mut response = answer::json(status, &json!({"errors": [error]}));
         let headers = response.headers_mut();
         match &self {
             _ if status == StatusCode::UNAUTHORIZED => {
@@ -80,8 +107,12 @@ impl Failure {
                     headers.insert(header::CONTENT_RANGE, value);
                 }
             }
-            Self::Registry(RegistryError::Blob(torno_registry::BlobError::OutOfOrder { has, .. })) => {
-                headers.insert(header::RANGE, answer::received(*has));
+            Self::Registry(RegistryError::Blob(torno_registry::BlobError::OutOfOrder {
+                has: received,
+                ..
+            }))
+            | Self::ChunkLength { received, .. } => {
+                headers.insert(header::RANGE, answer::received(*received));
             }
             _ => {}
         }
@@ -107,9 +138,7 @@ impl Failure {
             }
             Self::Query(..) => told(StatusCode::BAD_REQUEST, Code::Unsupported),
             Self::ContentRange => told(StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
-            Self::ContentRangeLength { .. } | Self::CutOff => {
-                told(StatusCode::BAD_REQUEST, Code::SizeInvalid)
-            }
+            Self::ChunkLength { .. } | Self::CutOff => told(StatusCode::BAD_REQUEST, Code::SizeInvalid),
             Self::ContentType => told(StatusCode::BAD_REQUEST, Code::ManifestInvalid),
             Self::TooLarge { .. } => told(StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid),
             Self::Range { .. } => told(StatusCode::RANGE_NOT_SATISFIABLE, Code::Unsupported),
@@ -154,6 +183,7 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
             told(StatusCode::BAD_REQUEST, Code::ManifestInvalid)
         }
         RegistryError::DigestMismatch { .. } => told(StatusCode::BAD_REQUEST, Code::DigestInvalid),
+        RegistryError::WrongSize(_) => told(StatusCode::BAD_REQUEST, Code::SizeInvalid),
         RegistryError::Missing(_) => told(StatusCode::NOT_FOUND, Code::ManifestBlobUnknown),
         // Docker clients replace the message of TAG_INVALID by one about an old schema.
         RegistryError::ReservedTag(_) => told(StatusCode::BAD_REQUEST, Code::ManifestInvalid),

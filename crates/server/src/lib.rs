@@ -4,12 +4,14 @@
 //! and a little HTML beside it. The engine's one, on loopback, serves the image of a claimed run to the engine that
 //! shows that run's token, and nothing else. Every `/v2/` route is in [`route`].
 
+mod accept;
 mod answer;
 mod blob;
 mod body;
 mod catalog;
 mod connection;
 mod credentials;
+mod detail;
 mod engine;
 mod failure;
 mod manifest;
@@ -19,5 +21,6 @@ mod range;
 pub mod route;
 mod server;
 mod upload;
+mod warning;
 
 pub use server::{Server, Settings};

@@ -7,13 +7,18 @@ use torno_oci::{Digest, MAX_MANIFEST_SIZE, MediaType, Reference, RepositoryName,
 use torno_registry::{RegistryError, StoredManifest};
 
 use crate::{
-    answer,
+    accept, answer,
     body::{self, Body},
     failure::Failure,
     public::{Asked, Public},
+    warning::Warning,
 };
 
 /// `GET` and `HEAD` (distribution-spec: Pulling manifests). The tag of a result is waited for.
+///
+/// `Accept` chooses nothing: the manifest comes as it was pushed, since its digest names these very bytes, with its
+/// type in `Content-Type`, and with a warning if that was not asked for (RFC 9110, section 12.5.1, leaves it to the
+/// server).
 pub(crate) async fn read(
     public: &Public,
     asked: &Asked,
@@ -41,7 +46,13 @@ pub(crate) async fn read(
         answer::set_digest(response.headers_mut(), &found.digest);
         return Ok(response);
     }
-    Ok(stored(found, asked.is_head()))
+    let accepted = accept::accepts(&asked.parts.headers, &found.media_type);
+    let not_accepted = (!accepted).then(|| Warning::NotAccepted(found.media_type.clone()));
+    let mut response = stored(found, asked.is_head());
+    if let Some(warning) = not_accepted {
+        warning.add(response.headers_mut());
+    }
+    Ok(response)
 }
 
 /// A manifest as an answer.
@@ -77,7 +88,7 @@ pub(crate) async fn put(
     let mut response = answer::status(StatusCode::CREATED);
     let headers = response.headers_mut();
     answer::set(headers, header::LOCATION, &format!("/v2/{name}/manifests/{}", pushed.digest));
-    answer::set(headers, answer::CONTENT_DIGEST, pushed.digest.as_str());
+    answer::set_digest(headers, &pushed.digest);
     if let Some(subject) = &pushed.subject {
         answer::set(headers, answer::SUBJECT, subject.as_str());
     }
@@ -87,6 +98,9 @@ pub(crate) async fn put(
                 headers.append(answer::TAG, value);
             }
         }
+    }
+    if !pushed.absent.is_empty() {
+        Warning::Absent(pushed.absent).add(headers);
     }
     for run in &pushed.runs {
         tracing::info!(%run, repository = %name, %reference, user = %asked.who.name(), "run queued");
@@ -119,11 +133,15 @@ pub(crate) async fn delete(
     reference: &Reference,
 ) -> Result<Response<Body>, Failure> {
     let permit = public.registry.delete_permit(&asked.who, name).await?;
+    let mut response = answer::status(StatusCode::ACCEPTED);
     match reference {
         Reference::Tag(tag) => public.registry.delete_tag(&permit, tag).await?,
-        Reference::Digest(digest) => public.registry.delete_manifest(&permit, digest).await?,
+        Reference::Digest(digest) => match public.registry.delete_manifest(&permit, digest).await? {
+            0 => {}
+            count => Warning::ManifestStillNamed(count).add(response.headers_mut()),
+        },
     }
-    Ok(answer::status(StatusCode::ACCEPTED))
+    Ok(response)
 }
 
 /// Whether a reference is this digest, for listeners that serve one manifest only.

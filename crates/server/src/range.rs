@@ -6,8 +6,9 @@ use http::{HeaderMap, header};
 
 use crate::failure::Failure;
 
-/// What a `Range` header asks of `size` bytes (RFC 9110, section 14.2). Anything but a single range of bytes is
-/// passed over, as that section allows: the whole is served.
+/// What a `Range` header asks of `size` bytes (RFC 9110, section 14.2). A range that ends before it begins is refused
+/// and anything else but a single range of bytes is passed over, both as that section allows: passed over, the whole
+/// is served.
 pub(crate) fn wanted(headers: &HeaderMap, size: u64) -> Result<Option<Range<u64>>, Failure> {
     let Some(text) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else {
         return Ok(None);
@@ -19,6 +20,7 @@ pub(crate) fn wanted(headers: &HeaderMap, size: u64) -> Result<Option<Range<u64>
     let unsatisfiable = || Err(Failure::Range { size });
     let range = match (number(first), number(last)) {
         (Some(first), Some(last)) if first <= last => first..last.saturating_add(1).min(size),
+        (Some(_), Some(_)) => return unsatisfiable(),
         (Some(first), None) if last.is_empty() => first..size,
         (None, Some(0)) if first.is_empty() => return unsatisfiable(),
         (None, Some(length)) if first.is_empty() => size.saturating_sub(length)..size,
@@ -78,10 +80,10 @@ mod tests {
         assert_eq!(want("bytes=-3", 10), Ok(Some(7..10)));
         assert_eq!(want("bytes=-30", 10), Ok(Some(0..10)));
         assert_eq!(want("bytes=9-99", 10), Ok(Some(9..10)));
-        for unsatisfiable in ["bytes=10-", "bytes=-0", "bytes=10-11"] {
+        for unsatisfiable in ["bytes=10-", "bytes=-0", "bytes=10-11", "bytes=3-1"] {
             assert_eq!(want(unsatisfiable, 10), Err(()), "{unsatisfiable}");
         }
-        for passed_over in ["bytes=3-1", "bytes=a-b", "bytes=0-1,3-4", "lines=0-1", "bytes=+1-2", "bytes="] {
+        for passed_over in ["bytes=a-b", "bytes=0-1,3-4", "lines=0-1", "bytes=+1-2", "bytes="] {
             assert_eq!(want(passed_over, 10), Ok(None), "{passed_over}");
         }
         assert_eq!(want("bytes=0-", 0), Err(()));

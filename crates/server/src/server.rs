@@ -1,6 +1,6 @@
 //! The server: two listeners over one registry.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,9 @@ pub struct Settings {
     pub result_wait: Duration,
     /// How long requests under way may take to end when the server stops.
     pub drain: Duration,
+    /// How many bytes clients are asked to put into each chunk of a blob but the last, at least; `None`: as few as
+    /// they like (distribution-spec: Pushing a blob in chunks, `OCI-Chunk-Min-Length`).
+    pub chunk_min_length: Option<NonZeroU64>,
 }
 
 /// A registry over HTTP.

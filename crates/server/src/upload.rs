@@ -8,8 +8,8 @@ use torno_registry::{BlobError, RegistryError};
 
 use crate::{
     answer,
-    body::{self, Body},
-    failure::Failure,
+    body::{self, Body, WrongLength},
+    failure::{Came, Failure},
     public::{Asked, Public},
     range,
 };
@@ -34,10 +34,18 @@ pub(crate) async fn begin(
     let id = public.registry.begin_upload(&permit).await?;
     if let Some(digest) = digest {
         let done = receive(public, &permit, &id, asked).await;
+        if done.is_err() {
+            // Nobody has been told of this session, so nobody goes on with it.
+            public.registry.cancel_upload(&permit, &id).await?;
+        }
         return complete(public, &permit, &id, &digest, done).await;
     }
     let mut response = answer::status(StatusCode::ACCEPTED);
     describe(&mut response, name, &id, 0);
+    if let Some(length) = public.settings.chunk_min_length {
+        // A wish and no rule: which chunk is the last one, which may have any length, shows when the next one comes.
+        answer::set(response.headers_mut(), answer::CHUNK_MIN_LENGTH, &length.to_string());
+    }
     Ok(response)
 }
 
@@ -116,16 +124,31 @@ pub(crate) async fn cancel(
     Ok(answer::status(StatusCode::NO_CONTENT))
 }
 
-/// Takes the body into the session; answers how many bytes that has then.
+/// Takes the body into the session; answers how many bytes that has then. A body that is shorter or longer than its
+/// range is refused: before anything of it is taken if its length is known, and else as soon as it shows, with what
+/// came of the range staying in the session.
 async fn receive(public: &Public, permit: &PushPermit, id: &UploadId, asked: Asked) -> Result<u64, Failure> {
-    let brought = range::brought(&asked.parts.headers)?;
-    if let (Some(range), Some(length)) = (&brought, asked.body.size_hint().exact())
-        && range.end - range.start != length
-    {
-        return Err(Failure::ContentRangeLength { range: range.end - range.start, length });
-    }
-    let at = brought.as_ref().map(|range| range.start);
-    Ok(public.registry.append(permit, id, at, body::chunks(asked.body)).await?)
+    let Some(range) = range::brought(&asked.parts.headers)? else {
+        return Ok(public.registry.append(permit, id, None, body::chunks(asked.body)).await?);
+    };
+    let announced = range.end - range.start;
+    let wrong = match asked.body.size_hint().exact() {
+        Some(length) if length != announced => Came::Exactly(length),
+        _ => {
+            let body = body::exactly(asked.body, announced);
+            match public.registry.append(permit, id, Some(range.start), body).await {
+                Err(RegistryError::Blob(BlobError::Interrupted(cause))) => {
+                    match cause.downcast::<WrongLength>() {
+                        Ok(wrong) => wrong.0,
+                        Err(cause) => return Err(RegistryError::Blob(BlobError::Interrupted(cause)).into()),
+                    }
+                }
+                other => return Ok(other?),
+            }
+        }
+    };
+    let received = public.registry.upload_offset(permit, id).await?;
+    Err(Failure::ChunkLength { announced, came: wrong, received })
 }
 
 /// Turns a session into a blob. One whose bytes are wrong is given up: no more bytes can make it right.

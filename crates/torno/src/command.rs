@@ -148,7 +148,7 @@ pub(crate) fn with_registry(
         Err(source) => return Err(Failure::Unreadable { path: config.data.clone(), source }),
     }
     keep_from_others(&config.data);
-    let registry = Registry::open(&config.data, config.policy.clone())?;
+    let registry = Registry::open(&config.data, config.policy.clone(), config.registry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::Runtime)?.block_on(work(&registry))
 }

@@ -20,8 +20,10 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use torno_auth::{Policy, ProjectName, UserName};
 use torno_executor::{Dataset, ProjectPolicy, Settings};
+use torno_registry::Presence;
 
 pub(crate) use error::ConfigErrors;
 pub(crate) use reader::Environment;
@@ -56,6 +58,12 @@ const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1)
 /// longer; its client goes on where it was cut off, or starts again.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
+/// One second still lets a client go on at once; what rests for longer than a month has been forgotten.
+const UPLOAD_LIFETIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(30 * 24);
+
+/// Less than a byte is none; more than a gibibyte is more than a client should have to send again.
+const CHUNK_MIN_LENGTH: RangeInclusive<ByteSize> = ByteSize::b(1)..=ByteSize::gib(1);
+
 /// All that Torno is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -71,6 +79,10 @@ pub(crate) struct Config {
     pub(crate) htpasswd: PathBuf,
     /// Who may do what.
     pub(crate) policy: Policy,
+    /// What the registry is told at start.
+    pub(crate) registry: torno_registry::Settings,
+    /// The chunks of blobs that clients are asked to make at least this large; `None`: as small as they like.
+    pub(crate) chunk_min_length: Option<ByteSize>,
     /// What the executor is told at start.
     pub(crate) executor: Settings,
     /// What the runs of each project are given; the same projects as in `policy`.
@@ -117,7 +129,17 @@ impl Config {
         };
         let projects = definitions.read(&base, &private);
         let warnings = problems.finish(file)?;
-        let Fixed { data, address, hostname, drain, htpasswd, admins, executor, result_wait } = settings;
+        let Fixed {
+            data,
+            address,
+            hostname,
+            drain,
+            htpasswd,
+            admins,
+            registry: Stored { registry, chunk_min_length },
+            executor,
+            result_wait,
+        } = settings;
         Ok(Self {
             data,
             address,
@@ -125,6 +147,8 @@ impl Config {
             drain,
             htpasswd,
             policy: Policy { admins, projects: projects.members },
+            registry,
+            chunk_min_length,
             executor,
             projects: projects.policies,
             datasets: projects.datasets,
@@ -142,8 +166,15 @@ struct Fixed {
     drain: Duration,
     htpasswd: PathBuf,
     admins: BTreeSet<UserName>,
+    registry: Stored,
     executor: Settings,
     result_wait: Duration,
+}
+
+/// What stands in `[registry]`.
+struct Stored {
+    registry: torno_registry::Settings,
+    chunk_min_length: Option<ByteSize>,
 }
 
 impl Fixed {
@@ -198,6 +229,7 @@ impl Fixed {
         let admins = auth.take("admins").map(project::users).unwrap_or_default();
         variables.extend(auth.finish());
 
+        let registry = registry(root.table("registry"), environment, &mut variables);
         let executor = executor(root.table("executor"), environment, &mut variables);
 
         let mut results = root.table("results");
@@ -209,11 +241,28 @@ impl Fixed {
 
         variables.extend(root.finish());
         environment.warn_of_strangers(&variables, problems);
-        Self { data, address, hostname, drain, htpasswd, admins, executor, result_wait }
+        Self { data, address, hostname, drain, htpasswd, admins, registry, executor, result_wait }
     }
 }
 
 const A_PATH: &str = "a path in quotes";
+
+fn registry(mut table: TableReader<'_>, environment: &Environment, variables: &mut Vec<String>) -> Stored {
+    let mut presence = |key| match table.take_or_variable(key, environment).and_then(|item| item.boolean()) {
+        Some(true) => Presence::Optional,
+        Some(false) | None => Presence::Required,
+    };
+    let (children, blobs) = (presence("sparse_indexes"), presence("sparse_images"));
+    let upload_lifetime = table
+        .take_or_variable("upload_lifetime", environment)
+        .and_then(|item| limits::time_within(&item, &UPLOAD_LIFETIME))
+        .unwrap_or(torno_registry::DEFAULT_UPLOAD_LIFETIME);
+    let chunk_min_length = table
+        .take_or_variable("chunk_min_length", environment)
+        .and_then(|item| limits::size_within(&item, &CHUNK_MIN_LENGTH));
+    variables.extend(table.finish());
+    Stored { registry: torno_registry::Settings { children, blobs, upload_lifetime }, chunk_min_length }
+}
 
 fn executor(mut table: TableReader<'_>, environment: &Environment, variables: &mut Vec<String>) -> Settings {
     let engine = table

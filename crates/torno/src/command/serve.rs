@@ -3,13 +3,16 @@
 use std::{
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU64,
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
+    time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 use torno_auth::Authenticator;
@@ -54,7 +57,7 @@ impl Serve {
 
         super::make_private_folder(&config.data)?;
         super::keep_from_others(&config.data);
-        let registry = Arc::new(Registry::open(&config.data, config.policy)?);
+        let registry = Arc::new(Registry::open(&config.data, config.policy, config.registry)?);
         let authenticator = Authenticator::new(&config.htpasswd).map_err(Failure::Users)?;
         let projects = Arc::new(ArcSwap::from_pointee(config.projects));
         let public = listen(config.address).await?;
@@ -73,6 +76,7 @@ impl Serve {
             hostname: config.hostname.map_or_else(|| address.to_string(), |name| name.to_string()),
             result_wait: config.result_wait,
             drain: config.drain,
+            chunk_min_length: config.chunk_min_length.and_then(|length| NonZeroU64::new(length.as_u64())),
         };
         let server = Server::new(Arc::clone(&registry), Arc::new(authenticator), settings);
 
@@ -99,7 +103,8 @@ impl Serve {
             stop.cancel();
             done
         };
-        let ((), executed, ()) = tokio::join!(serving, executing, signals);
+        let tidying = stop.run_until_cancelled(expire_uploads(&registry, config.registry.upload_lifetime));
+        let ((), executed, (), _) = tokio::join!(serving, executing, signals, tidying);
         executed?;
         tracing::info!("stopped");
         Ok(())
@@ -115,6 +120,28 @@ impl Serve {
             }
             Err(failure) => {
                 tracing::error!(%failure, "the configuration was not changed");
+            }
+        }
+    }
+}
+
+/// Gives up upload sessions that have rested for too long, so that nobody need run `torno gc` for it. Cancelling it is
+/// harmless.
+async fn expire_uploads(registry: &Registry, lifetime: Duration) {
+    /// Often enough that what is given up does not fill the disk, seldom enough to cost nothing.
+    const OFTEN: Duration = Duration::from_hours(1);
+    let mut due = tokio::time::interval((lifetime / 4).min(OFTEN));
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        match registry.expire_uploads().await {
+            Ok(0) => {}
+            Ok(uploads) => tracing::info!(uploads, "upload sessions expired"),
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "upload sessions could not be removed"
+                );
             }
         }
     }

@@ -73,7 +73,8 @@ fn tmp(table: &mut TableReader<'_>, memory: ByteSize) -> Option<ByteSize> {
     Some(tmp)
 }
 
-fn size_within(item: &Item<'_>, bounds: &RangeInclusive<ByteSize>) -> Option<ByteSize> {
+/// A size within bounds.
+pub(super) fn size_within(item: &Item<'_>, bounds: &RangeInclusive<ByteSize>) -> Option<ByteSize> {
     item.parse("a size in quotes with its unit, such as \"4GiB\"", |text| {
         let size = size(text)?;
         let (least, most) = (show_size(*bounds.start()), show_size(*bounds.end()));
