@@ -1,8 +1,8 @@
 //! Bytes by digest.
 //!
 //! A [`BlobStore`] keeps each blob in one file that is written once, named after its digest and never changed.
-//! Bytes arrive in an upload session ([`BlobStore::append`]), are hashed while they are written, compared and
-//! synced ([`BlobStore::seal`]) and then moved into place ([`BlobStore::place`]). What repositories link them, and
+//! Bytes arrive in an upload session ([`BlobStore::append`]), are hashed while they are written, compared
+//! ([`BlobStore::seal`]), synced ([`Sealed::sync`]) and then moved into place ([`BlobStore::place`]). What repositories link them, and
 //! what keeps them from being deleted meanwhile, is not known here.
 //!
 //! ```text
@@ -14,7 +14,8 @@
 mod error;
 mod session;
 mod store;
+mod write;
 
 pub use error::BlobError;
-pub use session::Sealed;
+pub use session::{Sealed, Synced};
 pub use store::{Blob, BlobStore, CollectionLock};

@@ -3,10 +3,13 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -17,11 +20,21 @@ use tokio::{
 };
 use torno_oci::{Algorithm, Digest, Hasher, UploadId};
 
-use crate::BlobError;
+use crate::{BlobError, write::Writer};
 
-/// Bytes gathered before they are handed to a thread that hashes and writes them. While one batch is written the
-/// next is received, so an upload holds at most two.
-const BATCH: usize = 1024 * 1024;
+/// Bytes gathered at most before they are handed to threads that hash and write them. While one batch is hashed and
+/// written the next is received, so an upload holds at most two of them.
+pub(crate) const MAX_BATCH: usize = 1024 * 1024;
+
+/// The same at least, when very many uploads share [`BATCHES`].
+const MIN_BATCH: usize = 64 * 1024;
+
+/// What the batches of all uploads that receive have together, as long as none is below [`MIN_BATCH`].
+const BATCHES: usize = 16 * 1024 * 1024;
+
+/// From this size on a batch is hashed and written at the same time; below it a second thread costs more than it
+/// saves.
+const SPLIT: usize = 256 * 1024;
 
 /// The largest blob, in bytes. Larger than any image layer seen, smaller than the disks it would fill.
 pub(crate) const MAX_BLOB_SIZE: u64 = 256 * 1024 * 1024 * 1024;
@@ -30,7 +43,7 @@ pub(crate) const MAX_BLOB_SIZE: u64 = 256 * 1024 * 1024 * 1024;
 /// connection that broke is noticed soon.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A complete upload: its bytes are on the disk and have the digest. The only way to [`crate::BlobStore::place`].
+/// A complete upload whose bytes have the digest, on its way to be [`Synced`].
 ///
 /// It keeps the session, so that no other request adds to bytes that have been compared with their digest.
 #[derive(Debug)]
@@ -41,6 +54,10 @@ pub struct Sealed {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
 }
+
+/// A [`Sealed`] upload whose bytes are on the disk. The only way to [`crate::BlobStore::place`].
+#[derive(Debug)]
+pub struct Synced(pub(crate) Sealed);
 
 impl Sealed {
     /// The digest of the bytes.
@@ -53,6 +70,16 @@ impl Sealed {
         self.size
     }
 
+    /// Resolves once the bytes would survive a loss of power. Dropped, it leaves the session as it was.
+    pub async fn sync(self) -> Result<Synced, BlobError> {
+        blocking(move || {
+            let synced = File::open(&self.path).and_then(|file| file.sync_all());
+            synced.map_err(BlobError::io(&self.path))?;
+            Ok(Synced(self))
+        })
+        .await
+    }
+
     /// Ends the session, whose file has been moved: whoever waited for it finds nothing there.
     pub(crate) fn end(mut self) {
         *self.turn = None;
@@ -60,10 +87,17 @@ impl Sealed {
 }
 
 /// The sessions that have been used since the process started. Others are taken up again from their files.
+///
+/// A session is its file and nothing else: the time of its last use is the file's time.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     folder: PathBuf,
+    /// How long one may rest.
+    lifetime: Duration,
     open: Mutex<HashMap<UploadId, Arc<AsyncMutex<Option<Session>>>>>,
+    writer: Arc<Writer>,
+    /// Requests that bring bytes just now.
+    receiving: AtomicUsize,
 }
 
 /// The hash of what is in a file that grows. The file is open only while something is written to it: sessions that
@@ -73,6 +107,7 @@ struct Session {
     path: PathBuf,
     hasher: Hasher,
     offset: u64,
+    used: SystemTime,
 }
 
 /// A session in the hands of one request. It goes along into the thread that writes, so a request that is dropped
@@ -80,8 +115,14 @@ struct Session {
 type Turn = OwnedMutexGuard<Option<Session>>;
 
 impl Sessions {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, open: Mutex::default() }
+    pub(crate) fn new(folder: PathBuf, lifetime: Duration) -> Self {
+        Self {
+            folder,
+            lifetime,
+            open: Mutex::default(),
+            writer: Arc::default(),
+            receiving: AtomicUsize::new(0),
+        }
     }
 
     fn path(&self, id: &UploadId) -> PathBuf {
@@ -90,11 +131,14 @@ impl Sessions {
 
     pub(crate) async fn begin(&self, id: &UploadId) -> Result<(), BlobError> {
         let path = self.path(id);
-        blocking(move || {
+        let session = blocking(move || {
             File::options().write(true).create_new(true).open(&path).map_err(BlobError::io(&path))?;
-            Ok(())
+            Ok(Session { path, hasher: Hasher::new(Algorithm::Sha256), offset: 0, used: SystemTime::now() })
         })
-        .await
+        .await?;
+        let slot = Arc::new(AsyncMutex::new(Some(session)));
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), slot);
+        Ok(())
     }
 
     /// How many bytes the session has.
@@ -103,12 +147,7 @@ impl Sessions {
         turn.as_ref().map(|session| session.offset).ok_or(BlobError::Unfinished)
     }
 
-    pub(crate) async fn append<S, E>(
-        &self,
-        id: &UploadId,
-        at: Option<u64>,
-        mut body: S,
-    ) -> Result<u64, BlobError>
+    pub(crate) async fn append<S, E>(&self, id: &UploadId, at: Option<u64>, body: S) -> Result<u64, BlobError>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -119,17 +158,19 @@ impl Sessions {
             return Err(BlobError::OutOfOrder { has: session.offset, got });
         }
         let mut received = session.offset;
+        let _counted = Receiving::new(&self.receiving);
+        let mut gathering = Gathering { body, rest: Bytes::new() };
         // Nothing is being written yet: a task that is done, so that every turn of the loop has one to wait for.
         let mut writing: JoinHandle<Result<Turn, BlobError>> = tokio::spawn(async { Ok(turn) });
         loop {
             // Cancelled here: the batch in hand is lost, the one being written is kept.
-            let (batch, end) = gather(&mut body).await;
+            let (batch, end) = gathering.batch(self.room(received)).await;
             let turn = writing.await.map_err(|_| BlobError::Unfinished)??;
             received += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
             if received > MAX_BLOB_SIZE {
                 return Err(BlobError::TooLarge(MAX_BLOB_SIZE));
             }
-            writing = tokio::task::spawn_blocking(move || write(turn, &batch));
+            writing = self.keep(turn, batch);
             match end {
                 End::NotYet => {}
                 End::Complete => {
@@ -144,41 +185,102 @@ impl Sessions {
         }
     }
 
-    pub(crate) async fn seal(&self, id: &UploadId, expected: &Digest) -> Result<Sealed, BlobError> {
-        let mut turn = self.turn(id).await?;
-        let (id, expected) = (id.clone(), expected.clone());
-        blocking(move || {
-            let session = turn.as_mut().ok_or(BlobError::Unfinished)?;
-            let found = match expected.algorithm() {
-                Algorithm::Sha256 => session.hasher.clone().finish(),
-                Algorithm::Sha512 => hash_file(&session.path, Algorithm::Sha512)?.0.finish(),
-            };
-            if found != expected {
-                return Err(BlobError::DigestMismatch { expected, found });
+    /// How many bytes the next batch may have for a session that has `offset`: up to the next whole multiple, since
+    /// aligned writes are the fast ones.
+    fn room(&self, offset: u64) -> usize {
+        let share = BATCHES / self.receiving.load(Ordering::Relaxed).max(1);
+        let batch = share.next_power_of_two().clamp(MIN_BATCH, MAX_BATCH);
+        let past = usize::try_from(offset % batch as u64).unwrap_or(0);
+        batch - past
+    }
+
+    /// Hashes and writes a batch, off the reactor. Dropped, it still ends.
+    fn keep(&self, mut turn: Turn, batch: Vec<Bytes>) -> JoinHandle<Result<Turn, BlobError>> {
+        let size: usize = batch.iter().map(Bytes::len).sum();
+        let writer = Arc::clone(&self.writer);
+        if size < SPLIT {
+            return tokio::task::spawn_blocking(move || {
+                let session = turn.as_mut().ok_or(BlobError::Unfinished)?;
+                let written = writer.write(&session.path, session.offset, &batch);
+                conclude(turn, &batch, written)
+            });
+        }
+        // The writing is queued before the hashing that waits for it, so it never waits for a thread behind it.
+        let (done, written) = std::sync::mpsc::sync_channel(1);
+        if let Some(session) = turn.as_ref() {
+            let (path, offset, batch) = (session.path.clone(), session.offset, batch.clone());
+            tokio::task::spawn_blocking(move || done.send(writer.write(&path, offset, &batch)));
+        }
+        tokio::task::spawn_blocking(move || {
+            if let Some(session) = turn.as_mut() {
+                batch.iter().for_each(|chunk| session.hasher.update(chunk));
             }
-            let synced = File::open(&session.path).and_then(|file| file.sync_all());
-            synced.map_err(BlobError::io(&session.path))?;
-            let (path, size) = (session.path.clone(), session.offset);
-            Ok(Sealed { id, turn, path, digest: found, size })
+            let written = written.recv().map_err(|_| BlobError::Unfinished)?;
+            conclude_hashed(turn, &batch, written)
         })
-        .await
+    }
+
+    /// Compares what a session has with its digest.
+    pub(crate) async fn seal(&self, id: &UploadId, expected: &Digest) -> Result<Sealed, BlobError> {
+        let turn = self.turn(id).await?;
+        let session = turn.as_ref().ok_or(BlobError::Unfinished)?;
+        let (path, size) = (session.path.clone(), session.offset);
+        let (turn, found) = match expected.algorithm() {
+            Algorithm::Sha256 => {
+                let found = session.hasher.clone().finish();
+                (turn, found)
+            }
+            Algorithm::Sha512 => {
+                let path = path.clone();
+                blocking(move || Ok((turn, hash_file(&path, Algorithm::Sha512)?.0.finish()))).await?
+            }
+        };
+        if found != *expected {
+            return Err(BlobError::DigestMismatch { expected: expected.clone(), found });
+        }
+        Ok(Sealed { id: id.clone(), turn, path, digest: found, size })
     }
 
     /// Removes what there is of a session.
     pub(crate) async fn cancel(&self, id: &UploadId) -> Result<(), BlobError> {
         self.forget(id);
         let path = self.path(id);
-        blocking(move || match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BlobError::io(&path)(error)),
-            _ => Ok(()),
+        blocking(move || remove(&path)).await
+    }
+
+    /// Removes the sessions that have rested for longer than they may; answers how many there were.
+    pub(crate) async fn expire(&self) -> Result<u64, BlobError> {
+        let (folder, lifetime) = (self.folder.clone(), self.lifetime);
+        let rested = blocking(move || {
+            let mut rested = Vec::new();
+            for entry in fs::read_dir(&folder).map_err(BlobError::io(&folder))? {
+                let path = entry.map_err(BlobError::io(&folder))?.path();
+                // One that ends meanwhile is no longer there, and that is well.
+                let Ok(found) = fs::metadata(&path) else { continue };
+                if found.modified().is_ok_and(|used| has_expired(used, lifetime)) {
+                    rested.push(path);
+                }
+            }
+            Ok(rested)
         })
-        .await
+        .await?;
+        let expired = rested.len() as u64;
+        for path in rested {
+            if let Some(id) =
+                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok())
+            {
+                self.forget(&id);
+            }
+            blocking(move || remove(&path)).await?;
+        }
+        Ok(expired)
     }
 
     pub(crate) fn forget(&self, id: &UploadId) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
+    /// Takes the session into the hands of one request, which is a use of it.
     async fn turn(&self, id: &UploadId) -> Result<Turn, BlobError> {
         let slot = {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -186,22 +288,39 @@ impl Sessions {
         };
         let waited = tokio::time::timeout(PATIENCE, slot.lock_owned()).await;
         let mut turn = waited.map_err(|_| BlobError::Busy(id.clone()))?;
-        if turn.is_some() {
+        if let Some(session) = turn.as_ref()
+            && !is_stale(session.used, self.lifetime)
+        {
             return Ok(turn);
         }
-        let path = self.path(id);
+        let (path, lifetime) = (self.path(id), self.lifetime);
         let resumed = blocking(move || {
-            *turn = Some(Session::resume(path)?);
-            Ok(turn)
+            let file = File::options().write(true).open(&path).map_err(BlobError::io(&path))?;
+            let used = file.metadata().and_then(|found| found.modified()).map_err(BlobError::io(&path))?;
+            if has_expired(used, lifetime) {
+                return Ok(None);
+            }
+            let now = SystemTime::now();
+            file.set_modified(now).map_err(BlobError::io(&path))?;
+            match turn.as_mut() {
+                Some(session) => session.used = now,
+                None => *turn = Some(Session::resume(path)?),
+            }
+            Ok(Some(turn))
         })
         .await;
-        if let Err(BlobError::Io { source, .. }) = &resumed
-            && source.kind() == io::ErrorKind::NotFound
-        {
-            self.forget(id);
-            return Err(BlobError::UnknownUpload(id.clone()));
+        match resumed {
+            Ok(Some(turn)) => Ok(turn),
+            Ok(None) => {
+                self.forget(id);
+                Err(BlobError::UnknownUpload(id.clone()))
+            }
+            Err(BlobError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.forget(id);
+                Err(BlobError::UnknownUpload(id.clone()))
+            }
+            Err(error) => Err(error),
         }
-        resumed
     }
 }
 
@@ -209,7 +328,40 @@ impl Session {
     /// Takes a session up where its file ends.
     fn resume(path: PathBuf) -> Result<Self, BlobError> {
         let (hasher, offset) = hash_file(&path, Algorithm::Sha256)?;
-        Ok(Self { path, hasher, offset })
+        Ok(Self { path, hasher, offset, used: SystemTime::now() })
+    }
+}
+
+/// Whether a session that was last used then is no more. A clock set back makes none expire.
+fn has_expired(used: SystemTime, lifetime: Duration) -> bool {
+    used.elapsed().is_ok_and(|rested| rested > lifetime)
+}
+
+/// Whether the use of a session must be noted with its file: doing it on every request would cost more than most.
+fn is_stale(used: SystemTime, lifetime: Duration) -> bool {
+    used.elapsed().map_or(true, |rested| rested > lifetime / 4)
+}
+
+fn remove(path: &Path) -> Result<(), BlobError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BlobError::io(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// A request that brings bytes, counted for as long as it does.
+struct Receiving<'a>(&'a AtomicUsize);
+
+impl<'a> Receiving<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -220,47 +372,68 @@ enum End {
     Cut(Box<dyn std::error::Error + Send + Sync>),
 }
 
-async fn gather<S, E>(body: &mut S) -> (Vec<Bytes>, End)
+/// A body on its way into batches.
+struct Gathering<S> {
+    body: S,
+    /// What came with the batch before and had no room in it.
+    rest: Bytes,
+}
+
+impl<S, E> Gathering<S>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut batch = Vec::new();
-    let mut size = 0;
-    while size < BATCH {
-        match body.next().await {
-            Some(Ok(chunk)) => {
-                size += chunk.len();
+    /// Exactly `room` bytes, or what there is left.
+    async fn batch(&mut self, mut room: usize) -> (Vec<Bytes>, End) {
+        let mut batch = Vec::new();
+        loop {
+            let mut chunk = std::mem::take(&mut self.rest);
+            if chunk.len() >= room {
+                self.rest = chunk.split_off(room);
+                batch.push(chunk);
+                return (batch, End::NotYet);
+            }
+            if !chunk.is_empty() {
+                room -= chunk.len();
                 batch.push(chunk);
             }
-            Some(Err(error)) => return (batch, End::Cut(error.into())),
-            None => return (batch, End::Complete),
+            match self.body.next().await {
+                Some(Ok(next)) => self.rest = next,
+                Some(Err(error)) => return (batch, End::Cut(error.into())),
+                None => return (batch, End::Complete),
+            }
         }
     }
-    (batch, End::NotYet)
 }
 
-fn write(mut turn: Turn, batch: &[Bytes]) -> Result<Turn, BlobError> {
-    let session = turn.as_mut().ok_or(BlobError::Unfinished)?;
-    let mut file = File::options().append(true).open(&session.path).map_err(BlobError::io(&session.path))?;
-    for chunk in batch {
-        if let Err(error) = file.write_all(chunk) {
-            // Part of the chunk may be in the file; the next request starts from what was hashed.
-            let path = session.path.clone();
-            let _ = file.set_len(session.offset);
-            *turn = None;
-            return Err(BlobError::io(&path)(error));
-        }
-        session.hasher.update(chunk);
-        session.offset += chunk.len() as u64;
+/// Takes a batch that has been written into account.
+fn conclude(mut turn: Turn, batch: &[Bytes], written: io::Result<()>) -> Result<Turn, BlobError> {
+    if let (Ok(()), Some(session)) = (&written, turn.as_mut()) {
+        batch.iter().for_each(|chunk| session.hasher.update(chunk));
     }
+    conclude_hashed(turn, batch, written)
+}
+
+/// The same for a batch that has been hashed already.
+fn conclude_hashed(mut turn: Turn, batch: &[Bytes], written: io::Result<()>) -> Result<Turn, BlobError> {
+    let session = turn.as_mut().ok_or(BlobError::Unfinished)?;
+    if let Err(error) = written {
+        // Part of the batch may be in the file; the next request starts from what came before it.
+        let path = session.path.clone();
+        let _ = File::options().write(true).open(&path).and_then(|file| file.set_len(session.offset));
+        *turn = None;
+        return Err(BlobError::io(&path)(error));
+    }
+    session.offset += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+    session.used = SystemTime::now();
     Ok(turn)
 }
 
 fn hash_file(path: &Path, algorithm: Algorithm) -> Result<(Hasher, u64), BlobError> {
     let mut file = File::open(path).map_err(BlobError::io(path))?;
     let mut hasher = Hasher::new(algorithm);
-    let mut buffer = vec![0; BATCH];
+    let mut buffer = vec![0; MAX_BATCH];
     let mut offset = 0;
     loop {
         let read = file.read(&mut buffer).map_err(BlobError::io(path))?;

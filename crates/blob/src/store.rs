@@ -5,6 +5,7 @@ use std::{
     io,
     ops::Range,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use tokio_util::io::ReaderStream;
 use torno_oci::{Algorithm, Digest, UploadId};
 
 use crate::{
-    BlobError, Sealed,
+    BlobError, Sealed, Synced,
     session::{Sessions, blocking},
 };
 
@@ -42,13 +43,15 @@ pub struct CollectionLock {
 }
 
 impl BlobStore {
-    /// Opens the store under `root`, whose folders are made as needed. Blocks.
-    pub fn open(root: &Path) -> Result<Self, BlobError> {
+    /// Opens the store under `root`, whose folders are made as needed. Upload sessions may rest for
+    /// `upload_lifetime`. Blocks.
+    pub fn open(root: &Path, upload_lifetime: Duration) -> Result<Self, BlobError> {
         for algorithm in Algorithm::ALL {
             make_folder(&root.join("blobs").join(algorithm.name()))?;
         }
         make_folder(&root.join("uploads"))?;
-        Ok(Self { root: root.to_owned(), sessions: Sessions::new(root.join("uploads")) })
+        let sessions = Sessions::new(root.join("uploads"), upload_lifetime);
+        Ok(Self { root: root.to_owned(), sessions })
     }
 
     /// Starts an upload session.
@@ -73,14 +76,15 @@ impl BlobStore {
         self.sessions.append(id, at, body).await
     }
 
-    /// Compares a session's bytes with their digest and syncs them to the disk.
+    /// Compares a session's bytes with their digest.
     pub async fn seal(&self, id: &UploadId, expected: &Digest) -> Result<Sealed, BlobError> {
         self.sessions.seal(id, expected).await
     }
 
-    /// Moves sealed bytes to where blobs are read from; durable when it resolves. A blob that is there already is
+    /// Moves synced bytes to where blobs are read from; durable when it resolves. A blob that is there already is
     /// replaced, which heals it if it was damaged.
-    pub async fn place(&self, sealed: Sealed) -> Result<(), BlobError> {
+    pub async fn place(&self, synced: Synced) -> Result<(), BlobError> {
+        let sealed = synced.0;
         let path = self.path(&sealed.digest);
         let id = sealed.id.clone();
         let placed = blocking(move || {
@@ -98,6 +102,12 @@ impl BlobStore {
     /// Ends a session and removes its bytes.
     pub async fn cancel(&self, id: &UploadId) -> Result<(), BlobError> {
         self.sessions.cancel(id).await
+    }
+
+    /// Ends the sessions that have rested for longer than they may, and removes their bytes; answers how many there
+    /// were.
+    pub async fn expire(&self) -> Result<u64, BlobError> {
+        self.sessions.expire().await
     }
 
     /// Opens a blob, which must have `size` bytes.
@@ -212,7 +222,11 @@ mod tests {
     }
 
     fn id(byte: u8) -> UploadId {
-        UploadId::from_bytes([byte; 16])
+        UploadId::from_bytes([byte; 32])
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Result<BlobStore, BlobError> {
+        BlobStore::open(folder.path(), Duration::from_hours(1))
     }
 
     async fn content(store: &BlobStore, digest: &Digest, size: u64, range: Range<u64>) -> Vec<u8> {
@@ -224,14 +238,14 @@ mod tests {
     #[tokio::test]
     async fn bytes_arrive_are_checked_and_come_back() {
         let folder = tempfile::tempdir().expect("folder");
-        let store = BlobStore::open(folder.path()).expect("store");
+        let store = open(&folder).expect("store");
         store.begin(&id(1)).await.expect("begin");
         assert_eq!(store.append(&id(1), None, chunks(&[b"hello ", b"world"])).await.expect("append"), 11);
         let wrong = Digest::sha256(b"other");
         assert!(matches!(store.seal(&id(1), &wrong).await, Err(BlobError::DigestMismatch { .. })));
         let right = Digest::sha256(b"hello world");
         let sealed = store.seal(&id(1), &right).await.expect("seal");
-        store.place(sealed).await.expect("place");
+        store.place(sealed.sync().await.expect("sync")).await.expect("place");
         assert_eq!(content(&store, &right, 11, 0..11).await, b"hello world");
         assert_eq!(content(&store, &right, 11, 6..9).await, b"wor");
         assert!(
@@ -247,11 +261,11 @@ mod tests {
     #[tokio::test]
     async fn a_session_goes_on_after_a_restart_and_keeps_its_order() {
         let folder = tempfile::tempdir().expect("folder");
-        let store = BlobStore::open(folder.path()).expect("store");
+        let store = open(&folder).expect("store");
         store.begin(&id(1)).await.expect("begin");
         store.append(&id(1), Some(0), chunks(&[b"hello "])).await.expect("append");
         drop(store);
-        let store = BlobStore::open(folder.path()).expect("store");
+        let store = open(&folder).expect("store");
         assert_eq!(store.offset(&id(1)).await.expect("offset"), 6);
         let early = store.append(&id(1), Some(3), chunks(&[b"x"])).await;
         assert!(matches!(early, Err(BlobError::OutOfOrder { has: 6, got: 3 })));
@@ -263,9 +277,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_session_that_rests_too_long_is_no_more() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = open(&folder).expect("store");
+        for number in [1, 2] {
+            store.begin(&id(number)).await.expect("begin");
+            store.append(&id(number), None, chunks(&[b"hello"])).await.expect("append");
+        }
+        let rest = |number: u8, rested: Duration| {
+            let file =
+                File::options().write(true).open(folder.path().join("uploads").join(id(number).as_str()));
+            file.and_then(|file| file.set_modified(std::time::SystemTime::now() - rested)).expect("time");
+        };
+        rest(1, Duration::from_mins(61));
+        rest(2, Duration::from_mins(59));
+        // A store that remembers neither, as after a restart.
+        let store = open(&folder).expect("store");
+        assert!(matches!(store.offset(&id(1)).await, Err(BlobError::UnknownUpload(_))));
+        assert_eq!(store.offset(&id(2)).await.expect("alive"), 5);
+        assert_eq!(store.expire().await.expect("expire"), 1);
+        assert_eq!(store.expire().await.expect("expire"), 0, "asking for the status was a use of the other");
+        assert_eq!(store.offset(&id(2)).await.expect("alive"), 5);
+    }
+
+    #[tokio::test]
     async fn a_body_cut_off_leaves_what_came() {
         let folder = tempfile::tempdir().expect("folder");
-        let store = BlobStore::open(folder.path()).expect("store");
+        let store = open(&folder).expect("store");
         store.begin(&id(1)).await.expect("begin");
         let body = stream::iter([Ok(Bytes::from_static(b"abc")), Err(io::Error::other("gone"))]);
         assert!(matches!(store.append(&id(1), None, body).await, Err(BlobError::Interrupted(_))));
@@ -275,7 +313,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_added_to_what_has_been_compared() {
         let folder = tempfile::tempdir().expect("folder");
-        let store = BlobStore::open(folder.path()).expect("store");
+        let store = open(&folder).expect("store");
         store.begin(&id(1)).await.expect("begin");
         store.append(&id(1), None, chunks(&[b"hello"])).await.expect("append");
         let digest = Digest::sha256(b"hello");
@@ -286,7 +324,7 @@ mod tests {
         let waiting = store.append(&first, None, chunks(&[b"x"]));
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        store.place(sealed).await.expect("place");
+        store.place(sealed.sync().await.expect("sync")).await.expect("place");
         assert!(matches!(waiting.await, Err(BlobError::UnknownUpload(_))));
         assert_eq!(content(&store, &digest, 5, 0..5).await, b"hello");
     }
@@ -294,7 +332,7 @@ mod tests {
     #[tokio::test]
     async fn one_request_writes_at_a_time() {
         let folder = tempfile::tempdir().expect("folder");
-        let store = BlobStore::open(folder.path()).expect("store");
+        let store = open(&folder).expect("store");
         store.begin(&id(1)).await.expect("begin");
         let first = id(1);
         let stuck = store.append(&first, None, stream::pending::<Result<Bytes, io::Error>>());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
-use torno_oci::{Digest, RepositoryName, UploadId, UserName};
+use torno_oci::{Digest, RepositoryName, UserName};
 
 use crate::{
     Deleted, Metadata, MetadataError, NamedKind, Owned, named, repository,
@@ -53,17 +53,16 @@ impl Metadata {
         .await
     }
 
-    /// Links a blob whose bytes are in place to `owner`'s repository, gives up the hold and ends the upload it came by.
+    /// Links a blob whose bytes are in place to `owner`'s repository and gives up the hold.
     pub async fn link(
         &self,
         hold: HoldId,
-        upload: Option<&UploadId>,
         name: &RepositoryName,
         owner: &UserName,
         blob: &Digest,
         now: Timestamp,
     ) -> Result<(), MetadataError> {
-        let (upload, name, owner, blob) = (upload.cloned(), name.clone(), owner.clone(), blob.clone());
+        let (name, owner, blob) = (name.clone(), owner.clone(), blob.clone());
         self.write(move |connection| {
             let sql = "UPDATE blobs SET state = 'present' WHERE digest = ?1 AND state <> 'deleting'";
             if execute(connection, sql, [blob.as_str()])? == 0 {
@@ -73,9 +72,6 @@ impl Metadata {
             let repository = repository::ensure(connection, &name, &owner, now)?;
             insert_link(connection, repository, &blob, now)?;
             execute(connection, "DELETE FROM holds WHERE id = ?1", [hold.0])?;
-            if let Some(upload) = upload {
-                execute(connection, "DELETE FROM uploads WHERE id = ?1", [upload.as_str()])?;
-            }
             Ok(())
         })
         .await

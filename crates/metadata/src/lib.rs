@@ -16,7 +16,6 @@ mod named;
 mod repository;
 mod row;
 mod run;
-mod upload;
 
 pub use blob::{Hold, HoldId};
 pub use collect::{Garbage, Swept};
@@ -26,4 +25,3 @@ pub use manifest::{Deleted, NewManifest, NewRun, PutManifest, Referrer, Referrer
 pub use named::{Named, NamedKind, Presence, WrongSize};
 pub use repository::Owned;
 pub use run::{FinishedRun, Outcome, Run, RunLog, RunState, Selection};
-pub use upload::touch_interval;

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-/// The name of an upload session: 32 hexadecimal digits, unguessable; safe as a file name.
+/// The name of an upload session: 64 hexadecimal digits, unguessable; safe as a file name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UploadId(Box<str>);
 
@@ -12,9 +12,17 @@ pub struct UploadId(Box<str>);
 pub struct UploadIdError;
 
 impl UploadId {
-    /// A session's name from 16 random bytes.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(format!("{:032x}", u128::from_be_bytes(bytes)).into())
+    /// A session's name from its bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(hex::encode(bytes).into())
+    }
+
+    /// The bytes it was made from.
+    pub fn bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        // Both ways to make one see to it that there are 64 digits.
+        let _ = hex::decode_to_slice(self.0.as_bytes(), &mut bytes);
+        bytes
     }
 
     /// The name as written.
@@ -27,7 +35,7 @@ impl FromStr for UploadId {
     type Err = UploadIdError;
 
     fn from_str(text: &str) -> Result<Self, UploadIdError> {
-        if text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        if text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             Ok(Self(text.into()))
         } else {
             Err(UploadIdError)

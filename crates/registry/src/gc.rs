@@ -40,9 +40,8 @@ impl Registry {
         mut progress: impl FnMut(&[Garbage], Option<&Garbage>),
     ) -> Result<Collected, RegistryError> {
         let right = self.blobs.lock_collection().await?.ok_or(RegistryError::Collecting)?;
-        let now = Timestamp::now();
         let mut collected = Collected { uploads: self.expire_uploads().await?, ..Collected::default() };
-        let swept = self.metadata.sweep(grace, now).await?;
+        let swept = self.metadata.sweep(grace, Timestamp::now()).await?;
         collected.manifests = swept.manifests;
         progress(&swept.blobs, None);
         for garbage in &swept.blobs {

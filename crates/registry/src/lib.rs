@@ -14,6 +14,7 @@ mod result;
 mod run;
 mod settings;
 mod upload;
+mod upload_key;
 
 pub use admit::AdmissionError;
 pub use error::RegistryError;

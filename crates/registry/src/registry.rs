@@ -9,7 +9,7 @@ use torno_blob::BlobStore;
 use torno_metadata::{Metadata, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
 
-use crate::{RegistryError, Settings};
+use crate::{RegistryError, Settings, upload_key::UploadKey};
 
 /// A registry over one data directory.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub struct Registry {
     pub(crate) metadata: Metadata,
     policy: ArcSwap<Policy>,
     pub(crate) settings: Settings,
+    pub(crate) upload_key: UploadKey,
     /// What images must be built for to run here.
     pub(crate) platform: Platform,
     /// Rung when a run is queued.
@@ -29,13 +30,15 @@ pub struct Registry {
 impl Registry {
     /// Opens the registry in a data directory, made as needed. Blocks.
     pub fn open(data: &Path, policy: Policy, settings: Settings) -> Result<Self, RegistryError> {
-        let blobs = BlobStore::open(data)?;
+        let blobs = BlobStore::open(data, settings.upload_lifetime)?;
         let metadata = Metadata::open(&data.join("torno.db"))?;
+        let upload_key = UploadKey::open(&data.join("keys/upload"))?;
         Ok(Self {
             blobs,
             metadata,
             policy: ArcSwap::from_pointee(policy),
             settings,
+            upload_key,
             platform: Platform::host(),
             queued: Notify::new(),
             runs_changed: watch::Sender::new(()),

@@ -1,16 +1,13 @@
 //! Blobs on their way in (distribution-spec: Pushing blobs).
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::Stream;
 use jiff::Timestamp;
 use torno_auth::{Identity, PullPermit, PushPermit};
-use torno_blob::{BlobError, Sealed};
-use torno_metadata::{Hold, HoldId, touch_interval};
+use torno_blob::BlobError;
+use torno_metadata::{Hold, HoldId};
 use torno_oci::{Digest, UploadId};
 
 use crate::{Registry, RegistryError};
@@ -21,20 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl Registry {
     /// Starts an upload session.
     pub async fn begin_upload(&self, permit: &PushPermit) -> Result<UploadId, RegistryError> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(RegistryError::Random)?;
-        let id = UploadId::from_bytes(bytes);
-        // The row first: gc finds a session that has a row and no file, but not a file without a row.
-        self.metadata
-            .begin_upload(&id, permit.repository(), permit.owner(), permit.by(), Timestamp::now())
-            .await?;
+        let id = self.upload_key.issue(permit.repository(), permit.by())?;
         self.blobs.begin(&id).await?;
         Ok(id)
     }
 
     /// How many bytes an upload session has.
     pub async fn upload_offset(&self, permit: &PushPermit, id: &UploadId) -> Result<u64, RegistryError> {
-        self.known_upload(permit, id).await?;
+        self.known_upload(permit, id)?;
         self.blobs.offset(id).await.map_err(unknown_upload)
     }
 
@@ -51,11 +42,8 @@ impl Registry {
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.known_upload(permit, id).await?;
-        let arrived = AtomicBool::new(false);
-        let body = body.inspect(|_| arrived.store(true, Ordering::Relaxed));
-        let appended = self.blobs.append(id, at, body);
-        self.touching(permit, id, || arrived.swap(false, Ordering::Relaxed), appended).await
+        self.known_upload(permit, id)?;
+        self.blobs.append(id, at, body).await.map_err(unknown_upload)
     }
 
     /// Ends an upload session: its bytes are now the blob `digest` of the repository, durably.
@@ -68,23 +56,34 @@ impl Registry {
         id: &UploadId,
         digest: &Digest,
     ) -> Result<(), RegistryError> {
-        self.known_upload(permit, id).await?;
-        let sealed = self.touching(permit, id, || true, self.blobs.seal(id, digest)).await?;
-        let hold = self.hold(&sealed).await?;
-        if let Err(error) = self.blobs.place(sealed).await {
+        self.known_upload(permit, id)?;
+        let sealed = self.blobs.seal(id, digest).await.map_err(unknown_upload)?;
+        let size = sealed.size();
+        // Two waits for the disk that need not follow one another.
+        let (synced, hold) = tokio::join!(sealed.sync(), self.hold(digest, size));
+        let hold = hold?;
+        let placed = match synced {
+            Ok(synced) => self.blobs.place(synced).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = placed {
             self.metadata.release(hold).await?;
             return Err(error.into());
         }
         let now = Timestamp::now();
-        Ok(self.metadata.link(hold, Some(id), permit.repository(), permit.owner(), digest, now).await?)
+        let linked = self.metadata.link(hold, permit.repository(), permit.owner(), digest, now).await;
+        if linked.is_err() {
+            self.metadata.release(hold).await?;
+        }
+        Ok(linked?)
     }
 
     /// Gives an upload session up (distribution-spec, end-14).
     pub async fn cancel_upload(&self, permit: &PushPermit, id: &UploadId) -> Result<(), RegistryError> {
-        self.known_upload(permit, id).await?;
-        self.blobs.cancel(id).await?;
-        self.metadata.end_upload(id).await?;
-        Ok(())
+        self.known_upload(permit, id)?;
+        // One that has ended already is unknown.
+        self.blobs.offset(id).await.map_err(unknown_upload)?;
+        Ok(self.blobs.cancel(id).await?)
     }
 
     /// Links a blob of one repository to another (distribution-spec: Mounting a blob from another repository);
@@ -124,47 +123,12 @@ impl Registry {
     ///
     /// Stopped anywhere, the next call goes on.
     pub async fn expire_uploads(&self) -> Result<u64, RegistryError> {
-        let before = Timestamp::now() - self.settings.upload_lifetime;
-        let mut expired = 0;
-        for id in self.metadata.expire_uploads(before).await? {
-            self.blobs.cancel(&id).await?;
-            self.metadata.end_upload(&id).await?;
-            expired += 1;
-        }
-        Ok(expired)
+        Ok(self.blobs.expire().await?)
     }
 
-    /// Does `work` on a session and touches that meanwhile, whenever `used` says so, since a request may take longer
-    /// than a session may rest.
-    async fn touching<T>(
-        &self,
-        permit: &PushPermit,
-        id: &UploadId,
-        used: impl Fn() -> bool,
-        work: impl Future<Output = Result<T, BlobError>>,
-    ) -> Result<T, RegistryError> {
-        tokio::pin!(work);
-        let mut due = tokio::time::interval(touch_interval(self.settings.upload_lifetime));
-        loop {
-            // Cancelled here, or failing to touch: what `work` did so far stays.
-            tokio::select! {
-                done = &mut work => return done.map_err(unknown_upload),
-                _ = due.tick() => {
-                    if used() {
-                        self.known_upload(permit, id).await?;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn known_upload(&self, permit: &PushPermit, id: &UploadId) -> Result<(), RegistryError> {
-        let now = Timestamp::now();
-        if self
-            .metadata
-            .touch_upload(id, permit.repository(), permit.by(), self.settings.upload_lifetime, now)
-            .await?
-        {
+    /// Whether this session was begun in this repository by this person; whether it still is, its file tells.
+    fn known_upload(&self, permit: &PushPermit, id: &UploadId) -> Result<(), RegistryError> {
+        if self.upload_key.fits(id, permit.repository(), permit.by()) {
             Ok(())
         } else {
             Err(RegistryError::UploadUnknown)
@@ -172,14 +136,14 @@ impl Registry {
     }
 
     /// Keeps gc away from a blob. If gc is deleting it just now, waits; if gc died while deleting it, ends that.
-    async fn hold(&self, sealed: &Sealed) -> Result<HoldId, RegistryError> {
+    async fn hold(&self, blob: &Digest, size: u64) -> Result<HoldId, RegistryError> {
         let since = Instant::now();
         loop {
-            match self.metadata.hold(sealed.digest(), sealed.size(), Timestamp::now()).await? {
+            match self.metadata.hold(blob, size, Timestamp::now()).await? {
                 Hold::Held(hold) => return Ok(hold),
                 Hold::Deleting if since.elapsed() > PATIENCE => return Err(RegistryError::Collecting),
                 Hold::Deleting => {
-                    if !self.finish_deleting(sealed.digest()).await? {
+                    if !self.finish_deleting(blob).await? {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                 }

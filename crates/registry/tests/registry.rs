@@ -336,7 +336,9 @@ async fn of_two_first_pushes_of_a_name_only_one_goes_on() {
     let ada = site.permit("tools/new").await;
     let bobs = site.registry.push_permit(&bob, &name("tools/new")).await.expect("it is nobody's yet");
     site.push_blob(&ada, b"first").await;
-    assert!(matches!(site.registry.begin_upload(&bobs).await, Err(RegistryError::Taken)));
+    let upload = site.registry.begin_upload(&bobs).await.expect("a session is nothing yet");
+    let finished = site.registry.finish_upload(&bobs, &upload, &Digest::sha256(b"")).await;
+    assert!(matches!(finished, Err(RegistryError::Taken)));
     let manifest = site.image(&ada, "image").await;
     let pushed = site.registry.put_manifest(&bobs, &tag("1"), Vec::new(), None, manifest).await;
     assert!(matches!(pushed, Err(RegistryError::Taken)));

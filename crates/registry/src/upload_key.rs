@@ -1,0 +1,126 @@
+//! Whose an upload session is.
+//!
+//! The name of a session proves who began it and where: it is a nonce and the nonce's authentication code over the
+//! repository and the person. So nothing need be stored, and made durable, before the first byte arrives, and
+//! asking whether a request may use a session reads nothing.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use torno_blob::BlobError;
+use torno_oci::{RepositoryName, UploadId, UserName};
+
+use crate::RegistryError;
+
+/// Half of a session's name each.
+const NONCE: usize = 16;
+
+/// What the names of upload sessions are made and checked with, as long as a block of SHA-256. Kept in a file, so that
+/// sessions outlive the process.
+pub(crate) struct UploadKey([u8; 64]);
+
+impl std::fmt::Debug for UploadKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UploadKey")
+    }
+}
+
+impl UploadKey {
+    /// The key in `file`, made if there is none; readable by its owner only. Blocks.
+    pub(crate) fn open(file: &Path) -> Result<Self, RegistryError> {
+        let io = |source| RegistryError::Blob(BlobError::Io { path: file.to_owned(), source });
+        match fs::read(file) {
+            Ok(bytes) => {
+                let key = bytes.try_into().map_err(|_| io(io::ErrorKind::InvalidData.into()))?;
+                Ok(Self(key))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut key = [0; 64];
+                getrandom::fill(&mut key).map_err(RegistryError::Random)?;
+                write(file, &key).map_err(io)?;
+                Ok(Self(key))
+            }
+            Err(error) => Err(io(error)),
+        }
+    }
+
+    /// The name of a new session.
+    pub(crate) fn issue(
+        &self,
+        repository: &RepositoryName,
+        by: &UserName,
+    ) -> Result<UploadId, RegistryError> {
+        let mut bytes = [0; 32];
+        let (nonce, code) = bytes.split_at_mut(NONCE);
+        getrandom::fill(nonce).map_err(RegistryError::Random)?;
+        let full = self.code(nonce, repository, by).finalize().into_bytes();
+        code.copy_from_slice(full.split_at(NONCE).0);
+        Ok(UploadId::from_bytes(bytes))
+    }
+
+    /// Whether a session was begun in this repository by this person.
+    pub(crate) fn fits(&self, id: &UploadId, repository: &RepositoryName, by: &UserName) -> bool {
+        let bytes = id.bytes();
+        let (nonce, code) = bytes.split_at(NONCE);
+        self.code(nonce, repository, by).verify_truncated_left(code).is_ok()
+    }
+
+    fn code(&self, nonce: &[u8], repository: &RepositoryName, by: &UserName) -> Hmac<Sha256> {
+        let mut code = Hmac::new(&self.0.into());
+        code.update(nonce);
+        code.update(repository.as_str().as_bytes());
+        // No name holds it, so no two pairs run together.
+        code.update(&[0]);
+        code.update(by.as_str().as_bytes());
+        code
+    }
+}
+
+/// Writes a file that is there whole or not at all.
+fn write(file: &Path, key: &[u8]) -> io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let new = file.with_extension("new");
+    let mut options = File::options();
+    let mut written = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    written.write_all(key)?;
+    written.sync_all()?;
+    fs::rename(&new, file)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_session_is_for_one_person_in_one_repository() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("keys/upload");
+        let key = UploadKey::open(&file).expect("key");
+        let name = |name: &str| name.parse::<RepositoryName>().expect("name");
+        let user = |name: &str| name.parse::<UserName>().expect("user");
+        let id = key.issue(&name("tools/x"), &user("ada")).expect("id");
+        assert!(key.fits(&id, &name("tools/x"), &user("ada")));
+        assert!(!key.fits(&id, &name("tools/x"), &user("bob")));
+        assert!(!key.fits(&id, &name("tools/y"), &user("ada")));
+        for place in [0, NONCE] {
+            let mut bytes = id.bytes();
+            bytes[place] ^= 1;
+            assert!(!key.fits(&UploadId::from_bytes(bytes), &name("tools/x"), &user("ada")), "byte {place}");
+        }
+        let again = UploadKey::open(&file).expect("the same key");
+        assert!(again.fits(&id, &name("tools/x"), &user("ada")));
+        assert_eq!(fs::metadata(&file).expect("file").permissions().mode() & 0o777, 0o600);
+        fs::write(&file, "short").expect("damage");
+        assert!(UploadKey::open(&file).is_err(), "a damaged key is no key");
+    }
+}
