@@ -27,6 +27,7 @@ macro_rules! requirements {
     };
 }
 
+mod catalog;
 mod configured;
 mod discover;
 mod errors;
