@@ -33,7 +33,7 @@ fn each_sees_what_they_may_read(case: &Case<'_>) {
     case.image("ada's", "v");
     let bobs = format!("{}/bobs", case.repository);
     Image::new(&case.bytes("bob's")).push(&case.site.http("bob"), &bobs, "v").expect(201);
-    assert_eq!(seen(case, "ada"), [case.repository.clone()]);
+    assert_eq!(seen(case, "ada"), std::slice::from_ref(&case.repository));
     assert_eq!(seen(case, "bob"), [bobs]);
     case.site.anonymous().get("/v2/_catalog").expect_error(401, "UNAUTHORIZED");
 }
@@ -75,11 +75,11 @@ fn an_emptied_repository_disappears(case: &Case<'_>) {
     let image = case.image("emptied", "v");
     case.put("w", OCI_IMAGE, &image.manifest()).expect(201);
     case.delete("manifests/v").expect(202);
-    assert_eq!(seen(case, "ada"), [case.repository.clone()]);
+    assert_eq!(seen(case, "ada"), std::slice::from_ref(&case.repository));
     case.delete("manifests/w").expect(202);
     assert!(seen(case, "ada").is_empty());
     case.image("again", "v");
-    assert_eq!(seen(case, "ada"), [case.repository.clone()]);
+    assert_eq!(seen(case, "ada"), std::slice::from_ref(&case.repository));
     let tags = case.get("manifests/v");
     case.delete(&format!("manifests/{}", tags.header("docker-content-digest"))).expect(202);
     assert!(seen(case, "ada").is_empty());

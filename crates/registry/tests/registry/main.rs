@@ -1,5 +1,8 @@
 //! The registry without HTTP: runs, results and garbage, with real files and a real database.
 
+mod expiry;
+mod sparse;
+
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -34,17 +37,21 @@ fn tag(text: &str) -> Reference {
     text.parse().expect("tag")
 }
 
-fn open(path: &Path) -> Arc<Registry> {
+fn open(path: &Path, settings: Settings) -> Arc<Registry> {
     let ada: UserName = "ada".parse().expect("name");
     let project = Project { researchers: BTreeSet::from([ada]), ..Project::default() };
     let policy = Policy { projects: [("p".parse().expect("project"), project)].into(), ..Policy::default() };
-    Arc::new(Registry::open(path, policy, Settings::default()).expect("registry"))
+    Arc::new(Registry::open(path, policy, settings).expect("registry"))
 }
 
 impl Site {
     fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    fn with(settings: Settings) -> Self {
         let folder = tempfile::tempdir().expect("folder");
-        let registry = open(folder.path());
+        let registry = open(folder.path(), settings);
         Self { folder, registry }
     }
 
