@@ -28,6 +28,7 @@ macro_rules! requirements {
 }
 
 mod catalog;
+mod condition;
 mod configured;
 mod discover;
 mod errors;

@@ -1,11 +1,13 @@
 //! Manifests: their bytes once, their links to repositories, their tags, and the run that a push may queue.
 
+use std::ops::ControlFlow;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 use torno_oci::{Digest, MediaType, Reference, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Metadata, MetadataError, Named, NamedKind, WrongSize, named, repository,
+    Condition, Metadata, MetadataError, Named, NamedKind, WrongSize, condition, named, repository,
     row::{all, execute, first, parsed, parsed_option, repository_id},
     run,
 };
@@ -25,6 +27,8 @@ pub struct NewManifest {
     pub subject: Option<Digest>,
     /// What a listing of referrers shows and filters by.
     pub artifact_type: Option<String>,
+    /// What must hold for it to be stored.
+    pub only_if: Option<Condition>,
 }
 
 /// The run that a push queues.
@@ -50,6 +54,8 @@ pub enum PutManifest {
     Missing(Vec<Digest>),
     /// Nothing changed: a descriptor tells a size that its content does not have.
     WrongSize(WrongSize),
+    /// Nothing changed: the condition does not hold of what is there, a manifest or nothing.
+    Changed(Option<Digest>),
 }
 
 /// What became of a deletion.
@@ -116,6 +122,11 @@ impl Metadata {
         let (name, owner) = (name.clone(), owner.clone());
         self.write(move |connection| {
             let repository = repository::ensure(connection, &name, &owner, now)?;
+            if let Some(only_if) = &manifest.only_if
+                && let ControlFlow::Break(current) = condition::check(connection, repository, only_if)?
+            {
+                return Ok(PutManifest::Changed(current));
+            }
             let named::Compared { mut missing, absent, wrong } =
                 named::compare(connection, repository, &name, &manifest)?;
             if let Some(run) = &run {

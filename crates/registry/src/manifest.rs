@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use torno_auth::{DeletePermit, PullPermit, PushPermit};
 use torno_metadata::{
-    Deleted, Named, NamedKind, NewManifest, Presence, PutManifest, Referrers, StoredManifest,
+    Condition, Deleted, Named, NamedKind, NewManifest, Presence, PutManifest, Referrers, StoredManifest,
 };
 use torno_oci::{Descriptor, Digest, Manifest, ManifestKind, MediaType, Namespace, Reference, RunId, Tag};
 
@@ -32,7 +32,8 @@ impl Registry {
     /// Manifests). Each tag under `run/` queues a run in the same transaction.
     ///
     /// What it names must be in the repository with the size it says, but for what [`Settings`] leave optional and
-    /// for layers that are kept elsewhere. Of what is run nothing may be missing.
+    /// for layers that are kept elsewhere. Of what is run nothing may be missing. With a condition, nothing changes
+    /// unless that holds.
     pub async fn put_manifest(
         &self,
         permit: &PushPermit,
@@ -40,6 +41,7 @@ impl Registry {
         further: Vec<Tag>,
         content_type: Option<&MediaType>,
         bytes: Vec<u8>,
+        only_if: Option<Condition>,
     ) -> Result<Pushed, RegistryError> {
         let manifest = Manifest::parse(content_type, &bytes)?;
         let mut tags = further;
@@ -69,12 +71,13 @@ impl Registry {
             Some(_) => Settings { blobs: Presence::Required, ..self.settings },
             None => self.settings,
         };
-        let new = new_manifest(digest.clone(), &manifest, bytes, names);
+        let new = NewManifest { only_if, ..new_manifest(digest.clone(), &manifest, bytes, names) };
         let subject = new.subject.clone();
         let now = Timestamp::now();
         let put = self.metadata.put_manifest(repository, permit.owner(), new, tags.clone(), run, now).await?;
         match put {
             PutManifest::Missing(digests) => Err(RegistryError::Missing(digests)),
+            PutManifest::Changed(current) => Err(RegistryError::Changed(current)),
             PutManifest::WrongSize(wrong) => Err(RegistryError::WrongSize(wrong)),
             PutManifest::Stored { runs, absent } => {
                 if !runs.is_empty() {
@@ -172,5 +175,6 @@ pub(crate) fn new_manifest(
         names,
         subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
         artifact_type: manifest.artifact_type.clone(),
+        only_if: None,
     }
 }

@@ -66,7 +66,7 @@ pub(crate) fn stored(manifest: StoredManifest, head: bool) -> Response<Body> {
     response
 }
 
-/// `PUT` (distribution-spec: Pushing Manifests).
+/// `PUT` (distribution-spec: Pushing Manifests), perhaps conditional (the same: Referrers Tag Schema).
 pub(crate) async fn put(
     public: &Public,
     asked: Asked,
@@ -82,9 +82,12 @@ pub(crate) async fn put(
         None => None,
     };
     let further = further_tags(&asked, reference)?;
+    let only_if = answer::condition(&asked.parts.headers, reference);
     let bytes = body::collect(asked.body, MAX_MANIFEST_SIZE).await?;
-    let pushed =
-        public.registry.put_manifest(&permit, reference, further, content_type.as_ref(), bytes).await?;
+    let pushed = public
+        .registry
+        .put_manifest(&permit, reference, further, content_type.as_ref(), bytes, only_if)
+        .await?;
     let mut response = answer::status(StatusCode::CREATED);
     let headers = response.headers_mut();
     answer::set(headers, header::LOCATION, &format!("/v2/{name}/manifests/{}", pushed.digest));

@@ -91,8 +91,11 @@ impl Site {
     async fn push(&self, repository: &str, to: &str, seed: &str) -> (Digest, Option<RunId>) {
         let permit = self.permit(repository).await;
         let manifest = self.image(&permit, seed).await;
-        let pushed =
-            self.registry.put_manifest(&permit, &tag(to), Vec::new(), None, manifest).await.expect("push");
+        let pushed = self
+            .registry
+            .put_manifest(&permit, &tag(to), Vec::new(), None, manifest, None)
+            .await
+            .expect("push");
         (pushed.digest, pushed.runs.first().copied())
     }
 
@@ -321,7 +324,7 @@ async fn an_index_keeps_its_manifests_until_it_goes() {
     let digest = Digest::sha256(&child);
     let by_digest = Reference::Digest(digest.clone());
     let length = child.len();
-    site.registry.put_manifest(&permit, &by_digest, Vec::new(), None, child).await.expect("child");
+    site.registry.put_manifest(&permit, &by_digest, Vec::new(), None, child, None).await.expect("child");
     let index = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [{
@@ -329,7 +332,7 @@ async fn an_index_keeps_its_manifests_until_it_goes() {
         }],
     });
     let bytes = index.to_string().into_bytes();
-    site.registry.put_manifest(&permit, &tag("1"), Vec::new(), None, bytes).await.expect("index");
+    site.registry.put_manifest(&permit, &tag("1"), Vec::new(), None, bytes, None).await.expect("index");
     assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").blobs, 0);
     site.delete_tag("tools/a", "1").await;
     let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
@@ -345,6 +348,6 @@ async fn of_two_first_pushes_of_a_name_only_one_goes_on() {
     site.push_blob(&ada, b"first").await;
     assert!(matches!(site.registry.begin_upload(&bobs).await, Err(RegistryError::Taken)));
     let manifest = site.image(&ada, "image").await;
-    let pushed = site.registry.put_manifest(&bobs, &tag("1"), Vec::new(), None, manifest).await;
+    let pushed = site.registry.put_manifest(&bobs, &tag("1"), Vec::new(), None, manifest, None).await;
     assert!(matches!(pushed, Err(RegistryError::Taken)));
 }

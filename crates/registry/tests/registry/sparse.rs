@@ -30,7 +30,7 @@ async fn what_runs_is_whole_though_sparse_manifests_are_accepted() {
     });
     let index = index.to_string().into_bytes();
     let put = async |to: &str, bytes: &[u8]| {
-        site.registry.put_manifest(&permit, &tag(to), Vec::new(), None, bytes.to_vec()).await
+        site.registry.put_manifest(&permit, &tag(to), Vec::new(), None, bytes.to_vec(), None).await
     };
     let by_digest = digest.to_string();
     let Err(RegistryError::Missing(missing)) = put("v", &index).await else { panic!("nothing can run") };
@@ -71,7 +71,7 @@ async fn what_comes_later_belongs_to_what_named_it() {
     });
     let index = index.to_string().into_bytes();
     let put = async |to: &Reference, bytes: &[u8]| {
-        let pushed = site.registry.put_manifest(&permit, to, Vec::new(), None, bytes.to_vec()).await;
+        let pushed = site.registry.put_manifest(&permit, to, Vec::new(), None, bytes.to_vec(), None).await;
         pushed.expect("push").absent
     };
     assert_eq!(put(&tag("1"), &index).await, std::slice::from_ref(&digest));
