@@ -1,4 +1,4 @@
-//! Pushes that are only meant if nobody else has pushed meanwhile (RFC 9110, section 13.1).
+//! Changes that are only meant if nobody else has made one meanwhile (RFC 9110, section 13.1).
 
 use std::ops::ControlFlow;
 
@@ -10,10 +10,10 @@ use crate::{
     row::{first, parsed},
 };
 
-/// What must hold of what a push replaces. Looked at in the transaction that replaces it.
+/// What must hold of what is replaced or deleted. Looked at in the transaction that does it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// What is replaced: what this tag points at, or this very manifest.
+    /// What that is: what this tag points at, or this very manifest.
     pub reference: Reference,
     /// It must be there and one of these (RFC 9110, section 13.1.1: `If-Match`).
     pub matches: Option<Versions>,
@@ -51,8 +51,9 @@ impl Condition {
 pub(crate) fn check(
     connection: &Connection,
     repository: i64,
-    condition: &Condition,
+    condition: Option<&Condition>,
 ) -> Result<ControlFlow<Option<Digest>>, MetadataError> {
+    let Some(condition) = condition else { return Ok(ControlFlow::Continue(())) };
     let (sql, reference) = match &condition.reference {
         Reference::Tag(tag) => ("SELECT manifest FROM tags WHERE repository = ?1 AND tag = ?2", tag.as_str()),
         Reference::Digest(digest) => {

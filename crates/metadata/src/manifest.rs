@@ -59,10 +59,12 @@ pub enum PutManifest {
 }
 
 /// What became of a deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deleted {
     /// It was not in the repository.
     Unknown,
+    /// Nothing changed: the condition does not hold of what is there, a manifest or nothing.
+    Changed(Option<Digest>),
     /// It is gone.
     Gone {
         /// How many manifests of the repository still name it, and can no longer be pulled whole.
@@ -122,9 +124,8 @@ impl Metadata {
         let (name, owner) = (name.clone(), owner.clone());
         self.write(move |connection| {
             let repository = repository::ensure(connection, &name, &owner, now)?;
-            if let Some(only_if) = &manifest.only_if
-                && let ControlFlow::Break(current) = condition::check(connection, repository, only_if)?
-            {
+            let only_if = manifest.only_if.as_ref();
+            if let ControlFlow::Break(current) = condition::check(connection, repository, only_if)? {
                 return Ok(PutManifest::Changed(current));
             }
             let named::Compared { mut missing, absent, wrong } =
@@ -207,18 +208,26 @@ impl Metadata {
         .await
     }
 
-    /// Takes a tag away (distribution-spec: Deleting tags); whether it was there. The manifest is left to gc
-    /// unless something else names it.
-    pub async fn delete_tag(&self, name: &RepositoryName, tag: &Tag) -> Result<bool, MetadataError> {
+    /// Takes a tag away (distribution-spec: Deleting tags). The manifest is left to gc unless something else names
+    /// it.
+    pub async fn delete_tag(
+        &self,
+        name: &RepositoryName,
+        tag: &Tag,
+        only_if: Option<Condition>,
+    ) -> Result<Deleted, MetadataError> {
         let (name, tag) = (name.clone(), tag.clone());
         self.write(move |connection| {
-            let Some(repository) = repository_id(connection, &name)? else { return Ok(false) };
+            let Some(repository) = repository_id(connection, &name)? else { return Ok(Deleted::Unknown) };
+            if let ControlFlow::Break(current) = condition::check(connection, repository, only_if.as_ref())? {
+                return Ok(Deleted::Changed(current));
+            }
             let sql = "DELETE FROM tags WHERE repository = ?1 AND tag = ?2 RETURNING manifest";
             let parameters = params![repository, tag.as_str()];
             let manifest: Option<Digest> = first(connection, sql, parameters, |row| parsed(row, "manifest"))?;
-            let Some(manifest) = manifest else { return Ok(false) };
+            let Some(manifest) = manifest else { return Ok(Deleted::Unknown) };
             orphan(connection, repository, &manifest)?;
-            Ok(true)
+            Ok(Deleted::Gone { named_by: 0 })
         })
         .await
     }
@@ -228,10 +237,14 @@ impl Metadata {
         &self,
         name: &RepositoryName,
         manifest: &Digest,
+        only_if: Option<Condition>,
     ) -> Result<Deleted, MetadataError> {
         let (name, manifest) = (name.clone(), manifest.clone());
         self.write(move |connection| {
             let Some(repository) = repository_id(connection, &name)? else { return Ok(Deleted::Unknown) };
+            if let ControlFlow::Break(current) = condition::check(connection, repository, only_if.as_ref())? {
+                return Ok(Deleted::Changed(current));
+            }
             if !unlink(connection, repository, &manifest)? {
                 return Ok(Deleted::Unknown);
             }

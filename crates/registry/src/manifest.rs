@@ -107,26 +107,28 @@ impl Registry {
         found.ok_or_else(|| RegistryError::ManifestUnknown(reference.clone()))
     }
 
-    /// Takes a tag away (distribution-spec: Deleting tags).
-    pub async fn delete_tag(&self, permit: &DeletePermit, tag: &Tag) -> Result<(), RegistryError> {
-        if self.metadata.delete_tag(permit.repository(), tag).await? {
-            Ok(())
-        } else {
-            Err(RegistryError::ManifestUnknown(Reference::Tag(tag.clone())))
-        }
+    /// Takes a tag away (distribution-spec: Deleting tags). With a condition, nothing changes unless that holds.
+    pub async fn delete_tag(
+        &self,
+        permit: &DeletePermit,
+        tag: &Tag,
+        only_if: Option<Condition>,
+    ) -> Result<(), RegistryError> {
+        let deleted = self.metadata.delete_tag(permit.repository(), tag, only_if).await?;
+        gone(deleted, || Reference::Tag(tag.clone()))?;
+        Ok(())
     }
 
     /// Takes a manifest and its tags out of a repository (distribution-spec: Deleting Manifests); how many indexes
-    /// of the repository still name it.
+    /// of the repository still name it. With a condition, nothing changes unless that holds.
     pub async fn delete_manifest(
         &self,
         permit: &DeletePermit,
         manifest: &Digest,
+        only_if: Option<Condition>,
     ) -> Result<u64, RegistryError> {
-        match self.metadata.delete_manifest(permit.repository(), manifest).await? {
-            Deleted::Gone { named_by } => Ok(named_by),
-            Deleted::Unknown => Err(RegistryError::ManifestUnknown(Reference::Digest(manifest.clone()))),
-        }
+        let deleted = self.metadata.delete_manifest(permit.repository(), manifest, only_if).await?;
+        gone(deleted, || Reference::Digest(manifest.clone()))
     }
 
     /// A page of the manifests that speak of `subject`, behind `after` (distribution-spec: Listing Referrers).
@@ -137,6 +139,15 @@ impl Registry {
         after: Option<&str>,
     ) -> Result<Referrers, RegistryError> {
         Ok(self.metadata.referrers(permit.repository(), subject, after).await?)
+    }
+}
+
+/// How many manifests still name what has been deleted.
+fn gone(deleted: Deleted, what: impl FnOnce() -> Reference) -> Result<u64, RegistryError> {
+    match deleted {
+        Deleted::Gone { named_by } => Ok(named_by),
+        Deleted::Changed(current) => Err(RegistryError::Changed(current)),
+        Deleted::Unknown => Err(RegistryError::ManifestUnknown(what())),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Blobs on their way in (distribution-spec: Pushing blobs).
 
 use std::{
+    io::ErrorKind,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -202,6 +203,8 @@ impl Registry {
 fn unknown_upload(error: BlobError) -> RegistryError {
     match error {
         BlobError::UnknownUpload(_) => RegistryError::UploadUnknown,
+        // Its file went while a request had it: it was cancelled, or it expired beside a connection that stood still.
+        BlobError::Io { source, .. } if source.kind() == ErrorKind::NotFound => RegistryError::UploadUnknown,
         other => other.into(),
     }
 }

@@ -136,10 +136,11 @@ pub(crate) async fn delete(
     reference: &Reference,
 ) -> Result<Response<Body>, Failure> {
     let permit = public.registry.delete_permit(&asked.who, name).await?;
+    let only_if = answer::condition(&asked.parts.headers, reference);
     let mut response = answer::status(StatusCode::ACCEPTED);
     match reference {
-        Reference::Tag(tag) => public.registry.delete_tag(&permit, tag).await?,
-        Reference::Digest(digest) => match public.registry.delete_manifest(&permit, digest).await? {
+        Reference::Tag(tag) => public.registry.delete_tag(&permit, tag, only_if).await?,
+        Reference::Digest(digest) => match public.registry.delete_manifest(&permit, digest, only_if).await? {
             0 => {}
             count => Warning::ManifestStillNamed(count).add(response.headers_mut()),
         },

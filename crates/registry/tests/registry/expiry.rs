@@ -90,7 +90,7 @@ async fn bytes_that_arrive_keep_a_session_alive_and_a_connection_alone_does_not(
         let request = async move { registry.append(&permit, &id, None, Box::pin(body)).await };
         (sender, tokio::spawn(request))
     };
-    let ((bytes, uploading), (_silent, waiting)) = (append(&busy), append(&stalled));
+    let ((bytes, uploading), (silent, waiting)) = (append(&busy), append(&stalled));
     let since = Instant::now();
     let mut sent = 0;
     while since.elapsed() < SHORT * 3 / 2 {
@@ -103,5 +103,8 @@ async fn bytes_that_arrive_keep_a_session_alive_and_a_connection_alone_does_not(
     drop(bytes);
     assert_eq!(uploading.await.expect("no panic").expect("all came"), sent);
     assert_eq!(site.registry.upload_offset(&permit, &busy).await.expect("alive"), sent);
-    waiting.abort();
+    silent.send(Ok(Bytes::from_static(b"x"))).await.expect("the request still reads");
+    drop(silent);
+    let late = waiting.await.expect("no panic");
+    assert!(matches!(late, Err(RegistryError::UploadUnknown)), "{late:?}");
 }

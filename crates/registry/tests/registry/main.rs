@@ -125,7 +125,7 @@ impl Site {
 
     async fn delete_tag(&self, repository: &str, which: &str) {
         let permit = self.registry.delete_permit(&ada(), &name(repository)).await.expect("permit");
-        self.registry.delete_tag(&permit, &which.parse().expect("tag")).await.expect("delete");
+        self.registry.delete_tag(&permit, &which.parse().expect("tag"), None).await.expect("delete");
     }
 
     fn blob_files(&self) -> usize {
@@ -204,7 +204,7 @@ async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
     let site = Site::new();
     let (digest, run) = site.push("run/p/n", "1", "image").await;
     let permit = site.registry.delete_permit(&ada(), &name("run/p/n")).await.expect("permit");
-    site.registry.delete_manifest(&permit, &digest).await.expect("delete");
+    site.registry.delete_manifest(&permit, &digest, None).await.expect("delete");
     let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (0, 0), "the queued run needs them");
 
