@@ -91,7 +91,7 @@ impl Metadata {
 }
 
 /// How old the time of a session's last use may be before it is written again: writing it on every request would
-/// make each chunk cost a commit.
+/// make each chunk cost a commit. From one millisecond to one minute.
 pub fn touch_interval(lifetime: Duration) -> Duration {
-    (lifetime / 4).min(Duration::from_mins(1))
+    (lifetime / 4).clamp(Duration::from_millis(1), Duration::from_mins(1))
 }
