@@ -165,6 +165,41 @@ fn of_an_index_the_child_for_this_machine_runs() {
 }
 
 #[test]
+fn a_sparse_index_runs_only_with_the_image_for_this_machine() {
+    let mut site = Site::new(PROJECTS)
+        .with("TORNO_EXECUTOR_ENGINE", NO_ENGINE)
+        .with("TORNO_REGISTRY_SPARSE_INDEXES", "true")
+        .with("TORNO_REGISTRY_SPARSE_IMAGES", "true");
+    site.add_users(&["ada"]);
+    site.start();
+    let ada = site.http("ada");
+    let command = json!({"Cmd": ["/x"]});
+    let here = Image::built_for(Image::HERE, &layer("here"), &command);
+    let elsewhere = Image::built_for(Image::ELSEWHERE, &layer("elsewhere"), &command);
+    let both =
+        index(OCI_INDEX, &[(&elsewhere.manifest(), Image::ELSEWHERE), (&here.manifest(), Image::HERE)]);
+    elsewhere.push(&ada, "run/heart/x", &elsewhere.digest()).expect(201);
+    let put = |tag: &str| ada.push_manifest("run/heart/x", tag, OCI_INDEX, &both);
+    put("v").expect_error(404, "MANIFEST_BLOB_UNKNOWN");
+    let by_digest = sha256(&both);
+    put(&format!("{by_digest}?tag=v")).expect_error(404, "MANIFEST_BLOB_UNKNOWN");
+    put(&by_digest).expect(201);
+    // Whole but for its layer.
+    ada.push_blob("run/heart/x", &here.config);
+    ada.push_manifest("run/heart/x", &here.digest(), OCI_IMAGE, &here.manifest()).expect(201);
+    put("v").expect_error(404, "MANIFEST_BLOB_UNKNOWN");
+    let image = ada.push_manifest("run/heart/x", "v", OCI_IMAGE, &here.manifest());
+    image.expect_error(404, "MANIFEST_BLOB_UNKNOWN");
+    assert_eq!(site.runs(), 0);
+
+    ada.push_blob("run/heart/x", &here.layers[0]);
+    ada.delete(&format!("/v2/run/heart/x/manifests/{}", elsewhere.digest())).expect(202);
+    put("v").expect(201);
+    assert_eq!(site.runs(), 1);
+    assert_eq!(shown(&site, 1, "manifest"), here.digest());
+}
+
+#[test]
 fn a_refused_push_queues_nothing() {
     let site = site("0s");
     let image = Image::new(&layer("refused"));

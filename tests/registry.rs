@@ -184,12 +184,12 @@ fn a_blob_is_read_whole_in_ranges_and_not_again() {
         assert_eq!(part.expect(206).body, bytes.as_bytes(), "{range}");
         part.expect_header("content-range", content_range);
     }
-    for range in ["bytes=10-", "bytes=-0", "bytes=99-100"] {
+    for range in ["bytes=10-", "bytes=-0", "bytes=99-100", "bytes=3-1"] {
         let refused = ada.send("GET", &path, &[("range", range)], b"");
         refused.expect_error(416, "UNSUPPORTED");
         refused.expect_header("content-range", "bytes */10");
     }
-    for range in ["bytes=3-1", "bytes=0-1,3-4", "lines=0-1", "bytes=x"] {
+    for range in ["bytes=0-1,3-4", "lines=0-1", "bytes=x"] {
         let whole = ada.send("GET", &path, &[("range", range)], b"");
         assert_eq!(whole.expect(200).body, b"0123456789", "{range}");
     }

@@ -277,3 +277,49 @@ fn a_mount_without_a_source_finds_what_one_may_read() {
     mount(&bob, "bob/one").expect(202);
     bob.get(&format!("/v2/bob/one/blobs/{digest}")).expect_error(404, "BLOB_UNKNOWN");
 }
+
+#[test]
+fn a_session_that_rests_too_long_expires() {
+    let mut site = Site::new("").with("TORNO_REGISTRY_UPLOAD_LIFETIME", "1s");
+    site.add_users(&["ada"]);
+    site.start();
+    let ada = site.http("ada");
+    let location = ada.begin_upload("a/b");
+    let sent = patch(&ada, &location, None, b"01234");
+    // A machine that stood still for a second may have let it expire before.
+    assert!([202, 404].contains(&sent.status), "{}", sent.status);
+    // By the server alone: nobody runs gc.
+    wait_until("its bytes are gone", || (site.upload_bytes() == 0).then_some(()));
+    ada.get(&location).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    patch(&ada, &location, None, b"5").expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    finish(&ada, &location, &sha256(b"01234"), b"").expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+}
+
+#[test]
+fn a_session_outlives_a_restart_within_its_lifetime() {
+    let mut site = Site::new("").with("TORNO_REGISTRY_UPLOAD_LIFETIME", "1h");
+    site.add_users(&["ada"]);
+    site.start();
+    let ada = site.http("ada");
+    let location = ada.begin_upload("a/b");
+    patch(&ada, &location, None, b"01234").expect(202);
+    site.stop();
+    site.start();
+    site.torno_ok(&["gc", "--grace", "0s"]);
+    ada.get(&location).expect(204).expect_header("range", "0-4");
+    finish(&ada, &location, &sha256(b"01234"), b"").expect(201);
+}
+
+#[test]
+fn one_post_that_fails_leaves_nothing() {
+    let site = Site::start_with("", &["ada"]);
+    let ada = site.http("ada");
+    let digest = sha256(b"0123456789");
+    let headers = [BYTES[0], ("content-range", "0-8")];
+    let path = format!("/v2/a/b/blobs/uploads/?digest={digest}");
+    ada.send("POST", &path, &headers, b"0123456789").expect_error(400, "SIZE_INVALID");
+    wait_until("the session is gone", || {
+        let files = std::fs::read_dir(site.path("registry-data/uploads")).expect("uploads").count();
+        (files == 0).then_some(())
+    });
+}

@@ -43,6 +43,7 @@ fn discover() {
             referrers_are_filtered,
             a_filter_that_fits_nothing_leaves_nothing,
             without_a_filter_none_is_told,
+            a_link_leads_to_the_next_referrers,
         ],
     }
 }
@@ -419,4 +420,33 @@ fn without_a_filter_none_is_told(case: &Case<'_>) {
     refer(case, &case.artifact(), &subject);
     let answer = case.get(&format!("referrers/{digest}"));
     assert!(!answer.expect(200).headers.contains_key("oci-filters-applied"));
+}
+
+/// Listing Referrers (end-12a): `Link` MUST be there when the list does not fit into one manifest. Along the links
+/// every referrer comes once, in indexes that a client reads, with the filter or without.
+fn a_link_leads_to_the_next_referrers(case: &Case<'_>) {
+    let (digest, subject) = absent_subject(case);
+    let mut expected: Vec<String> = Vec::new();
+    for number in 0..3 {
+        // So long that no two of them fit into one manifest of 4 MiB.
+        let long = json!({"number": number.to_string(), "long": "x".repeat(3 * 1024 * 1024)});
+        let list = with(&empty_index(), "annotations", &long);
+        let list = with(&list, "artifactType", &json!("application/x+long"));
+        expected.push(refer(case, &list, &subject)["digest"].as_str().expect("a digest").to_owned());
+    }
+    expected.sort();
+    for query in ["", "?artifactType=application/x%2Blong"] {
+        let mut seen = Vec::new();
+        let mut path = Some(case.path(&format!("referrers/{digest}{query}")));
+        while let Some(here) = path {
+            let answer = case.ada.get(&here);
+            answer.expect(200).expect_header("content-type", OCI_INDEX);
+            assert!(answer.body.len() <= 4 * 1024 * 1024 && seen.len() < expected.len());
+            assert_eq!(answer.headers.contains_key("oci-filters-applied"), !query.is_empty());
+            let page = answer.json()["manifests"].as_array().expect("a list").clone();
+            seen.extend(page.iter().map(|entry| entry["digest"].as_str().expect("a digest").to_owned()));
+            path = next(&answer);
+        }
+        assert_eq!(seen, expected, "{query}");
+    }
 }

@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 use torno_tests::{Answer, OCI_IMAGE, OCI_INDEX, sha256};
 
-use crate::{BYTES, Case, descriptor, with};
+use crate::{BYTES, Case, descriptor, warnings, with};
 
 /// code-1 to code-14, and the one of the two legacy codes (Legacy Docker support error codes) that Torno has.
 const CODES: [&str; 15] = [
@@ -53,6 +53,7 @@ fn errors() {
             an_error_to_head_has_no_body,
             a_refused_body_ends_the_connection_as_announced,
         ],
+        "Error Codes: detail" => [details_say_what_a_program_can_use, nothing_internal_is_told],
         "Warnings" => [warnings_have_their_form],
     }
 }
@@ -267,6 +268,59 @@ fn a_refused_body_ends_the_connection_as_announced(case: &Case<'_>) {
     assert!(!case.get("manifests/v").expect(404).headers.contains_key("connection"));
 }
 
+/// Error Codes: `detail` MAY be arbitrary JSON that helps to resolve the issue; where there is nothing to say it is
+/// left out.
+fn details_say_what_a_program_can_use(case: &Case<'_>) {
+    let image = case.image("details", "v");
+    let unknown = sha256(b"nobody has this");
+    let session = case.begin();
+    case.chunk(&session, "0-4", b"01234").expect(202);
+    let blob = case.path(&format!("blobs/{}", sha256(&image.config)));
+    let long = "x".repeat(5 * 1024 * 1024);
+    let large = with(&case.artifact(), "annotations", &json!({"long": long})).to_string();
+    for (answer, expected) in [
+        (case.get(&format!("blobs/{unknown}")), json!({"digest": unknown})),
+        (case.get("manifests/other"), json!({"reference": "other"})),
+        (case.chunk(&session, "7-8", b"78"), json!({"received": 5, "offered": 7})),
+        (case.chunk(&session, "5-8", b"56"), json!({"announced": 4, "came": 2, "received": 5})),
+        (
+            case.put(&unknown, OCI_IMAGE, &image.manifest()),
+            json!({"expected": unknown, "found": image.digest()}),
+        ),
+        (case.close(&session, &unknown, b""), json!({"expected": unknown, "found": sha256(b"01234")})),
+        (case.ada.send("GET", &blob, &[("range", "bytes=99999-")], b""), json!({"size": image.config.len()})),
+        (case.put("w", OCI_IMAGE, large.as_bytes()), json!({"limit": 4 * 1024 * 1024})),
+        (case.ada.send("POST", &blob, &[], b""), json!({"allowed": ["GET", "HEAD", "DELETE"]})),
+    ] {
+        assert_eq!(answer.json()["errors"][0]["detail"], expected);
+    }
+    for answer in [case.get("manifests/.x"), case.get("nothing"), case.site.anonymous().get("/v2/")] {
+        assert!(answer.json()["errors"][0].get("detail").is_none());
+    }
+}
+
+/// Error Codes: a message is for people; of paths, of the database and of the code it says nothing.
+fn nothing_internal_is_told(case: &Case<'_>) {
+    let session = case.begin();
+    let answers = [
+        case.put("v", OCI_IMAGE, b"{\"schemaVersion\": 2}"),
+        case.put("v", OCI_IMAGE, b"\xff"),
+        case.get("tags/list?n=x"),
+        case.get("blobs/sha256:x"),
+        case.chunk(&session, "9-9", b"9"),
+        case.close(&session, &sha256(b"other"), b"0"),
+        case.ada.get("/v2/%ff/tags/list"),
+        case.ada.send("PUT", &case.path("manifests/v"), &[("content-type", "x")], b"{}"),
+    ];
+    for answer in answers {
+        let text = String::from_utf8(answer.body.clone()).expect("UTF-8");
+        assert!((400..500).contains(&answer.status), "{text}");
+        for word in ["registry-data", "/tmp", ".rs", "sqlite", "SELECT", "crates", "panic", "os error"] {
+            assert!(!text.contains(word), "{text}");
+        }
+    }
+}
+
 /// Warnings: if there are any, each MUST be `299 - "<text>"` without a date, and all together at most 4096 bytes.
 fn warnings_have_their_form(case: &Case<'_>) {
     let image = case.image("warnings", "v");
@@ -278,12 +332,11 @@ fn warnings_have_their_form(case: &Case<'_>) {
         case.put("w", OCI_IMAGE, &image.manifest()),
         case.delete("manifests/w"),
     ] {
-        let warnings = answer.headers.get_all("warning").iter().map(|value| value.to_str().expect("ASCII"));
-        let warnings: Vec<&str> = warnings.collect();
-        assert!(
-            warnings.iter().all(|text| text.starts_with("299 - \"") && text.ends_with('"')),
-            "{warnings:?}"
-        );
-        assert!(warnings.iter().map(|text| text.len()).sum::<usize>() <= 4096);
+        assert!(warnings(&answer).is_empty(), "there is nothing to warn of");
     }
+    let accept = [("accept", "application/x.\"quoted\"")];
+    let pulled = case.ada.send("GET", &case.path("manifests/v"), &accept, b"");
+    assert_eq!(warnings(pulled.expect(200)).len(), 1);
+    let deleted = case.delete(&format!("blobs/{}", sha256(&image.config)));
+    assert_eq!(warnings(deleted.expect(202)).len(), 1);
 }

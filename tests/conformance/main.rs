@@ -15,10 +15,11 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha512};
 use torno_tests::{Answer, Http, Image, OCI_IMAGE, OCI_INDEX, Site, layer, sha256};
 
-/// Goes through requirements, section by section: `requirements! { "<section>" => [<function>, …], … }`.
+/// Goes through requirements, section by section: `requirements! { "<section>" => [<function>, …], … }`, perhaps with
+/// `configured [("<TORNO_ variable>", "<value>"), …];` before them.
 macro_rules! requirements {
-    ($($section:literal => [$($check:ident),+ $(,)?]),+ $(,)?) => {
-        $crate::conform(&[$($($crate::Requirement {
+    ($(configured [$($setting:expr),+ $(,)?];)? $($section:literal => [$($check:ident),+ $(,)?]),+ $(,)?) => {
+        $crate::conform(&[$($($setting),+)?], &[$($($crate::Requirement {
             section: $section,
             name: stringify!($check),
             check: $check,
@@ -26,6 +27,9 @@ macro_rules! requirements {
     };
 }
 
+mod catalog;
+mod condition;
+mod configured;
 mod discover;
 mod errors;
 mod manage;
@@ -56,8 +60,11 @@ struct Case<'a> {
 }
 
 /// Asks each requirement and fails with all that do not hold.
-fn conform(requirements: &[Requirement]) {
-    let site = Site::start_with("", &["ada", "bob"]);
+fn conform(settings: &[(&str, &str)], requirements: &[Requirement]) {
+    let site = settings.iter().fold(Site::new(""), |site, (variable, value)| site.with(variable, value));
+    let mut site = site;
+    site.add_users(&["ada", "bob"]);
+    site.start();
     let mut failed = String::new();
     for Requirement { section, name, check } in requirements {
         let case = Case { site: &site, ada: site.http("ada"), repository: format!("conformance/{name}") };
@@ -157,6 +164,18 @@ impl Case<'_> {
         self.ada.push_blob(&self.repository, b"{}");
         json!({"schemaVersion": 2, "mediaType": OCI_IMAGE, "config": descriptor(EMPTY, b"{}"), "layers": []})
     }
+}
+
+/// The warnings of an answer, each in the form of the specification (Warnings); their texts.
+#[track_caller]
+fn warnings(answer: &Answer) -> Vec<String> {
+    let values = answer.headers.get_all("warning").iter().map(|value| value.to_str().expect("ASCII"));
+    let values: Vec<&str> = values.collect();
+    assert!(values.iter().map(|value| value.len()).sum::<usize>() <= 4096);
+    let text = |value: &&str| {
+        value.strip_prefix("299 - \"").and_then(|text| text.strip_suffix('"')).map(str::to_owned)
+    };
+    values.iter().map(|value| text(value).unwrap_or_else(|| panic!("{value}"))).collect()
 }
 
 /// A descriptor by SHA-256.

@@ -3,7 +3,7 @@
 use serde_json::json;
 use torno_tests::{Image, OCI_IMAGE, sha256};
 
-use crate::{Case, descriptor, empty_index, sha512, with};
+use crate::{Case, descriptor, empty_index, sha512, warnings, with};
 
 #[test]
 fn manage() {
@@ -30,6 +30,11 @@ fn manage() {
             a_deleted_blob_stays_in_other_repositories,
             a_deleted_blob_may_be_pushed_again,
             an_unknown_blob_is_404,
+        ],
+        "Warnings" => [
+            deleting_a_blob_that_is_named_is_warned_of,
+            deleting_a_manifest_that_is_named_is_warned_of,
+            deleting_what_nothing_names_is_not_warned_of,
         ],
     }
 }
@@ -189,4 +194,40 @@ fn an_unknown_blob_is_404(case: &Case<'_>) {
     case.delete(&format!("blobs/{digest}")).expect_error(404, "NAME_UNKNOWN");
     case.ada.push_blob(&case.repository, b"there");
     case.delete(&format!("blobs/{digest}")).expect_error(404, "BLOB_UNKNOWN");
+}
+
+/// Warnings (end-10): what is deleted although a manifest names it MAY be warned of, in the header's form.
+fn deleting_a_blob_that_is_named_is_warned_of(case: &Case<'_>) {
+    let first = case.image("named", "v");
+    let mut second = Image::new(&case.bytes("named"));
+    second.layers.push(case.bytes("another"));
+    second.push(&case.ada, &case.repository, "w").expect(201);
+    let deleted = case.delete(&format!("blobs/{}", sha256(&first.layers[0])));
+    let told = warnings(deleted.expect(202));
+    assert!(told.len() == 1 && told[0].starts_with("2 manifests of this repository"), "{told:?}");
+}
+
+/// Warnings (end-9): the same for a manifest that an index names.
+fn deleting_a_manifest_that_is_named_is_warned_of(case: &Case<'_>) {
+    let image = case.image("inner", "v");
+    let named = json!([descriptor(OCI_IMAGE, &image.manifest())]);
+    let (index, pushed) = case.put_json(&with(&empty_index(), "manifests", &named));
+    pushed.expect(201);
+    let deleted = case.delete(&format!("manifests/{}", image.digest()));
+    let told = warnings(deleted.expect(202));
+    assert!(told.len() == 1 && told[0].starts_with("1 index of this repository"), "{told:?}");
+    assert!(warnings(case.delete(&format!("manifests/{index}")).expect(202)).is_empty());
+}
+
+/// Warnings (end-9, end-10): there is nothing to say of tags, of what no manifest names, and of other repositories.
+fn deleting_what_nothing_names_is_not_warned_of(case: &Case<'_>) {
+    let image = case.image("unnamed", "v");
+    image.push(&case.ada, &case.beside(), "v").expect(201);
+    for rest in [
+        "manifests/v".to_owned(),
+        format!("manifests/{}", image.digest()),
+        format!("blobs/{}", sha256(&image.layers[0])),
+    ] {
+        assert!(warnings(case.delete(&rest).expect(202)).is_empty(), "{rest}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use torno_tests::{Image, OCI_IMAGE, OCI_INDEX, index, sha256};
 
-use crate::{Case, sha512};
+use crate::{Case, sha512, warnings};
 
 const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -16,6 +16,7 @@ fn pull() {
             a_manifest_comes_with_its_digest,
             a_manifest_has_the_type_it_was_pushed_with,
             a_manifest_comes_whatever_types_are_accepted,
+            a_manifest_of_a_type_that_is_not_accepted_comes_with_a_warning,
             an_unknown_manifest_is_404,
             an_unknown_repository_is_404,
             names_of_the_grammar_are_taken,
@@ -31,6 +32,8 @@ fn pull() {
             a_range_of_a_blob_is_206,
             a_broken_off_pull_goes_on,
             a_range_past_the_end_is_416,
+            a_range_that_ends_before_it_begins_is_416,
+            a_range_of_other_bytes_is_the_whole,
         ],
         "Checking if content exists in the registry" => [
             head_of_a_manifest_tells_digest_and_size,
@@ -39,6 +42,7 @@ fn pull() {
             head_of_an_unknown_blob_is_404,
             head_knows_no_ranges,
         ],
+        "API" => [what_is_known_is_not_sent_again, what_is_not_known_is_sent],
         "Registry Proxying" => [a_namespace_in_the_query_is_passed_over],
     }
 }
@@ -84,6 +88,28 @@ fn a_manifest_comes_whatever_types_are_accepted(case: &Case<'_>) {
     for accept in [OCI_IMAGE, &all, "*/*"] {
         let pulled = case.ada.send("GET", &case.path("manifests/v"), &[("accept", accept)], b"");
         assert_eq!(pulled.expect(200).body, image.manifest(), "{accept}");
+    }
+}
+
+/// Pulling manifests (end-3; RFC 9110, section 12.5.1): `Accept` is a SHOULD for clients, and a manifest has one
+/// representation. It comes with the type it has, and a warning; a type that is accepted brings none.
+fn a_manifest_of_a_type_that_is_not_accepted_comes_with_a_warning(case: &Case<'_>) {
+    let image = case.image("not accepted", "v");
+    for (accept, warned) in [
+        (DOCKER_IMAGE, true),
+        ("application/json, text/*", true),
+        ("*/*;q=0", true),
+        (OCI_IMAGE, false),
+        ("application/*", false),
+        ("text/html, */*;q=0.1", false),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let pulled = case.ada.send(method, &case.path("manifests/v"), &[("accept", accept)], b"");
+            pulled.expect(200).expect_header("content-type", OCI_IMAGE);
+            pulled.expect_header("docker-content-digest", &image.digest());
+            let told = warnings(&pulled);
+            assert_eq!(told.iter().any(|text| text.contains(OCI_IMAGE)), warned, "{accept}: {told:?}");
+        }
     }
 }
 
@@ -206,6 +232,62 @@ fn a_range_past_the_end_is_416(case: &Case<'_>) {
     let path = case.path(&format!("blobs/{digest}"));
     let refused = case.ada.send("GET", &path, &[("range", "bytes=10-")], b"");
     refused.expect(416).expect_header("content-range", "bytes */10");
+}
+
+/// Pulling blobs (end-2; RFC 9110, section 14.2): a range that is none may be refused, and is.
+fn a_range_that_ends_before_it_begins_is_416(case: &Case<'_>) {
+    let digest = case.ada.push_blob(&case.repository, b"0123456789");
+    let path = case.path(&format!("blobs/{digest}"));
+    let refused = case.ada.send("GET", &path, &[("range", "bytes=5-0")], b"");
+    refused.expect(416).expect_header("content-range", "bytes */10");
+}
+
+/// Pulling blobs (end-2; RFC 9110, section 13.1.5): with an `If-Range` of other bytes the whole is wanted.
+fn a_range_of_other_bytes_is_the_whole(case: &Case<'_>) {
+    let digest = case.ada.push_blob(&case.repository, b"0123456789");
+    let path = case.path(&format!("blobs/{digest}"));
+    let etag = case.get(&format!("blobs/{digest}")).header("etag");
+    let ask = |etag: &str| case.ada.send("GET", &path, &[("range", "bytes=2-4"), ("if-range", etag)], b"");
+    assert_eq!(ask(&etag).expect(206).body, b"234");
+    for other in ["\"other\"", &format!("W/{etag}"), "Sat, 01 Jan 2022 00:00:00 GMT"] {
+        assert_eq!(ask(other).expect(200).body, b"0123456789", "{other}");
+    }
+}
+
+/// API (RFC 9110, section 13.1.2): what the client has by its `ETag` is 304, to `GET` and `HEAD`, for blobs and
+/// manifests, with the headers that tell what it is.
+fn what_is_known_is_not_sent_again(case: &Case<'_>) {
+    let image = case.image("known", "v");
+    let blob = format!("blobs/{}", sha256(&image.config));
+    for rest in ["manifests/v", &format!("manifests/{}", image.digest()), &blob] {
+        let pulled = case.get(rest);
+        let (etag, digest) = (pulled.expect(200).header("etag"), pulled.header("docker-content-digest"));
+        for known in [&etag, &format!("W/{etag}"), &format!("\"x\" , {etag}"), "*"] {
+            for method in ["GET", "HEAD"] {
+                let answer = case.ada.send(method, &case.path(rest), &[("if-none-match", known)], b"");
+                assert!(answer.expect(304).expect_header("etag", &etag).body.is_empty(), "{method} {rest}");
+                answer.expect_header("docker-content-digest", &digest);
+            }
+        }
+    }
+}
+
+/// API (RFC 9110, section 13.1.2): a tag that has moved and an `ETag` of something else are sent in full, and what is
+/// not there is 404 whatever the client knows.
+fn what_is_not_known_is_sent(case: &Case<'_>) {
+    let first = case.image("first", "v");
+    let etag = case.get("manifests/v").header("etag");
+    let second = case.image("second", "v");
+    let ask =
+        |method: &str, rest: &str| case.ada.send(method, &case.path(rest), &[("if-none-match", &etag)], b"");
+    assert_eq!(ask("GET", "manifests/v").expect(200).body, second.manifest());
+    ask("HEAD", "manifests/v").expect(200).expect_header("docker-content-digest", &second.digest());
+    ask("HEAD", &format!("manifests/{}", first.digest())).expect(304);
+    ask("GET", &format!("blobs/{}", sha256(&first.config))).expect(200);
+    for method in ["GET", "HEAD"] {
+        ask(method, "manifests/other").expect(404);
+        ask(method, &format!("blobs/{}", sha256(b"nobody has this"))).expect(404);
+    }
 }
 
 /// Checking if content exists (end-3): `HEAD` of a manifest MUST be 200 with its digest and its size.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use torno_tests::sha256;
+use torno_tests::{OCI_IMAGE, sha256};
 
 use crate::{BYTES, Case, closing, location, sha512};
 
@@ -12,6 +12,7 @@ fn push_blob() {
         "Pushing blobs" => [an_invalid_digest_is_400, an_unsupported_algorithm_is_400, the_same_blob_twice_is_one],
         "POST then PUT" => [
             a_session_begins_with_202_and_a_location,
+            locations_survive_a_reverse_proxy,
             every_session_has_a_name_of_its_own,
             put_ends_a_session_with_a_pullable_blob,
             put_of_other_bytes_stores_nothing,
@@ -29,6 +30,8 @@ fn push_blob() {
             a_chunk_out_of_order_is_416_and_the_session_goes_on,
             a_last_chunk_out_of_order_is_416_and_the_session_goes_on,
             a_range_outside_the_grammar_is_refused,
+            a_chunk_of_another_length_than_its_range_is_refused,
+            a_chunk_of_unknown_length_keeps_to_its_range,
             a_session_is_closed_with_the_digest_of_the_whole,
             a_session_is_not_closed_without_a_digest,
             sha512_may_be_announced,
@@ -85,6 +88,19 @@ fn a_session_begins_with_202_and_a_location(case: &Case<'_>) {
     let begun = case.post("");
     let session = location(begun.expect(202));
     case.ada.get(&session).expect(204);
+}
+
+/// POST then PUT (end-4a): the location MAY be relative, and is: another name or scheme in front changes nothing.
+fn locations_survive_a_reverse_proxy(case: &Case<'_>) {
+    let bytes = case.bytes("relative");
+    let session = case.post("").header("location");
+    let status = case.ada.get(&session).header("location");
+    let blob = case.close(&session, &sha256(&bytes), &bytes).header("location");
+    let image = case.image("relative", "v");
+    let manifest = case.put("v", OCI_IMAGE, &image.manifest()).header("location");
+    for location in [session, status, blob, manifest] {
+        assert!(location.starts_with("/v2/"), "{location}");
+    }
 }
 
 /// POST then PUT (end-4a): the location MUST hold a UUID that names this session and no other.
@@ -236,6 +252,50 @@ fn a_range_outside_the_grammar_is_refused(case: &Case<'_>) {
         assert_eq!(case.chunk(&session, range, b"01234").status, 400, "{range}");
     }
     case.chunk(&session, "0-4", b"01234").expect(202);
+}
+
+/// Pushing a blob in chunks (end-5, end-6): `Content-Length` is the chunk's, as its range says; a chunk that says
+/// otherwise is refused before anything of it is taken.
+fn a_chunk_of_another_length_than_its_range_is_refused(case: &Case<'_>) {
+    let session = location(case.chunk(&case.begin(), "0-4", b"01234").expect(202));
+    for range in ["5-8", "5-10"] {
+        let close = closing(&session, &sha256(b"0123456789"));
+        let headers = [BYTES, ("content-range", range)];
+        for refused in
+            [case.chunk(&session, range, b"56789"), case.ada.send("PUT", &close, &headers, b"56789")]
+        {
+            refused.expect_error(400, "SIZE_INVALID");
+            refused.expect_header("range", "0-4");
+            assert_eq!(refused.json()["errors"][0]["detail"]["received"], 5);
+        }
+    }
+    case.ada.get(&session).expect(204).expect_header("range", "0-4");
+    let session = location(case.chunk(&session, "5-9", b"56789").expect(202));
+    case.close(&session, &sha256(b"0123456789"), b"").expect(201);
+}
+
+/// Pushing a blob in chunks (end-5): the same when the length is not told beforehand. What came of the range stays, as
+/// of any chunk that breaks off, and nothing beyond it; the status says where to go on.
+fn a_chunk_of_unknown_length_keeps_to_its_range(case: &Case<'_>) {
+    let send = |session: &str, range: &str, chunk: &str| {
+        let mut connection = case.ada.raw();
+        let lines = format!("content-range: {range}\r\ntransfer-encoding: chunked\r\n");
+        connection.head_with("PATCH", session, &lines);
+        connection.send(format!("{:x}\r\n{chunk}\r\n0\r\n\r\n", chunk.len()).as_bytes());
+        connection.answer()
+    };
+    let session = case.begin();
+    assert_eq!(send(&session, "0-4", "01234").0, 202);
+    for (range, chunk, received) in [("5-9", "567", "0-7"), ("8-8", "8x", "0-8")] {
+        let (status, text) = send(&session, range, chunk);
+        assert!(status == 400 && text.contains("SIZE_INVALID"), "{text}");
+        assert!(text.contains(&format!("\r\nrange: {received}\r\n")), "{text}");
+        case.ada.get(&session).expect(204).expect_header("range", received);
+    }
+    assert_eq!(send(&session, "5-9", "56789").0, 416);
+    assert_eq!(send(&session, "9-9", "9").0, 202);
+    case.close(&session, &sha256(b"0123456789"), b"").expect(201);
+    case.assert_blob(&sha256(b"0123456789"), b"0123456789");
 }
 
 /// Pushing a blob in chunks (end-6): the digest in `PUT` MUST be that of all bytes, not of the last chunk.

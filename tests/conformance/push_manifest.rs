@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use torno_tests::{Answer, Image, OCI_IMAGE, OCI_INDEX, index, sha256};
 
-use crate::{Case, EMPTY, descriptor, empty_index, location, sha512, with};
+use crate::{Case, EMPTY, descriptor, empty_index, location, sha512, warnings, with};
 
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -24,8 +24,12 @@ fn push_manifest() {
             a_descriptor_may_say_more_than_it_must,
             an_index_may_be_empty,
             an_index_may_name_an_index,
+            indexes_may_be_nested_two_deep,
+            a_layer_may_be_kept_elsewhere,
             a_manifest_with_unknown_blobs_is_refused,
             an_index_with_unknown_manifests_is_refused,
+            what_is_missing_is_listed,
+            a_descriptor_of_another_size_is_refused,
             a_manifest_of_another_digest_is_refused,
             a_malformed_digest_is_400,
             a_tag_moves_to_what_is_pushed_last,
@@ -201,6 +205,97 @@ fn an_index_may_name_an_index(case: &Case<'_>) {
     case.put(&sha256(&inner), OCI_INDEX, &inner).expect(201);
     let named = json!([descriptor(OCI_INDEX, &inner), descriptor(OCI_IMAGE, &image.manifest())]);
     case.put_json(&with(&empty_index(), "manifests", &named)).1.expect(201);
+}
+
+/// Pushing Manifests (end-7a; image-spec, Image Index): an index may name indexes that name indexes; each is pulled by
+/// its digest down to the images.
+fn indexes_may_be_nested_two_deep(case: &Case<'_>) {
+    let image = case.image("innermost", "v");
+    let mut inside = (OCI_IMAGE, image.manifest());
+    let mut digests = vec![image.digest()];
+    for _ in 0..3 {
+        let list = with(&empty_index(), "manifests", &json!([descriptor(inside.0, &inside.1)]));
+        let (digest, pushed) = case.put_json(&list);
+        pushed.expect(201);
+        inside = (OCI_INDEX, list.to_string().into_bytes());
+        digests.push(digest);
+    }
+    for digest in digests.iter().skip(1).rev() {
+        let pulled = case.get(&format!("manifests/{digest}")).expect(200).json();
+        let next = pulled["manifests"][0]["digest"].as_str().expect("a digest");
+        case.get(&format!("manifests/{next}")).expect(200).expect_header("docker-content-digest", next);
+    }
+    let outermost = digests.last().expect("an index");
+    case.put("nested", OCI_INDEX, &inside.1).expect(201).expect_header("docker-content-digest", outermost);
+}
+
+/// Pushing Manifests (end-7a; image-spec, Layer: Non-Distributable Layers): such layers SHOULD NOT be uploaded, so the
+/// manifest is taken without them; pushed all the same they are the repository's, with the size they are said to have.
+fn a_layer_may_be_kept_elsewhere(case: &Case<'_>) {
+    for (place, media_type) in [
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let bytes = case.bytes(&place.to_string());
+        let mut layer = descriptor(media_type, &bytes);
+        layer["urls"] = json!(["https://example.org/layer"]);
+        let manifest = with(&case.artifact(), "layers", &json!([layer]));
+        let (digest, pushed) = case.put_json(&manifest);
+        let told = warnings(pushed.expect(201));
+        assert!(told.len() == 1 && told[0].contains(&sha256(&bytes)), "{told:?}");
+        assert_eq!(
+            case.get(&format!("manifests/{digest}")).expect(200).body,
+            manifest.to_string().as_bytes()
+        );
+        case.ada.push_blob(&case.repository, &bytes);
+        assert!(warnings(case.put_json(&manifest).1.expect(201)).is_empty());
+        let shorter = with(&layer, "size", &json!(1));
+        let wrong = with(&manifest, "layers", &json!([shorter]));
+        case.put_json(&wrong).1.expect_error(400, "SIZE_INVALID");
+    }
+}
+
+/// Push (end-7a): one or more `MANIFEST_BLOB_UNKNOWN`; the detail lists all that is missing, and nothing else.
+fn what_is_missing_is_listed(case: &Case<'_>) {
+    let layers: Vec<Value> = ["one", "two"].iter().map(|seed| descriptor(LAYER, &case.bytes(seed))).collect();
+    let manifest = with(&case.artifact(), "layers", &json!(layers));
+    let (_, refused) = case.put_json(&manifest);
+    refused.expect_error(404, "MANIFEST_BLOB_UNKNOWN");
+    let detail = &refused.json()["errors"][0]["detail"];
+    let mut expected: Vec<&str> = layers.iter().filter_map(|layer| layer["digest"].as_str()).collect();
+    expected.sort_unstable();
+    assert_eq!(detail, &json!({"missing": expected, "count": 2}));
+}
+
+/// Pushing Manifests (end-7a; image-spec, Descriptor): `size` is the content's, and clients refuse content of another
+/// one, so a manifest that says otherwise of what is there is refused: of its config, its layers and its manifests.
+fn a_descriptor_of_another_size_is_refused(case: &Case<'_>) {
+    let artifact = case.artifact();
+    let of = |size: u64| with(&descriptor(EMPTY, b"{}"), "size", &json!(size));
+    for size in [0, 1, 3] {
+        for manifest in [
+            with(&artifact, "config", &of(size)),
+            with(&artifact, "layers", &json!([of(size)])),
+            with(&artifact, "layers", &json!([of(2), of(size)])),
+        ] {
+            let (digest, refused) = case.put_json(&manifest);
+            refused.expect_error(400, "SIZE_INVALID");
+            let expected = json!({"digest": sha256(b"{}"), "announced": size, "found": 2});
+            assert_eq!(refused.json()["errors"][0]["detail"], expected);
+            case.get(&format!("manifests/{digest}")).expect(404);
+        }
+    }
+    case.put_json(&with(&artifact, "layers", &json!([of(2), of(2)]))).1.expect(201);
+    case.put_json(&artifact).1.expect(201);
+    let child = descriptor(OCI_IMAGE, artifact.to_string().as_bytes());
+    let longer = with(&child, "size", &json!(artifact.to_string().len() + 1));
+    let list = |child: &Value| with(&empty_index(), "manifests", &json!([child]));
+    case.put_json(&list(&longer)).1.expect_error(400, "SIZE_INVALID");
+    case.put_json(&list(&child)).1.expect(201);
 }
 
 /// Push (end-7a): a manifest MAY be refused for blobs that are not there, and then MUST be with

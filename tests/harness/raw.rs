@@ -26,10 +26,15 @@ impl Raw {
 
     /// Sends the head of a request whose body will have `length` bytes.
     pub fn head(&mut self, method: &str, path: &str, length: usize) {
+        self.head_with(method, path, &format!("content-length: {length}\r\n"));
+    }
+
+    /// Sends the head of a request with these further header lines, each with its end.
+    pub fn head_with(&mut self, method: &str, path: &str, lines: &str) {
         let Self { host, authorization, .. } = self;
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: {host}\r\n{authorization}content-type: application/octet-stream\r\n\
-             content-length: {length}\r\n\r\n"
+             {lines}\r\n"
         );
         self.send(head.as_bytes());
     }

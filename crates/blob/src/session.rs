@@ -17,6 +17,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::{
     sync::{Mutex as AsyncMutex, OwnedMutexGuard},
     task::JoinHandle,
+    time::Instant,
 };
 use torno_oci::{Algorithm, Digest, Hasher, UploadId};
 
@@ -35,6 +36,10 @@ const BATCHES: usize = 16 * 1024 * 1024;
 /// From this size on a batch is hashed and written at the same time; below it a second thread costs more than it
 /// saves.
 const SPLIT: usize = 256 * 1024;
+
+/// How long what has arrived waits for a batch to be full: what a slow line brings is then kept if it breaks, and
+/// keeps the session alive.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The largest blob, in bytes. Larger than any image layer seen, smaller than the disks it would fill.
 pub(crate) const MAX_BLOB_SIZE: u64 = 256 * 1024 * 1024 * 1024;
@@ -159,7 +164,8 @@ impl Sessions {
         }
         let mut received = session.offset;
         let _counted = Receiving::new(&self.receiving);
-        let mut gathering = Gathering { body, rest: Bytes::new() };
+        let patience = LINGER.min(self.lifetime / 4);
+        let mut gathering = Gathering { body, rest: Bytes::new(), patience };
         // Nothing is being written yet: a task that is done, so that every turn of the loop has one to wait for.
         let mut writing: JoinHandle<Result<Turn, BlobError>> = tokio::spawn(async { Ok(turn) });
         loop {
@@ -377,6 +383,8 @@ struct Gathering<S> {
     body: S,
     /// What came with the batch before and had no room in it.
     rest: Bytes,
+    /// How long a batch may take from its first byte on.
+    patience: Duration,
 }
 
 impl<S, E> Gathering<S>
@@ -384,9 +392,10 @@ where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Exactly `room` bytes, or what there is left.
+    /// Exactly `room` bytes, or what there is left, or what came in time.
     async fn batch(&mut self, mut room: usize) -> (Vec<Bytes>, End) {
         let mut batch = Vec::new();
+        let mut until = Instant::now() + self.patience;
         loop {
             let mut chunk = std::mem::take(&mut self.rest);
             if chunk.len() >= room {
@@ -398,10 +407,12 @@ where
                 room -= chunk.len();
                 batch.push(chunk);
             }
-            match self.body.next().await {
-                Some(Ok(next)) => self.rest = next,
-                Some(Err(error)) => return (batch, End::Cut(error.into())),
-                None => return (batch, End::Complete),
+            match tokio::time::timeout_at(until, self.body.next()).await {
+                Ok(Some(Ok(next))) => self.rest = next,
+                Ok(Some(Err(error))) => return (batch, End::Cut(error.into())),
+                Ok(None) => return (batch, End::Complete),
+                Err(_) if batch.is_empty() => until = Instant::now() + self.patience,
+                Err(_) => return (batch, End::NotYet),
             }
         }
     }

@@ -9,6 +9,7 @@
 
 mod blob;
 mod collect;
+mod condition;
 mod database;
 mod error;
 mod manifest;
@@ -19,6 +20,7 @@ mod run;
 
 pub use blob::{Hold, HoldId};
 pub use collect::{Garbage, Swept};
+pub use condition::{Condition, Versions};
 pub use database::Metadata;
 pub use error::MetadataError;
 pub use manifest::{Deleted, NewManifest, NewRun, PutManifest, Referrer, Referrers, StoredManifest};

@@ -1,11 +1,13 @@
 //! Manifests: their bytes once, their links to repositories, their tags, and the run that a push may queue.
 
+use std::ops::ControlFlow;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 use torno_oci::{Digest, MediaType, Reference, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Metadata, MetadataError, Named, NamedKind, WrongSize, named, repository,
+    Condition, Metadata, MetadataError, Named, NamedKind, WrongSize, condition, named, repository,
     row::{all, execute, first, parsed, parsed_option, repository_id},
     run,
 };
@@ -25,6 +27,8 @@ pub struct NewManifest {
     pub subject: Option<Digest>,
     /// What a listing of referrers shows and filters by.
     pub artifact_type: Option<String>,
+    /// What must hold for it to be stored.
+    pub only_if: Option<Condition>,
 }
 
 /// The run that a push queues.
@@ -50,13 +54,17 @@ pub enum PutManifest {
     Missing(Vec<Digest>),
     /// Nothing changed: a descriptor tells a size that its content does not have.
     WrongSize(WrongSize),
+    /// Nothing changed: the condition does not hold of what is there, a manifest or nothing.
+    Changed(Option<Digest>),
 }
 
 /// What became of a deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deleted {
     /// It was not in the repository.
     Unknown,
+    /// Nothing changed: the condition does not hold of what is there, a manifest or nothing.
+    Changed(Option<Digest>),
     /// It is gone.
     Gone {
         /// How many manifests of the repository still name it, and can no longer be pulled whole.
@@ -116,6 +124,10 @@ impl Metadata {
         let (name, owner) = (name.clone(), owner.clone());
         self.write(move |connection| {
             let repository = repository::ensure(connection, &name, &owner, now)?;
+            let only_if = manifest.only_if.as_ref();
+            if let ControlFlow::Break(current) = condition::check(connection, repository, only_if)? {
+                return Ok(PutManifest::Changed(current));
+            }
             let named::Compared { mut missing, absent, wrong } =
                 named::compare(connection, repository, &name, &manifest)?;
             if let Some(run) = &run {
@@ -196,18 +208,26 @@ impl Metadata {
         .await
     }
 
-    /// Takes a tag away (distribution-spec: Deleting tags); whether it was there. The manifest is left to gc
-    /// unless something else names it.
-    pub async fn delete_tag(&self, name: &RepositoryName, tag: &Tag) -> Result<bool, MetadataError> {
+    /// Takes a tag away (distribution-spec: Deleting tags). The manifest is left to gc unless something else names
+    /// it.
+    pub async fn delete_tag(
+        &self,
+        name: &RepositoryName,
+        tag: &Tag,
+        only_if: Option<Condition>,
+    ) -> Result<Deleted, MetadataError> {
         let (name, tag) = (name.clone(), tag.clone());
         self.write(move |connection| {
-            let Some(repository) = repository_id(connection, &name)? else { return Ok(false) };
+            let Some(repository) = repository_id(connection, &name)? else { return Ok(Deleted::Unknown) };
+            if let ControlFlow::Break(current) = condition::check(connection, repository, only_if.as_ref())? {
+                return Ok(Deleted::Changed(current));
+            }
             let sql = "DELETE FROM tags WHERE repository = ?1 AND tag = ?2 RETURNING manifest";
             let parameters = params![repository, tag.as_str()];
             let manifest: Option<Digest> = first(connection, sql, parameters, |row| parsed(row, "manifest"))?;
-            let Some(manifest) = manifest else { return Ok(false) };
+            let Some(manifest) = manifest else { return Ok(Deleted::Unknown) };
             orphan(connection, repository, &manifest)?;
-            Ok(true)
+            Ok(Deleted::Gone { named_by: 0 })
         })
         .await
     }
@@ -217,10 +237,14 @@ impl Metadata {
         &self,
         name: &RepositoryName,
         manifest: &Digest,
+        only_if: Option<Condition>,
     ) -> Result<Deleted, MetadataError> {
         let (name, manifest) = (name.clone(), manifest.clone());
         self.write(move |connection| {
             let Some(repository) = repository_id(connection, &name)? else { return Ok(Deleted::Unknown) };
+            if let ControlFlow::Break(current) = condition::check(connection, repository, only_if.as_ref())? {
+                return Ok(Deleted::Changed(current));
+            }
             if !unlink(connection, repository, &manifest)? {
                 return Ok(Deleted::Unknown);
             }

@@ -92,7 +92,7 @@ pub(crate) fn compare(
         list.sort();
         list.dedup();
     }
-    compared.absent.retain(|digest| !compared.missing.contains(digest));
+    compared.absent.retain(|digest| compared.missing.binary_search(digest).is_err());
     Ok(compared)
 }
 

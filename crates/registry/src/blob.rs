@@ -25,7 +25,7 @@ impl Registry {
     pub async fn delete_blob(&self, permit: &DeletePermit, blob: &Digest) -> Result<u64, RegistryError> {
         match self.metadata.unlink(permit.repository(), blob).await? {
             Deleted::Gone { named_by } => Ok(named_by),
-            Deleted::Unknown => Err(RegistryError::BlobUnknown(blob.clone())),
+            Deleted::Changed(_) | Deleted::Unknown => Err(RegistryError::BlobUnknown(blob.clone())),
         }
     }
 

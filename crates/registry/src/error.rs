@@ -46,6 +46,9 @@ pub enum RegistryError {
         digest = .0.digest, announced = .0.announced, found = .0.found
     )]
     WrongSize(WrongSize),
+    /// The condition of a push or deletion does not hold: somebody else has pushed, or deleted, meanwhile.
+    #[error("{}", changed(.0.as_ref()))]
+    Changed(Option<Digest>),
     /// A tag that Torno gives out itself.
     #[error("`{0}` is kept for results (`run-<number>` and `….log` are); push under another tag")]
     ReservedTag(Tag),
@@ -76,6 +79,11 @@ impl From<MetadataError> for RegistryError {
             other => Self::Metadata(other),
         }
     }
+}
+
+fn changed(current: Option<&Digest>) -> String {
+    let found = current.map_or_else(|| "there is nothing here".into(), |digest| format!("this is {digest}"));
+    format!("{found} now, and the request's condition asks for something else; look at it, and try again")
 }
 
 fn list(digests: &[Digest]) -> String {

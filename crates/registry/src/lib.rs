@@ -27,6 +27,6 @@ pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
 
 pub use torno_blob::{Blob, BlobError};
 pub use torno_metadata::{
-    FinishedRun, Garbage, Outcome, Owned, Presence, Referrer, Referrers, Run, RunLog, RunState, Selection,
-    StoredManifest, Swept, WrongSize,
+    Condition, FinishedRun, Garbage, Outcome, Owned, Presence, Referrer, Referrers, Run, RunLog, RunState,
+    Selection, StoredManifest, Swept, Versions, WrongSize,
 };

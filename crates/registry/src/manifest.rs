@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use torno_auth::{DeletePermit, PullPermit, PushPermit};
 use torno_metadata::{
-    Deleted, Named, NamedKind, NewManifest, Presence, PutManifest, Referrers, StoredManifest,
+    Condition, Deleted, Named, NamedKind, NewManifest, Presence, PutManifest, Referrers, StoredManifest,
 };
 use torno_oci::{Descriptor, Digest, Manifest, ManifestKind, MediaType, Namespace, Reference, RunId, Tag};
 
@@ -32,7 +32,8 @@ impl Registry {
     /// Manifests). Each tag under `run/` queues a run in the same transaction.
     ///
     /// What it names must be in the repository with the size it says, but for what [`Settings`] leave optional and
-    /// for layers that are kept elsewhere. Of what is run nothing may be missing.
+    /// for layers that are kept elsewhere. Of what is run nothing may be missing. With a condition, nothing changes
+    /// unless that holds.
     pub async fn put_manifest(
         &self,
         permit: &PushPermit,
@@ -40,6 +41,7 @@ impl Registry {
         further: Vec<Tag>,
         content_type: Option<&MediaType>,
         bytes: Vec<u8>,
+        only_if: Option<Condition>,
     ) -> Result<Pushed, RegistryError> {
         let manifest = Manifest::parse(content_type, &bytes)?;
         let mut tags = further;
@@ -69,12 +71,13 @@ impl Registry {
             Some(_) => Settings { blobs: Presence::Required, ..self.settings },
             None => self.settings,
         };
-        let new = new_manifest(digest.clone(), &manifest, bytes, names);
+        let new = NewManifest { only_if, ..new_manifest(digest.clone(), &manifest, bytes, names) };
         let subject = new.subject.clone();
         let now = Timestamp::now();
         let put = self.metadata.put_manifest(repository, permit.owner(), new, tags.clone(), run, now).await?;
         match put {
             PutManifest::Missing(digests) => Err(RegistryError::Missing(digests)),
+            PutManifest::Changed(current) => Err(RegistryError::Changed(current)),
             PutManifest::WrongSize(wrong) => Err(RegistryError::WrongSize(wrong)),
             PutManifest::Stored { runs, absent } => {
                 if !runs.is_empty() {
@@ -104,26 +107,28 @@ impl Registry {
         found.ok_or_else(|| RegistryError::ManifestUnknown(reference.clone()))
     }
 
-    /// Takes a tag away (distribution-spec: Deleting tags).
-    pub async fn delete_tag(&self, permit: &DeletePermit, tag: &Tag) -> Result<(), RegistryError> {
-        if self.metadata.delete_tag(permit.repository(), tag).await? {
-            Ok(())
-        } else {
-            Err(RegistryError::ManifestUnknown(Reference::Tag(tag.clone())))
-        }
+    /// Takes a tag away (distribution-spec: Deleting tags). With a condition, nothing changes unless that holds.
+    pub async fn delete_tag(
+        &self,
+        permit: &DeletePermit,
+        tag: &Tag,
+        only_if: Option<Condition>,
+    ) -> Result<(), RegistryError> {
+        let deleted = self.metadata.delete_tag(permit.repository(), tag, only_if).await?;
+        gone(deleted, || Reference::Tag(tag.clone()))?;
+        Ok(())
     }
 
     /// Takes a manifest and its tags out of a repository (distribution-spec: Deleting Manifests); how many indexes
-    /// of the repository still name it.
+    /// of the repository still name it. With a condition, nothing changes unless that holds.
     pub async fn delete_manifest(
         &self,
         permit: &DeletePermit,
         manifest: &Digest,
+        only_if: Option<Condition>,
     ) -> Result<u64, RegistryError> {
-        match self.metadata.delete_manifest(permit.repository(), manifest).await? {
-            Deleted::Gone { named_by } => Ok(named_by),
-            Deleted::Unknown => Err(RegistryError::ManifestUnknown(Reference::Digest(manifest.clone()))),
-        }
+        let deleted = self.metadata.delete_manifest(permit.repository(), manifest, only_if).await?;
+        gone(deleted, || Reference::Digest(manifest.clone()))
     }
 
     /// A page of the manifests that speak of `subject`, behind `after` (distribution-spec: Listing Referrers).
@@ -134,6 +139,15 @@ impl Registry {
         after: Option<&str>,
     ) -> Result<Referrers, RegistryError> {
         Ok(self.metadata.referrers(permit.repository(), subject, after).await?)
+    }
+}
+
+/// How many manifests still name what has been deleted.
+fn gone(deleted: Deleted, what: impl FnOnce() -> Reference) -> Result<u64, RegistryError> {
+    match deleted {
+        Deleted::Gone { named_by } => Ok(named_by),
+        Deleted::Changed(current) => Err(RegistryError::Changed(current)),
+        Deleted::Unknown => Err(RegistryError::ManifestUnknown(what())),
     }
 }
 
@@ -172,5 +186,6 @@ pub(crate) fn new_manifest(
         names,
         subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
         artifact_type: manifest.artifact_type.clone(),
+        only_if: None,
     }
 }

@@ -1,6 +1,9 @@
 //! Blobs on their way in (distribution-spec: Pushing blobs).
 
-use std::time::{Duration, Instant};
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -166,6 +169,8 @@ impl Registry {
 fn unknown_upload(error: BlobError) -> RegistryError {
     match error {
         BlobError::UnknownUpload(_) => RegistryError::UploadUnknown,
+        // Its file went while a request had it: it was cancelled, or it expired beside a connection that stood still.
+        BlobError::Io { source, .. } if source.kind() == ErrorKind::NotFound => RegistryError::UploadUnknown,
         other => other.into(),
     }
 }

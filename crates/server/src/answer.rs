@@ -1,7 +1,8 @@
 //! Small pieces that answers are made of.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use torno_oci::{Digest, RepositoryName, UploadId};
+use torno_oci::{Digest, Reference, RepositoryName, UploadId};
+use torno_registry::{Condition, Versions};
 
 use crate::{
     body::{self, Body},
@@ -60,6 +61,31 @@ pub(crate) fn has_already(headers: &HeaderMap, digest: &Digest) -> bool {
         tag == "*"
             || strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) == Some(digest.as_str())
     })
+}
+
+/// What a request asks of what it replaces (RFC 9110, sections 13.1.1 and 13.1.2); `None` if nothing.
+pub(crate) fn condition(headers: &HeaderMap, reference: &Reference) -> Option<Condition> {
+    let matches = versions(headers, &header::IF_MATCH, |tag| tag);
+    let differs = versions(headers, &header::IF_NONE_MATCH, |tag| tag.strip_prefix("W/").unwrap_or(tag));
+    if matches.is_none() && differs.is_none() {
+        return None;
+    }
+    Some(Condition { reference: reference.clone(), matches, differs })
+}
+
+/// The digests in a list of entity tags. A tag that is no digest of ours is no manifest's; nor is a weak one, unless
+/// `strong` makes a strong one of it.
+fn versions(headers: &HeaderMap, name: &HeaderName, strong: impl Fn(&str) -> &str) -> Option<Versions> {
+    if !headers.contains_key(name) {
+        return None;
+    }
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let tags: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+    if tags.contains(&"*") {
+        return Some(Versions::Any);
+    }
+    let digest = |tag: &&str| strong(tag).strip_prefix('"')?.strip_suffix('"')?.parse().ok();
+    Some(Versions::Of(tags.iter().filter_map(digest).collect()))
 }
 
 /// Whether a range is wanted of this very entity. Dates are no validators here, so they never hold.

@@ -32,6 +32,7 @@ fn of_registry(error: &RegistryError) -> Option<Value> {
         RegistryError::ManifestUnknown(reference) => Some(json!({"reference": reference.to_string()})),
         RegistryError::NoResult(reason) => Some(json!({"run": reason.run.number()})),
         RegistryError::Missing(digests) => Some(listed(digests)),
+        RegistryError::Changed(found) => Some(json!({"found": found.as_ref().map(Digest::as_str)})),
         RegistryError::WrongSize(wrong) => Some(json!({
             "digest": wrong.digest.as_str(), "announced": wrong.announced, "found": wrong.found,
         })),

@@ -183,6 +183,7 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
             told(StatusCode::BAD_REQUEST, Code::ManifestInvalid)
         }
         RegistryError::DigestMismatch { .. } => told(StatusCode::BAD_REQUEST, Code::DigestInvalid),
+        RegistryError::Changed(_) => told(StatusCode::PRECONDITION_FAILED, Code::Denied),
         RegistryError::WrongSize(_) => told(StatusCode::BAD_REQUEST, Code::SizeInvalid),
         RegistryError::Missing(_) => told(StatusCode::NOT_FOUND, Code::ManifestBlobUnknown),
         // Docker clients replace the message of TAG_INVALID by one about an old schema.

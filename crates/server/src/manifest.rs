@@ -66,7 +66,7 @@ pub(crate) fn stored(manifest: StoredManifest, head: bool) -> Response<Body> {
     response
 }
 
-/// `PUT` (distribution-spec: Pushing Manifests).
+/// `PUT` (distribution-spec: Pushing Manifests), perhaps conditional (the same: Referrers Tag Schema).
 pub(crate) async fn put(
     public: &Public,
     asked: Asked,
@@ -82,9 +82,12 @@ pub(crate) async fn put(
         None => None,
     };
     let further = further_tags(&asked, reference)?;
+    let only_if = answer::condition(&asked.parts.headers, reference);
     let bytes = body::collect(asked.body, MAX_MANIFEST_SIZE).await?;
-    let pushed =
-        public.registry.put_manifest(&permit, reference, further, content_type.as_ref(), bytes).await?;
+    let pushed = public
+        .registry
+        .put_manifest(&permit, reference, further, content_type.as_ref(), bytes, only_if)
+        .await?;
     let mut response = answer::status(StatusCode::CREATED);
     let headers = response.headers_mut();
     answer::set(headers, header::LOCATION, &format!("/v2/{name}/manifests/{}", pushed.digest));
@@ -133,10 +136,11 @@ pub(crate) async fn delete(
     reference: &Reference,
 ) -> Result<Response<Body>, Failure> {
     let permit = public.registry.delete_permit(&asked.who, name).await?;
+    let only_if = answer::condition(&asked.parts.headers, reference);
     let mut response = answer::status(StatusCode::ACCEPTED);
     match reference {
-        Reference::Tag(tag) => public.registry.delete_tag(&permit, tag).await?,
-        Reference::Digest(digest) => match public.registry.delete_manifest(&permit, digest).await? {
+        Reference::Tag(tag) => public.registry.delete_tag(&permit, tag, only_if).await?,
+        Reference::Digest(digest) => match public.registry.delete_manifest(&permit, digest, only_if).await? {
             0 => {}
             count => Warning::ManifestStillNamed(count).add(response.headers_mut()),
         },

@@ -89,6 +89,8 @@ fn nothing_is_required() {
     assert_eq!(config.executor.engine, Path::new("/var/run/docker.sock"));
     assert_eq!(config.executor.concurrent_runs, 1);
     assert_eq!(config.result_wait, Duration::from_secs(30));
+    assert_eq!(config.registry, torno_registry::Settings::default());
+    assert_eq!(config.chunk_min_length, None);
     assert_eq!(config.policy, Policy::default());
     assert!(config.projects.is_empty() && config.datasets.is_empty() && config.warnings.is_empty());
 }
@@ -113,6 +115,11 @@ fn everything_can_be_said() {
         [executor]
         engine = "unix:///run/podman.sock"
         concurrent_runs = 3
+        [registry]
+        sparse_indexes = true
+        sparse_images = true
+        upload_lifetime = "2h"
+        chunk_min_length = "1MiB"
         [results]
         wait = "1m"
         [datasets.retina]
@@ -135,6 +142,10 @@ fn everything_can_be_said() {
     assert_eq!(config.executor.engine, Path::new("/run/podman.sock"));
     assert_eq!(config.executor.concurrent_runs, 3);
     assert_eq!(config.result_wait, Duration::from_mins(1));
+    let (sparse, upload_lifetime) = (Presence::Optional, Duration::from_hours(2));
+    let expected = torno_registry::Settings { children: sparse, blobs: sparse, upload_lifetime };
+    assert_eq!(config.registry, expected);
+    assert_eq!(config.chunk_min_length, Some(ByteSize::mib(1)));
     let user = |name: &str| name.parse::<UserName>().expect("name");
     assert_eq!(config.policy.admins, [user("root")].into());
     let members = config.policy.projects.get("p").expect("project");
@@ -204,6 +215,7 @@ fn unknown_keys_are_refused_everywhere() {
         ("[listen]\nport = 1", "listen.port", "unknown key; known here: address, drain, hostname"),
         ("[tls]\nmod = \"off\"", "tls.mod", "did you mean `mode`?"),
         ("[auth]\nadmin = []", "auth.admin", "did you mean `admins`?"),
+        ("[registry]\nsparse_index = true", "registry.sparse_index", "did you mean `sparse_indexes`?"),
         ("[executor]\nengin = 1", "executor.engin", "did you mean `engine`?"),
         ("[results]\nwaits = 1", "results.waits", "did you mean `wait`?"),
         ("[datasets.a]\npath = \"retina\"\nsample = 1", "datasets.a.sample", "known here: path"),
@@ -239,6 +251,9 @@ fn values_of_the_wrong_kind() {
         ("[groups]\n\"\" = []", "groups.\"\"", "a name has"),
         ("[executor]\nengine = \"tcp://127.0.0.1:2375\"", "executor.engine", "unix://"),
         ("[executor]\nconcurrent_runs = 1.5", "executor.concurrent_runs", "expected a whole number"),
+        ("[registry]\nsparse_indexes = 1", "registry.sparse_indexes", "true or false"),
+        ("[registry]\nupload_lifetime = \"24\"", "registry.upload_lifetime", "has no unit"),
+        ("[registry]\nchunk_min_length = 5", "registry.chunk_min_length", "expected a size"),
         ("[results]\nwait = 30", "results.wait", "expected a length of time in quotes"),
         ("[results]\nwait = \"30\"", "results.wait", "has no unit"),
         ("datasets = []", "datasets", "expected a table"),
@@ -257,6 +272,8 @@ fn values_of_the_wrong_kind() {
 fn settings_at_their_bounds_and_one_past_them() {
     for (key, inside, outside) in [
         ("[executor]\nconcurrent_runs", ["1", "64"], ["0", "65"]),
+        ("[registry]\nupload_lifetime", ["\"1s\"", "\"30days\""], ["\"999ms\"", "\"30days 1ms\""]),
+        ("[registry]\nchunk_min_length", ["\"1B\"", "\"1GiB\""], ["\"0B\"", "\"1073741825B\""]),
         ("[results]\nwait", ["\"0s\"", "\"5m\""], ["\"-1s\"", "\"5m 1ms\""]),
     ] {
         for value in inside {
@@ -295,6 +312,10 @@ fn variables_stand_above_the_file() {
         ("TORNO_EXECUTOR_ENGINE", "unix:///x"),
         ("TORNO_EXECUTOR_CONCURRENT_RUNS", "2"),
         ("TORNO_RESULTS_WAIT", "1s"),
+        ("TORNO_REGISTRY_SPARSE_INDEXES", "true"),
+        ("TORNO_REGISTRY_SPARSE_IMAGES", "true"),
+        ("TORNO_REGISTRY_UPLOAD_LIFETIME", "3h"),
+        ("TORNO_REGISTRY_CHUNK_MIN_LENGTH", "4KiB"),
     ]);
     let site = Site::new();
     let written = "data = \"d\"\n[listen]\naddress = \"127.0.0.1:9\"\n[tls]\nmode = \"off\"\n[executor]\nconcurrent_runs = 9";
@@ -307,6 +328,10 @@ fn variables_stand_above_the_file() {
         assert_eq!(config.executor.engine, Path::new("/x"));
         assert_eq!(config.executor.concurrent_runs, 2);
         assert_eq!(config.result_wait, Duration::from_secs(1));
+        let (sparse, upload_lifetime) = (Presence::Optional, Duration::from_hours(3));
+        let expected = torno_registry::Settings { children: sparse, blobs: sparse, upload_lifetime };
+        assert_eq!(config.registry, expected);
+        assert_eq!(config.chunk_min_length, Some(ByteSize::kib(4)));
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     }
 }
@@ -323,6 +348,9 @@ fn errors_in_variables_name_the_variable() {
         ("TORNO_EXECUTOR_CONCURRENT_RUNS", "0"),
         ("TORNO_EXECUTOR_CONCURRENT_RUNS", "two"),
         ("TORNO_RESULTS_WAIT", "30"),
+        ("TORNO_REGISTRY_SPARSE_INDEXES", "yes"),
+        ("TORNO_REGISTRY_UPLOAD_LIFETIME", "0s"),
+        ("TORNO_REGISTRY_CHUNK_MIN_LENGTH", "1"),
     ];
     for (name, value) in cases {
         let errors = Site::new().errors("", &Environment::from([(name, value)]));

@@ -1,5 +1,8 @@
 //! The registry without HTTP: runs, results and garbage, with real files and a real database.
 
+mod expiry;
+mod sparse;
+
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -34,17 +37,21 @@ fn tag(text: &str) -> Reference {
     text.parse().expect("tag")
 }
 
-fn open(path: &Path) -> Arc<Registry> {
+fn open(path: &Path, settings: Settings) -> Arc<Registry> {
     let ada: UserName = "ada".parse().expect("name");
     let project = Project { researchers: BTreeSet::from([ada]), ..Project::default() };
     let policy = Policy { projects: [("p".parse().expect("project"), project)].into(), ..Policy::default() };
-    Arc::new(Registry::open(path, policy, Settings::default()).expect("registry"))
+    Arc::new(Registry::open(path, policy, settings).expect("registry"))
 }
 
 impl Site {
     fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    fn with(settings: Settings) -> Self {
         let folder = tempfile::tempdir().expect("folder");
-        let registry = open(folder.path());
+        let registry = open(folder.path(), settings);
         Self { folder, registry }
     }
 
@@ -84,8 +91,11 @@ impl Site {
     async fn push(&self, repository: &str, to: &str, seed: &str) -> (Digest, Option<RunId>) {
         let permit = self.permit(repository).await;
         let manifest = self.image(&permit, seed).await;
-        let pushed =
-            self.registry.put_manifest(&permit, &tag(to), Vec::new(), None, manifest).await.expect("push");
+        let pushed = self
+            .registry
+            .put_manifest(&permit, &tag(to), Vec::new(), None, manifest, None)
+            .await
+            .expect("push");
         (pushed.digest, pushed.runs.first().copied())
     }
 
@@ -115,7 +125,7 @@ impl Site {
 
     async fn delete_tag(&self, repository: &str, which: &str) {
         let permit = self.registry.delete_permit(&ada(), &name(repository)).await.expect("permit");
-        self.registry.delete_tag(&permit, &which.parse().expect("tag")).await.expect("delete");
+        self.registry.delete_tag(&permit, &which.parse().expect("tag"), None).await.expect("delete");
     }
 
     fn blob_files(&self) -> usize {
@@ -194,7 +204,7 @@ async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
     let site = Site::new();
     let (digest, run) = site.push("run/p/n", "1", "image").await;
     let permit = site.registry.delete_permit(&ada(), &name("run/p/n")).await.expect("permit");
-    site.registry.delete_manifest(&permit, &digest).await.expect("delete");
+    site.registry.delete_manifest(&permit, &digest, None).await.expect("delete");
     let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (0, 0), "the queued run needs them");
 
@@ -314,7 +324,7 @@ async fn an_index_keeps_its_manifests_until_it_goes() {
     let digest = Digest::sha256(&child);
     let by_digest = Reference::Digest(digest.clone());
     let length = child.len();
-    site.registry.put_manifest(&permit, &by_digest, Vec::new(), None, child).await.expect("child");
+    site.registry.put_manifest(&permit, &by_digest, Vec::new(), None, child, None).await.expect("child");
     let index = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [{
@@ -322,7 +332,7 @@ async fn an_index_keeps_its_manifests_until_it_goes() {
         }],
     });
     let bytes = index.to_string().into_bytes();
-    site.registry.put_manifest(&permit, &tag("1"), Vec::new(), None, bytes).await.expect("index");
+    site.registry.put_manifest(&permit, &tag("1"), Vec::new(), None, bytes, None).await.expect("index");
     assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").blobs, 0);
     site.delete_tag("tools/a", "1").await;
     let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
@@ -340,6 +350,6 @@ async fn of_two_first_pushes_of_a_name_only_one_goes_on() {
     let finished = site.registry.finish_upload(&bobs, &upload, &Digest::sha256(b"")).await;
     assert!(matches!(finished, Err(RegistryError::Taken)));
     let manifest = site.image(&ada, "image").await;
-    let pushed = site.registry.put_manifest(&bobs, &tag("1"), Vec::new(), None, manifest).await;
+    let pushed = site.registry.put_manifest(&bobs, &tag("1"), Vec::new(), None, manifest, None).await;
     assert!(matches!(pushed, Err(RegistryError::Taken)));
 }
