@@ -10,6 +10,7 @@ use crate::{
     body::Body,
     failure::Failure,
     public::{Asked, Public},
+    query,
 };
 
 /// The most entries of a page, asked for or not.
@@ -66,10 +67,9 @@ pub(crate) async fn referrers(
         answer::set(response.headers_mut(), answer::FILTERS, "artifactType");
     }
     if let (true, Some(last)) = (referrers.more, referrers.page.last()) {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("last", last.manifest.digest.as_str());
-        query.extend_pairs(filter.iter().map(|filter| ("artifactType", filter)));
-        let link = format!("</v2/{name}/referrers/{subject}?{}>; rel=\"next\"", query.finish());
+        let filter = filter.iter().map(|filter| ("artifactType", filter.as_str()));
+        let query = query::write([("last", last.manifest.digest.as_str())].into_iter().chain(filter));
+        let link = format!("</v2/{name}/referrers/{subject}?{query}>; rel=\"next\"");
         answer::set(response.headers_mut(), header::LINK, &link);
     }
     Ok(response)
@@ -132,11 +132,12 @@ impl Page {
         // A page of none has no last entry to go on from.
         if let (true, Some(last)) = (more, entries.last()) {
             let size = match self.sized {
-                Sized::Asked => format!("n={}&", self.size),
-                Sized::Default => String::new(),
+                Sized::Asked => Some(self.size.to_string()),
+                Sized::Default => None,
             };
-            let last: String = form_urlencoded::byte_serialize(last.as_bytes()).collect();
-            let link = format!("<{path}?{size}last={last}>; rel=\"next\"");
+            let size = size.iter().map(|size| ("n", size.as_str()));
+            let link =
+                format!("<{path}?{}>; rel=\"next\"", query::write(size.chain([("last", last.as_str())])));
             answer::set(response.headers_mut(), header::LINK, &link);
         }
         response

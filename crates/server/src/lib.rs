@@ -15,6 +15,7 @@ mod failure;
 mod manifest;
 mod page;
 mod public;
+mod query;
 mod range;
 pub mod route;
 mod server;
