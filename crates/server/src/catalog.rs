@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The most entries of a page, asked for or not.
-const MAX_PAGE: usize = 1000;
+pub(crate) const MAX_PAGE: usize = 1000;
 
 /// `GET /v2/_catalog` (Docker registry API: Listing Repositories), showing each what they may read.
 pub(crate) async fn repositories(public: &Public, asked: &Asked) -> Result<Response<Body>, Failure> {
@@ -94,9 +94,9 @@ fn descriptor(referrer: &Referrer) -> Value {
 }
 
 /// Which entries a client wants (distribution-spec: Listing Tags: `n` and `last`).
-struct Page {
-    size: usize,
-    last: Option<String>,
+pub(crate) struct Page {
+    pub(crate) size: usize,
+    pub(crate) last: Option<String>,
     sized: Sized,
 }
 
@@ -108,8 +108,12 @@ enum Sized {
 
 impl Page {
     fn of(asked: &Asked) -> Result<Self, Failure> {
-        let last = asked.query("last");
-        match asked.query("n") {
+        Self::parse(asked.parts.uri.query().unwrap_or_default())
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+        let last = query::value(text, "last");
+        match query::value(text, "n") {
             None => Ok(Self { size: MAX_PAGE, last, sized: Sized::Default }),
             Some(text) => {
                 let size: usize =
@@ -120,7 +124,7 @@ impl Page {
     }
 
     /// A page of `entries`, which were asked for with one more than the page holds; that one tells of a next page.
-    fn answer(
+    pub(crate) fn answer(
         &self,
         path: &str,
         mut entries: Vec<String>,

@@ -14,6 +14,8 @@ mod engine;
 mod failure;
 mod manifest;
 mod page;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod properties;
 mod public;
 mod query;
 mod range;
