@@ -60,9 +60,9 @@ fn oras_pushes_attaches_and_pulls() {
     assert!(site.log().contains("method=PATCH"), "the file went in chunks");
     assert_eq!(oras.ok(&["tags", &target("1")]), "1\n2\n");
 
-    let size = ada.get("/v2/files/x/manifests/1").body.len().to_string();
+    let length = ada.get("/v2/files/x/manifests/1").body.len().to_string();
     fs::write(oras.path("note.txt"), "checked by hand\n").expect("write");
-    let attached = oras.ok(&["attach", &target("note"), OCI_IMAGE, &digest, &size, "note.txt:text/plain"]);
+    let attached = oras.ok(&["attach", &target("note"), OCI_IMAGE, &digest, &length, "note.txt:text/plain"]);
     let attached: Value = serde_json::from_str(&attached).expect("JSON");
     assert_eq!(attached["OCI-Subject"], digest);
     assert_eq!(json!(referrers(&ada, "files/x", &digest, None)), json!([attached["Docker-Content-Digest"]]));

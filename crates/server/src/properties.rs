@@ -202,7 +202,9 @@ pub fn manifest(data: &[u8]) {
         ManifestKind::Image { config, layers } => {
             same(config, &value["config"]);
             assert_eq!(layers.len(), list("layers").len());
-            layers.iter().zip(&list("layers")).for_each(|(layer, value)| same(layer, value));
+            for (layer, value) in layers.iter().zip(&list("layers")) {
+                same(layer, value);
+            }
             assert!(parsed.children().is_empty());
         }
         ManifestKind::Index { children } => {
@@ -326,7 +328,9 @@ mod tests {
         assert_eq!(targets, ALL.len());
         for (name, property) in ALL {
             assert!(fuzz().join("fuzz_targets").join(format!("{name}.rs")).exists(), "{name}");
-            seeds(name).iter().for_each(|seed| property(seed));
+            for seed in seeds(name) {
+                property(&seed);
+            }
         }
     }
 
