@@ -25,6 +25,10 @@ test: ## every check and every test; installs what is missing and starts an engi
 build: ## the binary, optimised: target/release/torno
 	@$(STEP) "build" cargo build --release --locked --bin torno
 
+.PHONY: fuzz
+fuzz: ## every parser of a stranger's bytes, a minute each, on the nightly toolchain
+	@$(STEP) "fuzz" scripts/fuzz
+
 .PHONY: lint
 lint: ## formatting, clippy and the documentation, with every warning an error
 	@$(STEP) "format" cargo fmt --all --check

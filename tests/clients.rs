@@ -1,15 +1,11 @@
 //! The clients people use, as they use them.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    process::{Command, Output, Stdio},
-};
+use std::fs;
 
 use serde_json::Value;
-use tempfile::TempDir;
-use torno_tests::{Docker, Image, NO_ENGINE, OCI_IMAGE, OCI_INDEX, PROJECTS, Site, index};
+use torno_tests::{
+    Docker, Image, NO_ENGINE, OCI_IMAGE, OCI_INDEX, PROJECTS, Site, Tools, index, layout_blobs,
+};
 
 /// A site whose runs stay queued.
 fn site() -> Site {
@@ -18,58 +14,6 @@ fn site() -> Site {
     site.add_users(&["ada", "eve"]);
     site.start();
     site
-}
-
-/// Skopeo and Buildah with a login and a storage of their own.
-struct Tools {
-    auth: String,
-    folder: TempDir,
-}
-
-impl Tools {
-    fn new(docker: &Docker) -> Self {
-        Self { auth: docker.auth_file(), folder: tempfile::tempdir().expect("a temporary folder") }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().expect("UTF-8").to_owned()
-    }
-
-    fn skopeo(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new("skopeo");
-        command.env("REGISTRY_AUTH_FILE", &self.auth).args(arguments).stdin(Stdio::null());
-        // What was pushed where is remembered there, and would make another test's copy a mount.
-        command.env("XDG_DATA_HOME", self.folder.path());
-        command.output().expect("skopeo")
-    }
-
-    #[track_caller]
-    fn skopeo_ok(&self, arguments: &[&str]) -> String {
-        checked(&self.skopeo(arguments), arguments)
-    }
-
-    #[track_caller]
-    fn copy(&self, from: &str, to: &str, more: &[&str]) {
-        let mut arguments = vec!["copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"];
-        arguments.extend(more);
-        arguments.extend([from, to]);
-        self.skopeo_ok(&arguments);
-    }
-
-    #[track_caller]
-    fn buildah(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("buildah");
-        let storage = ["root", "runroot"].map(|name| [format!("--{name}"), self.path(name)]).concat();
-        command.args(storage).args(["--storage-driver", "vfs"]).args(arguments).stdin(Stdio::null());
-        command.env("REGISTRY_AUTH_FILE", &self.auth);
-        checked(&command.output().expect("buildah"), arguments)
-    }
-}
-
-#[track_caller]
-fn checked(output: &Output, what: &[&str]) -> String {
-    assert!(output.status.success(), "{what:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The digest of what a tag names.
@@ -161,21 +105,21 @@ fn docker_is_told_why_not() {
 fn skopeo_copies_inspects_and_deletes() {
     let site = site();
     let docker = Docker::login(&site, "ada");
-    let tools = Tools::new(&docker);
+    let tools = Tools::login(&site, "ada");
     let name = docker.build("tools/hello:1", "echo hello", "");
     let registry = |image: &str| format!("docker://{}", docker.name(image));
 
-    let archive = tools.path("image.tar");
+    let archive = tools.text("image.tar");
     docker.ok(&["save", "--output", &archive, &name]);
     tools.copy(&format!("docker-archive:{archive}"), &registry("tools/archive:1"), &[]);
     tools.copy(&registry("tools/archive:1"), &registry("copies/archive:1"), &[]);
     assert_eq!(digest(&site, "copies/archive:1"), digest(&site, "tools/archive:1"));
-    let layout = format!("oci:{}:one", tools.path("layout"));
+    let layout = format!("oci:{}:one", tools.text("layout"));
     tools.copy(&registry("tools/archive:1"), &layout, &["--format", "oci"]);
     tools.copy(&layout, &registry("tools/layout:1"), &[]);
-    let again = format!("oci:{}:one", tools.path("again"));
+    let again = format!("oci:{}:one", tools.text("again"));
     tools.copy(&registry("tools/layout:1"), &again, &[]);
-    assert_eq!(blobs(&tools.path("again")), blobs(&tools.path("layout")), "byte for byte");
+    assert_eq!(layout_blobs(&tools.path("again")), layout_blobs(&tools.path("layout")), "byte for byte");
     tools.copy(&registry("tools/layout:1"), &registry("tools/zstd:1"), &["--dest-compress-format", "zstd"]);
     for image in ["tools/layout:1", "tools/zstd:1"] {
         let pulled = docker.name(image);
@@ -201,7 +145,7 @@ fn skopeo_copies_inspects_and_deletes() {
 fn skopeo_copies_all_of_an_index() {
     let site = site();
     let docker = Docker::login(&site, "ada");
-    let tools = Tools::new(&docker);
+    let tools = Tools::login(&site, "ada");
     let ada = site.http("ada");
     let command = serde_json::json!({"Cmd": ["/x"]});
     let images = [Image::HERE, Image::ELSEWHERE].map(|architecture| {
@@ -221,7 +165,7 @@ fn skopeo_copies_all_of_an_index() {
     for image in &images {
         ada.get(&format!("/v2/copies/x/manifests/{}", image.digest())).expect(200);
     }
-    let layout = format!("oci:{}", tools.path("layout"));
+    let layout = format!("oci:{}", tools.text("layout"));
     tools.copy(&registry("tools/x:all"), &layout, &["--all"]);
     // Its children come first, by digest; the index is what queues the run.
     tools.copy(&layout, &registry("run/heart/x:all"), &["--all"]);
@@ -234,30 +178,19 @@ fn skopeo_copies_all_of_an_index() {
 fn buildah_pushes_and_pulls() {
     let site = site();
     let docker = Docker::login(&site, "ada");
-    let tools = Tools::new(&docker);
+    let tools = Tools::login(&site, "ada");
     let name = docker.build("tools/hello:1", "echo hello", "");
     docker.ok(&["push", "--quiet", &name]);
-    let id = tools.buildah(&["pull", "--quiet", "--tls-verify=false", &name]);
+    let id = tools.buildah_ok(&["pull", "--quiet", "--tls-verify=false", &name]);
     for (image, format) in [("tools/docker:1", "v2s2"), ("run/heart/oci:1", "oci")] {
         let to = format!("docker://{}", docker.name(image));
-        tools.buildah(&["push", "--quiet", "--tls-verify=false", "--format", format, id.trim(), &to]);
+        tools.buildah_ok(&["push", "--quiet", "--tls-verify=false", "--format", format, id.trim(), &to]);
         let pulled = docker.name(image);
         docker.remember(&pulled);
         docker.ok(&["pull", "--quiet", &pulled]);
         assert_eq!(docker.ok(&["run", "--rm", "--network", "none", &pulled]), "hello\n", "{image}");
     }
     assert_eq!(site.runs(), 1);
-}
-
-/// The blobs of an OCI layout, by their names.
-fn blobs(layout: &str) -> BTreeMap<String, Vec<u8>> {
-    let folder = Path::new(layout).join("blobs/sha256");
-    let entries = fs::read_dir(folder).expect("a layout").map(|entry| entry.expect("an entry"));
-    entries
-        .map(|entry| {
-            (entry.file_name().into_string().expect("UTF-8"), fs::read(entry.path()).expect("a blob"))
-        })
-        .collect()
 }
 
 /// A layer with one file.

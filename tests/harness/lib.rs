@@ -9,11 +9,15 @@
 mod docker;
 mod http;
 mod image;
+mod python;
 mod raw;
 mod site;
+mod tools;
 
 pub use docker::{Docker, tool};
 pub use http::{Answer, Http};
 pub use image::{Image, OCI_IMAGE, OCI_INDEX, busybox, index, layer, sha256};
+pub use python::Script;
 pub use raw::Raw;
 pub use site::{NO_ENGINE, PROJECTS, Site, wait_until};
+pub use tools::{Tools, layout_blobs};

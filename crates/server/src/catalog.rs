@@ -10,10 +10,11 @@ use crate::{
     body::Body,
     failure::Failure,
     public::{Asked, Public},
+    query,
 };
 
 /// The most entries of a page, asked for or not.
-const MAX_PAGE: usize = 1000;
+pub(crate) const MAX_PAGE: usize = 1000;
 
 /// `GET /v2/_catalog` (Docker registry API: Listing Repositories), showing each what they may read.
 pub(crate) async fn repositories(public: &Public, asked: &Asked) -> Result<Response<Body>, Failure> {
@@ -66,10 +67,9 @@ pub(crate) async fn referrers(
         answer::set(response.headers_mut(), answer::FILTERS, "artifactType");
     }
     if let (true, Some(last)) = (referrers.more, referrers.page.last()) {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("last", last.manifest.digest.as_str());
-        query.extend_pairs(filter.iter().map(|filter| ("artifactType", filter)));
-        let link = format!("</v2/{name}/referrers/{subject}?{}>; rel=\"next\"", query.finish());
+        let filter = filter.iter().map(|filter| ("artifactType", filter.as_str()));
+        let query = query::write([("last", last.manifest.digest.as_str())].into_iter().chain(filter));
+        let link = format!("</v2/{name}/referrers/{subject}?{query}>; rel=\"next\"");
         answer::set(response.headers_mut(), header::LINK, &link);
     }
     Ok(response)
@@ -94,9 +94,9 @@ fn descriptor(referrer: &Referrer) -> Value {
 }
 
 /// Which entries a client wants (distribution-spec: Listing Tags: `n` and `last`).
-struct Page {
-    size: usize,
-    last: Option<String>,
+pub(crate) struct Page {
+    pub(crate) size: usize,
+    pub(crate) last: Option<String>,
     sized: Sized,
 }
 
@@ -108,8 +108,12 @@ enum Sized {
 
 impl Page {
     fn of(asked: &Asked) -> Result<Self, Failure> {
-        let last = asked.query("last");
-        match asked.query("n") {
+        Self::parse(asked.parts.uri.query().unwrap_or_default())
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+        let last = query::value(text, "last");
+        match query::value(text, "n") {
             None => Ok(Self { size: MAX_PAGE, last, sized: Sized::Default }),
             Some(text) => {
                 let size: usize =
@@ -120,7 +124,7 @@ impl Page {
     }
 
     /// A page of `entries`, which were asked for with one more than the page holds; that one tells of a next page.
-    fn answer(
+    pub(crate) fn answer(
         &self,
         path: &str,
         mut entries: Vec<String>,
@@ -132,11 +136,12 @@ impl Page {
         // A page of none has no last entry to go on from.
         if let (true, Some(last)) = (more, entries.last()) {
             let size = match self.sized {
-                Sized::Asked => format!("n={}&", self.size),
-                Sized::Default => String::new(),
+                Sized::Asked => Some(self.size.to_string()),
+                Sized::Default => None,
             };
-            let last: String = form_urlencoded::byte_serialize(last.as_bytes()).collect();
-            let link = format!("<{path}?{size}last={last}>; rel=\"next\"");
+            let size = size.iter().map(|size| ("n", size.as_str()));
+            let link =
+                format!("<{path}?{}>; rel=\"next\"", query::write(size.chain([("last", last.as_str())])));
             answer::set(response.headers_mut(), header::LINK, &link);
         }
         response

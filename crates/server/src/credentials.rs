@@ -20,7 +20,7 @@ pub(crate) fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Fa
     parse(value.as_bytes()).map(Some).ok_or(Failure::Authorization)
 }
 
-fn parse(value: &[u8]) -> Option<Credentials> {
+pub(crate) fn parse(value: &[u8]) -> Option<Credentials> {
     if value.len() > MAX_LENGTH {
         return None;
     }

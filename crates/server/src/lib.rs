@@ -16,7 +16,10 @@ mod engine;
 mod failure;
 mod manifest;
 mod page;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod properties;
 mod public;
+mod query;
 mod range;
 pub mod route;
 mod server;

@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     Settings, answer, blob, body::Body, catalog, credentials::credentials, failure::Failure, manifest, page,
-    route::Route, upload,
+    query, route::Route, upload,
 };
 
 /// What answering requests takes.
@@ -41,17 +41,12 @@ pub(crate) struct Asked {
 impl Asked {
     /// A value of the query.
     pub(crate) fn query(&self, name: &str) -> Option<String> {
-        let query = self.parts.uri.query().unwrap_or_default();
-        form_urlencoded::parse(query.as_bytes())
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.into_owned())
+        query::value(self.parts.uri.query().unwrap_or_default(), name)
     }
 
     /// Every value of the query under this name.
     pub(crate) fn queries(&self, name: &str) -> Vec<String> {
-        let query = self.parts.uri.query().unwrap_or_default();
-        let pairs = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name);
-        pairs.map(|(_, value)| value.into_owned()).collect()
+        query::values(self.parts.uri.query().unwrap_or_default(), name)
     }
 
     pub(crate) fn is_head(&self) -> bool {
