@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // Beside the build: on its disk, and where `cargo clean` finds it should this program be killed.
     let folder = tempfile::Builder::new()
-        .prefix("bench.")
+        .prefix(&format!("bench.{}.", std::process::id()))
         .tempdir_in(&arguments.target)
         .map_err(Failure::io(format!("no folder could be made in {}", arguments.target.display())))?;
     process::end_with_signals(folder.path().to_owned())?;
