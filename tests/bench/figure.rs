@@ -1,5 +1,7 @@
 //! What is measured, in which unit, and what must be reached.
 
+use std::ops::Not as _;
+
 use serde_json::{Value, json};
 
 use crate::server::Peer;
@@ -146,14 +148,13 @@ impl Measured {
                 let (_, samples) = self.peers.iter().find(|(found, _)| *found == peer)?;
                 let ratio = self.ratio(samples);
                 let missed = format!("{name} {peer} ratio={} must reach {least}", number(ratio));
-                // Not `ratio < least`: what is not a number reaches nothing.
-                (!(ratio >= least)).then_some(missed)
+                reaches(ratio, least).not().then_some(missed)
             }
             Goal::AtMost(most) => {
                 let value = self.torno.median();
                 let unit = self.figure.unit;
                 let missed = format!("{name} torno={} must be at most {most} {unit}", number(value));
-                (!(value <= most)).then_some(missed)
+                reaches(most, value).not().then_some(missed)
             }
         }
     }
@@ -174,6 +175,11 @@ impl Measured {
         };
         self.peers.iter().map(value).collect()
     }
+}
+
+/// Whether a value is at least the mark. What is not a number reaches nothing.
+fn reaches(value: f64, mark: f64) -> bool {
+    value >= mark
 }
 
 /// A number with three digits that count, or more where it has more before the point.

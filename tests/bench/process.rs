@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(35);
 /// The same after a signal, when somebody waits for the prompt.
 const HASTE: Duration = Duration::from_secs(3);
 
+/// How often a folder is emptied that is still written to.
+const REMOVALS: usize = 10;
+
 /// Every process that was started and has not been waited for. By a handle, which unlike a number never comes to
 /// mean another process.
 static STARTED: Mutex<BTreeMap<u32, OwnedFd>> = Mutex::new(BTreeMap::new());
@@ -119,7 +122,7 @@ pub(crate) fn end_with_signals(folder: PathBuf) -> Result<(), Failure> {
 }
 
 fn end_everything() {
-    // Never given back: from here on nothing is started any more.
+    // Never given back: from here on nothing is started and no folder made any more.
     let started = started();
     for handle in started.values() {
         let _ = pidfd_send_signal(handle, Signal::TERM);
@@ -131,8 +134,8 @@ fn end_everything() {
         }
     }
     std::mem::forget(started);
-    // A figure under way may write one more file meanwhile.
-    for _ in 0..3 {
+    // A figure under way may write one more file meanwhile, but no folder to write it to.
+    for _ in 0..REMOVALS {
         if FOLDER.get().is_none_or(|folder| fs::remove_dir_all(folder).is_ok()) {
             return;
         }
@@ -145,6 +148,7 @@ fn ends_within(handle: &OwnedFd, patience: Duration) -> bool {
     matches!(poll(&mut ready, Some(&patience)), Ok(1))
 }
 
-fn started() -> MutexGuard<'static, BTreeMap<u32, OwnedFd>> {
+/// What was started. Whoever holds it is not overtaken by a signal, and after one nobody gets it.
+pub(crate) fn started() -> MutexGuard<'static, BTreeMap<u32, OwnedFd>> {
     STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -20,7 +20,7 @@ use rustls::ClientConfig;
 use crate::{
     failure::Failure,
     load::{Connection, Payload, client_config},
-    process::Process,
+    process::{self, Process},
 };
 
 /// How long a server may take to begin to answer.
@@ -162,13 +162,11 @@ impl Server {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<(), Failure> {
-        match self.target.peer {
-            Peer::Nginx => write(&self.files.join("manifests").join(tag), bytes),
-            _ => {
-                let headers = [("content-type", media_type)];
-                connection.ask("PUT", &self.manifest_path(tag), &headers, bytes, 201).map(drop)
-            }
+        if self.target.peer == Peer::Nginx {
+            return write(&self.files.join("manifests").join(tag), bytes);
         }
+        let headers = [("content-type", media_type)];
+        connection.ask("PUT", &self.manifest_path(tag), &headers, bytes, 201).map(drop)
     }
 }
 
@@ -252,10 +250,58 @@ fn free_address() -> Result<SocketAddr, Failure> {
     listener.map_err(Failure::io("there is no free port"))
 }
 
+/// Makes a folder and those above it; not any more once a signal removes them.
 pub(crate) fn make_folder(path: &Path) -> Result<(), Failure> {
+    let _held = process::started();
     fs::create_dir_all(path).map_err(Failure::io(format!("{} could not be made", path.display())))
 }
 
 fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<(), Failure> {
     fs::write(path, text).map_err(Failure::io(format!("{} could not be written", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways over TLS 1.3, by blobs of more than one record and more than one buffer.
+    #[test]
+    fn bytes_go_both_ways_over_tls() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let programs = Programs { torno: PathBuf::new(), distribution: PathBuf::new() };
+        let server = Server::start(Peer::Nginx, &programs, folder.path(), Transport::Tls).expect("nginx");
+        for size in [4096, 100_000, 3_000_001] {
+            let payload =
+                Payload::write(&folder.path().join(size.to_string()), size, size).expect("a payload");
+            let mut connection = Connection::open(&server.target).expect("a connection");
+            server.give_blob(&mut connection, &payload).expect("a blob");
+            let path = server.blob_path(&payload.digest);
+            connection.pull_verified(&path, size, &payload.digest).expect("the blob");
+            connection.pull_verified(&path, size, "sha256:0").expect_err("another digest");
+            connection.pull(&path, size).expect("the blob, not looked at");
+            Connection::open(&server.target)
+                .expect("a connection")
+                .pull(&path, size - 1)
+                .expect_err("a length");
+
+            let variant = payload.variant(1).expect("a variant");
+            assert_ne!(variant.digest, payload.digest);
+            let path = format!("/pushed/{}", variant.digest);
+            connection.upload("PUT", &path, &variant, 201).expect("a push");
+            connection.pull_verified(&path, size, &variant.digest).expect("what was pushed");
+            connection.upload("PUT", &path, &variant, 201).expect_err("it is there: 204");
+        }
+    }
+
+    /// Whoever has another certificate is not spoken to.
+    #[test]
+    fn another_certificate_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let programs = Programs { torno: PathBuf::new(), distribution: PathBuf::new() };
+        let server = Server::start(Peer::Nginx, &programs, folder.path(), Transport::Tls).expect("nginx");
+        let other = Certificate::make(folder.path()).expect("a certificate");
+        let tls = Some(client_config(&other.certificate).expect("a client"));
+        let target = Target { tls, ..server.target.clone() };
+        assert!(Connection::open(&target).is_err());
+    }
 }

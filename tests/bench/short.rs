@@ -6,9 +6,14 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
+
+/// How long anything may take that should be quick.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Torno, built from the sources at hand.
 fn torno() -> PathBuf {
@@ -128,12 +133,14 @@ fn a_signal_leaves_no_process_and_no_file() {
         line.clear();
         assert_ne!(said.read_line(&mut line).expect("a line"), 0, "it ended by itself");
     }
-    let servers = with_parent(child.id());
+    let servers = servers_of(child.id());
     let sent = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().expect("kill");
     assert!(sent.success());
     assert_eq!(child.wait().expect("its end").code(), Some(128 + 15));
     for server in servers {
-        assert!(!Path::new(&format!("/proc/{server}")).exists(), "process {server} is left");
+        let stat = fs::read_to_string(format!("/proc/{server}/stat")).unwrap_or_default();
+        // Whoever inherits a process that has ended may take a moment to wait for it.
+        assert!(stat.is_empty() || stat.contains(") Z "), "process {server} is left: {stat}");
     }
     let target = Path::new(env!("CARGO_BIN_EXE_torno-bench")).ancestors().nth(2).expect("target");
     let of_ours = format!("bench.{}.", child.id());
@@ -144,8 +151,16 @@ fn a_signal_leaves_no_process_and_no_file() {
     assert!(!file.exists(), "half a measurement is none");
 }
 
-/// The children of a process.
-fn with_parent(id: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+/// The children of a process, once there are any.
+fn servers_of(id: u32) -> Vec<u32> {
+    let since = Instant::now();
+    loop {
+        let text = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let children: Vec<u32> = text.split_whitespace().filter_map(|child| child.parse().ok()).collect();
+        if !children.is_empty() {
+            return children;
+        }
+        assert!(since.elapsed() < PATIENCE, "it starts nothing");
+        thread::park_timeout(Duration::from_millis(5));
+    }
 }
