@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Read as _,
+    io::{self, Read as _, Write as _},
     os::fd::OwnedFd,
     path::PathBuf,
     process::{Child, Command, ExitStatus},
@@ -67,19 +67,35 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Writes to its standard input, which was piped, and closes that. One that ends without reading it says why in
+    /// its [`output`](Self::output).
+    pub(crate) fn give(&mut self, input: &str) -> Result<(), Failure> {
+        let Some(mut pipe) = self.child.stdin.take() else { return Ok(()) };
+        let failure = Failure::io(format!("`{}` did not read its input", self.program));
+        match pipe.write_all(input.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failure(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until it has ended by itself, which must be with success; what it has written to a standard output that
-    /// was piped.
+    /// was piped. Of a piped standard error, less than a pipe holds is read, for the failure.
     pub(crate) fn output(mut self) -> Result<String, Failure> {
         let failure = || Failure::io(format!("`{}` could not be waited for", self.program));
-        let mut said = String::new();
+        let mut output = String::new();
         if let Some(mut pipe) = self.child.stdout.take() {
+            pipe.read_to_string(&mut output).map_err(failure())?;
+        }
+        let mut said = String::new();
+        if let Some(mut pipe) = self.child.stderr.take() {
             pipe.read_to_string(&mut said).map_err(failure())?;
         }
         let status = self.child.wait().map_err(failure())?;
         if status.success() {
-            return Ok(said);
+            return Ok(output);
         }
-        Err(Failure::Program { program: self.program.clone(), status, said: format!(": {said}") })
+        let said = format!(": {}", format!("{output}{said}").trim());
+        Err(Failure::Program { program: self.program.clone(), status, said })
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Write as _,
     path::Path,
     process::{Command, Stdio},
 };
@@ -49,18 +48,10 @@ pub(super) fn start(
 }
 
 fn add_user(programs: &Programs, file: &Path) -> Result<(), Failure> {
-    let failure = || Failure::io("the user could not be added");
     let mut command = Command::new(&programs.torno);
     command.args(["user", "add", USER, "--password-stdin", "--config"]).arg(file);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(failure())?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(PASSWORD.as_bytes()).map_err(failure())?;
-    }
-    let output = child.wait_with_output().map_err(failure())?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = format!(": {}", String::from_utf8_lossy(&output.stderr).trim());
-    Err(Failure::Program { program: "torno user add".into(), status: output.status, said })
+    let mut process = Process::start(&mut command)?;
+    process.give(PASSWORD)?;
+    process.output().map(drop)
 }
