@@ -4,6 +4,7 @@
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
 STEP := scripts/step
+BUILT := $(or $(CARGO_TARGET_DIR),target)
 
 # The order of the steps is their meaning, and cargo uses every processor by itself.
 .NOTPARALLEL:
@@ -20,6 +21,13 @@ demo: ## a researcher's session from login to result, in a temporary folder, wit
 .PHONY: test
 test: ## every check and every test; installs what is missing and starts an engine if none runs
 	@$(STEP) "test" $(MAKE) --no-print-directory setup lint with-engine-test
+
+.PHONY: bench
+bench: ## speed, beside nginx, distribution and openssl; ONLY="push-1gib …", WITHOUT=distribution, ROUNDS=1, STRICT=1
+	@scripts/setup bench
+	@$(STEP) "build" cargo build --release --locked --package torno --package torno-bench --bins
+	@$(BUILT)/release/torno-bench $(foreach name,$(ONLY),--only $(name)) $(foreach name,$(WITHOUT),--without $(name)) $(ROUNDS:%=--rounds %) \
+		$(DISTRIBUTION:%=--distribution %) $(if $(STRICT),--strict)
 
 .PHONY: build
 build: ## the binary, optimised: target/release/torno

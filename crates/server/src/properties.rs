@@ -4,7 +4,7 @@
 
 #![expect(clippy::missing_panics_doc, reason = "failing is what properties do")]
 
-use std::{collections::BTreeSet, str};
+use std::str;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::FutureExt as _;
@@ -205,7 +205,6 @@ pub fn manifest(data: &[u8]) {
             for (layer, value) in layers.iter().zip(&list("layers")) {
                 same(layer, value);
             }
-            assert!(parsed.children().is_empty());
         }
         ManifestKind::Index { children } => {
             assert_eq!(children.len(), list("manifests").len());
@@ -216,15 +215,12 @@ pub fn manifest(data: &[u8]) {
                     assert_eq!(json!(platform.architecture), value["platform"]["architecture"]);
                 }
             }
-            assert!(parsed.blobs().is_empty());
         }
     }
     match &parsed.subject {
         Some(subject) => same(subject, &value["subject"]),
         None => assert!(value["subject"].is_null()),
     }
-    let digests: Vec<&Digest> = parsed.blobs().iter().map(|blob| &blob.digest).collect();
-    assert_eq!(digests.iter().collect::<BTreeSet<_>>().len(), digests.len(), "each blob once");
 
     for key in ["schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject"] {
         let mut twisted = value.clone();
