@@ -12,10 +12,13 @@
 //! ```
 
 mod error;
+mod map;
+mod read;
 mod session;
 mod store;
 mod write;
 
 pub use error::BlobError;
+pub use read::{Blob, Reading};
 pub use session::{Sealed, Synced};
-pub use store::{Blob, BlobStore, CollectionLock};
+pub use store::{BlobStore, CollectionLock};

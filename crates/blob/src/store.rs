@@ -3,37 +3,24 @@
 use std::{
     fs::{self, File, TryLockError},
     io,
-    ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::Stream;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::io::ReaderStream;
 use torno_oci::{Algorithm, Digest, UploadId};
 
 use crate::{
-    BlobError, Sealed, Synced,
+    Blob, BlobError, Sealed, Synced,
     session::{Sessions, blocking},
 };
-
-/// How much of a blob is read at a time for a pull.
-const READ: usize = 256 * 1024;
 
 /// The blobs and upload sessions under one folder.
 #[derive(Debug)]
 pub struct BlobStore {
     root: PathBuf,
     sessions: Sessions,
-}
-
-/// A blob open for reading. It stays readable when the blob is deleted meanwhile.
-#[derive(Debug)]
-pub struct Blob {
-    file: File,
-    size: u64,
 }
 
 /// The right to delete blobs, which one process at a time has. It ends with the value or the process.
@@ -125,7 +112,7 @@ impl BlobStore {
             if found != size {
                 return Err(BlobError::Length { announced: size, got: found });
             }
-            Ok(Blob { file, size })
+            Ok(Blob::new(file, size))
         })
         .await
     }
@@ -162,35 +149,6 @@ impl BlobStore {
     }
 }
 
-impl Blob {
-    /// How many bytes it has.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// The bytes of a range within it.
-    pub async fn stream(
-        self,
-        range: Range<u64>,
-    ) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static> {
-        let mut file = tokio::fs::File::from_std(self.file);
-        if range.start > 0 {
-            file.seek(io::SeekFrom::Start(range.start)).await?;
-        }
-        file.set_max_buf_size(READ);
-        let length = range.end.saturating_sub(range.start);
-        Ok(ReaderStream::with_capacity(file.take(length), READ))
-    }
-
-    /// All its bytes, for blobs known to be small.
-    pub async fn bytes(self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let file = tokio::fs::File::from_std(self.file);
-        file.take(self.size).read_to_end(&mut bytes).await?;
-        Ok(bytes)
-    }
-}
-
 /// Makes a folder and its parents; each new one is durable in its parent when this returns.
 fn make_folder(path: &Path) -> Result<(), BlobError> {
     if path.is_dir() {
@@ -213,9 +171,12 @@ fn sync_folder(path: &Path) -> Result<(), BlobError> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{StreamExt as _, stream};
+    use std::ops::Range;
+
+    use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
     use super::*;
+    use crate::Reading;
 
     fn chunks(chunks: &[&'static [u8]]) -> impl Stream<Item = Result<Bytes, io::Error>> + Unpin {
         stream::iter(chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk))).collect::<Vec<_>>())
@@ -231,8 +192,8 @@ mod tests {
 
     async fn content(store: &BlobStore, digest: &Digest, size: u64, range: Range<u64>) -> Vec<u8> {
         let blob = store.read(digest, size).await.expect("blob");
-        let parts: Vec<_> = blob.stream(range).await.expect("stream").collect().await;
-        parts.into_iter().flat_map(|part| part.expect("bytes")).collect()
+        let parts: Vec<Bytes> = blob.stream(range, Reading::Copied).try_collect().await.expect("bytes");
+        parts.concat()
     }
 
     #[tokio::test]
@@ -256,6 +217,42 @@ mod tests {
         assert!(store.lock_collection().await.expect("lock").is_none(), "one at a time");
         store.remove(&right, &lock).await.expect("remove");
         assert!(matches!(store.read(&right, 11).await, Err(BlobError::Missing(_))));
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_is_deleted_or_moved_or_pushed_again_can_be_read_to_its_end() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = open(&folder).expect("store");
+        let content: Vec<u8> = (0..5_000_000_u32).map(|at| (at >> 5) as u8).collect();
+        let digest = Digest::sha256(&content);
+        let push = async |id: &UploadId| {
+            store.begin(id).await.expect("begin");
+            let body = stream::iter([Ok::<_, io::Error>(Bytes::copy_from_slice(&content))]);
+            store.append(id, None, body).await.expect("append");
+            let sealed = store.seal(id, &digest).await.expect("seal");
+            store.place(sealed.sync().await.expect("sync")).await.expect("place");
+        };
+        let size = content.len() as u64;
+        for reading in [Reading::Mapped, Reading::Copied] {
+            push(&id(1)).await;
+            let mut pulls = Vec::new();
+            for _ in 0..3 {
+                let blob = store.read(&digest, size).await.expect("blob");
+                let mut pull = Box::pin(blob.stream(0..size, reading));
+                let first = pull.next().await.expect("more").expect("bytes");
+                pulls.push((first.to_vec(), pull));
+            }
+            push(&id(2)).await;
+            fs::rename(store.path(&digest), folder.path().join("quarantined")).expect("moved");
+            push(&id(3)).await;
+            let lock = store.lock_collection().await.expect("lock").expect("free");
+            store.remove(&digest, &lock).await.expect("remove");
+            for (mut read, pull) in pulls {
+                let rest: Vec<Bytes> = pull.try_collect().await.expect("bytes");
+                read.extend(rest.concat());
+                assert!(read == content, "{reading:?}");
+            }
+        }
     }
 
     #[tokio::test]

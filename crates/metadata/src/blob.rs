@@ -7,7 +7,9 @@ use rusqlite::{Connection, params};
 use torno_oci::{Digest, RepositoryName, UserName};
 
 use crate::{
-    Deleted, Metadata, MetadataError, NamedKind, Owned, named, repository,
+    Deleted, Metadata, MetadataError, NamedKind, Owned,
+    cache::{Answer, Question, Stale},
+    named, repository,
     row::{all, execute, exists, first, integer, number, parsed, repository_id},
 };
 
@@ -30,14 +32,20 @@ pub enum Hold {
 impl Metadata {
     /// The size of a blob, if this repository may serve it.
     pub async fn linked(&self, name: &RepositoryName, blob: &Digest) -> Result<Option<u64>, MetadataError> {
+        let question = Question::BlobSize(name.clone(), blob.clone());
         let (name, blob) = (name.clone(), blob.clone());
-        self.read(move |connection| size_in(connection, &name, &blob)).await
+        let read =
+            move |connection: &Connection| Ok(size_in(connection, &name, &blob)?.map(Answer::BlobSize));
+        match self.answer(question, read).await? {
+            Some(Answer::BlobSize(size)) => Ok(Some(size)),
+            _ => Ok(None),
+        }
     }
 
     /// Announces that the bytes of a blob are complete and about to be moved into place.
     pub async fn hold(&self, blob: &Digest, size: u64, now: Timestamp) -> Result<Hold, MetadataError> {
         let blob = blob.clone();
-        self.write(move |connection| {
+        self.write_making(Stale::None, move |connection| {
             let deleting = "SELECT 1 FROM blobs WHERE digest = ?1 AND state = 'deleting'";
             if exists(connection, deleting, [blob.as_str()])? {
                 return Ok(Hold::Deleting);
@@ -63,7 +71,7 @@ impl Metadata {
         now: Timestamp,
     ) -> Result<(), MetadataError> {
         let (name, owner, blob) = (name.clone(), owner.clone(), blob.clone());
-        self.write(move |connection| {
+        self.write_making(Stale::None, move |connection| {
             let sql = "UPDATE blobs SET state = 'present' WHERE digest = ?1 AND state <> 'deleting'";
             if execute(connection, sql, [blob.as_str()])? == 0 {
                 // The hold ran out and gc came by: the bytes are gone, so there must be no link.
@@ -79,7 +87,7 @@ impl Metadata {
 
     /// Gives up a hold whose bytes never came into place.
     pub async fn release(&self, hold: HoldId) -> Result<(), MetadataError> {
-        self.write(move |connection| {
+        self.write_making(Stale::None, move |connection| {
             execute(connection, "DELETE FROM holds WHERE id = ?1", [hold.0])?;
             Ok(())
         })
@@ -97,7 +105,7 @@ impl Metadata {
         now: Timestamp,
     ) -> Result<bool, MetadataError> {
         let (from, to, owner, blob) = (from.clone(), to.clone(), owner.clone(), blob.clone());
-        self.write(move |connection| {
+        self.write_making(Stale::None, move |connection| {
             if size_in(connection, &from, &blob)?.is_none() {
                 return Ok(false);
             }

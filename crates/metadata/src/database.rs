@@ -10,7 +10,10 @@ use std::{
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::MetadataError;
+use crate::{
+    MetadataError,
+    cache::{Answer, Cache, Question, Stale},
+};
 
 /// Migrations in their order; a database's `user_version` counts those applied. Never edited once released.
 const MIGRATIONS: &[&str] =
@@ -42,6 +45,7 @@ struct Inner {
     writer: Option<thread::JoinHandle<()>>,
     readers: Mutex<Vec<Connection>>,
     turns: Arc<Semaphore>,
+    cache: Cache,
 }
 
 impl Metadata {
@@ -61,6 +65,7 @@ impl Metadata {
                 writer: Some(writer),
                 readers: Mutex::new(readers),
                 turns: Arc::new(Semaphore::new(READERS)),
+                cache: Cache::default(),
             }),
         })
     }
@@ -70,10 +75,24 @@ impl Metadata {
         &self,
         job: impl FnOnce(&Connection) -> Result<T, MetadataError> + Send + 'static,
     ) -> Result<T, MetadataError> {
+        self.write_making(Stale::All, job).await
+    }
+
+    /// The same for a job that is known to change less than everything.
+    pub(crate) async fn write_making<T: Send + 'static>(
+        &self,
+        stale: Stale,
+        job: impl FnOnce(&Connection) -> Result<T, MetadataError> + Send + 'static,
+    ) -> Result<T, MetadataError> {
         let (sender, receiver) = oneshot::channel();
+        let inner = Arc::downgrade(&self.inner);
         let job: Job = Box::new(move |transaction| {
             let done = in_savepoint(transaction, job);
             Box::new(move |committed| {
+                // Here, since whoever asked may have gone away.
+                if let Some(inner) = inner.upgrade() {
+                    inner.cache.forget(&stale);
+                }
                 let answer = match committed {
                     Ok(()) => done,
                     Err(message) => done.and(Err(MetadataError::Commit(message.to_owned()))),
@@ -104,6 +123,27 @@ impl Metadata {
             answer
         });
         reading.await.map_err(|_| MetadataError::Closed)?
+    }
+}
+
+impl Metadata {
+    /// Answers a question from memory or, with `job`, from the database. Nothing waits for a thread when it is in
+    /// memory.
+    pub(crate) async fn answer(
+        &self,
+        question: Question,
+        job: impl FnOnce(&Connection) -> Result<Option<Answer>, MetadataError> + Send + 'static,
+    ) -> Result<Option<Answer>, MetadataError> {
+        let cache = &self.inner.cache;
+        if let Some(answer) = cache.recall(&question) {
+            return Ok(Some(answer));
+        }
+        let asked = cache.moment(&question);
+        let found = self.read(job).await?;
+        if let Some(answer) = &found {
+            cache.keep(question, asked, answer.clone());
+        }
+        Ok(found)
     }
 }
 

@@ -8,6 +8,7 @@
 //! write still happens, whole.
 
 mod blob;
+mod cache;
 mod collect;
 mod condition;
 mod database;

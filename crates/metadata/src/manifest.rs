@@ -2,12 +2,15 @@
 
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 use torno_oci::{Digest, MediaType, Reference, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Condition, Metadata, MetadataError, Named, NamedKind, WrongSize, condition, named, repository,
+    Condition, Metadata, MetadataError, Named, NamedKind, WrongSize,
+    cache::{Answer, Question, Stale},
+    condition, named, repository,
     row::{all, execute, first, parsed, parsed_option, repository_id},
     run,
 };
@@ -80,7 +83,7 @@ pub struct StoredManifest {
     /// What they were pushed as.
     pub media_type: MediaType,
     /// The exact bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// A manifest that speaks of another one (distribution-spec: Listing Referrers).
@@ -122,7 +125,9 @@ impl Metadata {
         now: Timestamp,
     ) -> Result<PutManifest, MetadataError> {
         let (name, owner) = (name.clone(), owner.clone());
-        self.write(move |connection| {
+        // A run takes result tags away.
+        let stale = Stale::Of(name.results().into_iter().chain([name.clone()]).collect());
+        self.write_making(stale, move |connection| {
             let repository = repository::ensure(connection, &name, &owner, now)?;
             let only_if = manifest.only_if.as_ref();
             if let ControlFlow::Break(current) = condition::check(connection, repository, only_if)? {
@@ -158,23 +163,28 @@ impl Metadata {
         name: &RepositoryName,
         reference: &Reference,
     ) -> Result<Option<StoredManifest>, MetadataError> {
+        let question = Question::Manifest(name.clone(), reference.clone());
         let (name, reference) = (name.clone(), reference.clone());
-        self.read(move |connection| match reference {
+        let found = |row: &Row<'_>| Ok(Answer::Manifest(stored(row)?));
+        let read = move |connection: &Connection| match reference {
             Reference::Digest(digest) => {
                 let sql = "SELECT m.digest, l.media_type, m.bytes FROM manifest_links AS l
                     JOIN repositories AS r ON r.id = l.repository JOIN manifests AS m ON m.digest = l.manifest
                     WHERE r.name = ?1 AND l.manifest = ?2";
-                first(connection, sql, params![name.as_str(), digest.as_str()], stored)
+                first(connection, sql, params![name.as_str(), digest.as_str()], found)
             }
             Reference::Tag(tag) => {
                 let sql = "SELECT m.digest, l.media_type, m.bytes FROM tags AS t
                     JOIN repositories AS r ON r.id = t.repository
                     JOIN manifest_links AS l ON l.repository = t.repository AND l.manifest = t.manifest
                     JOIN manifests AS m ON m.digest = t.manifest WHERE r.name = ?1 AND t.tag = ?2";
-                first(connection, sql, params![name.as_str(), tag.as_str()], stored)
+                first(connection, sql, params![name.as_str(), tag.as_str()], found)
             }
-        })
-        .await
+        };
+        match self.answer(question, read).await? {
+            Some(Answer::Manifest(manifest)) => Ok(Some(manifest)),
+            _ => Ok(None),
+        }
     }
 
     /// A page of the manifests of a repository that speak of `subject`, in the order of their digests, behind
@@ -348,6 +358,6 @@ pub(crate) fn stored(row: &Row<'_>) -> Result<StoredManifest, MetadataError> {
     Ok(StoredManifest {
         digest: parsed(row, "digest")?,
         media_type: parsed_option(row, "media_type")?.ok_or(MetadataError::Corrupt("media_type"))?,
-        bytes: row.get("bytes")?,
+        bytes: row.get::<_, Vec<u8>>("bytes")?.into(),
     })
 }

@@ -6,6 +6,7 @@ use torno_oci::{RepositoryName, Tag, UserName};
 
 use crate::{
     Metadata, MetadataError,
+    cache::{Answer, Question},
     row::{all, execute, first, parsed, repository_id},
 };
 
@@ -21,12 +22,16 @@ pub struct Owned {
 impl Metadata {
     /// Who owns a repository; `None` if there is none of that name.
     pub async fn owner(&self, name: &RepositoryName) -> Result<Option<UserName>, MetadataError> {
+        let question = Question::Owner(name.clone());
         let name = name.clone();
-        self.read(move |connection| {
+        let read = move |connection: &Connection| {
             let sql = "SELECT owner FROM repositories WHERE name = ?1";
-            first(connection, sql, [name.as_str()], |row| parsed(row, "owner"))
-        })
-        .await
+            first(connection, sql, [name.as_str()], |row| Ok(Answer::Owner(parsed(row, "owner")?)))
+        };
+        match self.answer(question, read).await? {
+            Some(Answer::Owner(owner)) => Ok(Some(owner)),
+            _ => Ok(None),
+        }
     }
 
     /// Repositories that hold a manifest, other than those that only wait for gc, in the order of their names, behind

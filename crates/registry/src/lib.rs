@@ -25,7 +25,7 @@ pub use result::{NoResult, Progress};
 pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
 pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
 
-pub use torno_blob::{Blob, BlobError};
+pub use torno_blob::{Blob, BlobError, Reading};
 pub use torno_metadata::{
     Condition, FinishedRun, Garbage, Outcome, Owned, Presence, Referrer, Referrers, Run, RunLog, RunState,
     Selection, StoredManifest, Swept, Versions, WrongSize,

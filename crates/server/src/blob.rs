@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use torno_oci::{Digest, RepositoryName};
-use torno_registry::{Blob, BlobError};
+use torno_registry::{Blob, Reading};
 
 use crate::{
     answer,
@@ -33,23 +33,22 @@ pub(crate) async fn read(
         return Ok(response);
     }
     let blob = public.registry.blob(&permit, digest).await?;
-    stream(blob, digest, &asked.parts.headers).await
+    stream(blob, digest, &asked.parts.headers, Reading::Mapped)
 }
 
 /// A blob, or the range of it that the request wants, as an answer.
-pub(crate) async fn stream(
+pub(crate) fn stream(
     blob: Blob,
     digest: &Digest,
     request: &HeaderMap,
+    reading: Reading,
 ) -> Result<Response<Body>, Failure> {
     let size = blob.size();
     // With an `If-Range` of other bytes the whole is wanted (RFC 9110, section 13.1.5).
     let wanted = if answer::range_holds(request, digest) { range::wanted(request, size)? } else { None };
     let range = wanted.clone().unwrap_or(0..size);
     let length = range.end - range.start;
-    let bytes = blob.stream(range.clone()).await.map_err(|source| {
-        torno_registry::RegistryError::Blob(BlobError::Io { path: digest.as_str().into(), source })
-    })?;
+    let bytes = blob.stream(range.clone(), reading);
     let mut response = Response::new(body::streamed(bytes));
     describe(response.headers_mut(), digest, length);
     if wanted.is_some() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use torno_oci::RunId;
-use torno_registry::{ImagePermit, Registry, RegistryError};
+use torno_registry::{ImagePermit, Reading, Registry, RegistryError};
 
 use crate::{
     answer, blob,
@@ -52,7 +52,7 @@ impl Engine {
             }
             Route::ReadBlob(_, digest) => {
                 let blob = self.registry.run_blob(&permit, &digest).await?;
-                blob::stream(blob, &digest, request.headers()).await
+                blob::stream(blob, &digest, request.headers(), Reading::Mapped)
             }
             _ => Err(RouteError::Path.into()),
         }
