@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -16,6 +17,10 @@ use crate::{Htpasswd, HtpasswdError, Identity, MAX_PASSWORD_LENGTH, UserName};
 
 /// How long a correct password is remembered. A push of many layers then costs one bcrypt.
 const REMEMBERED: Duration = Duration::from_mins(5);
+
+/// How often the file's path is looked at. In between, the file that was read is asked whether it has been written to
+/// or replaced, which costs a tenth; only a link that was turned to another file is seen by its path alone.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How many people's passwords are remembered at once; past it the memory is emptied.
 const MAX_REMEMBERED: usize = 10_000;
@@ -54,6 +59,8 @@ pub struct Authenticator {
 struct State {
     file: Arc<Htpasswd>,
     version: Option<Version>,
+    /// The file that was read, which tells by itself when it changes or goes, and when its path was looked at.
+    open: Option<(File, Instant)>,
     remembered: HashMap<UserName, ([u8; 32], Instant)>,
 }
 
@@ -116,8 +123,17 @@ impl Authenticator {
 
     /// The file as it is now.
     fn current(&self) -> Result<Arc<Htpasswd>, HtpasswdError> {
-        let version = Version::of(&self.path);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some((file, looked)), Some(version)) = (&state.open, &state.version)
+            && looked.elapsed() < LOOK
+            && file.metadata().is_ok_and(|found| found.nlink() > 0 && Version::of(&found).as_ref() == Some(version))
+        {
+            return Ok(Arc::clone(&state.file));
+        }
+        // Opened before it is looked at: one that is replaced in between is seen to be gone.
+        let open = File::open(&self.path).ok();
+        let version = fs::metadata(&self.path).ok().and_then(|found| Version::of(&found));
+        state.open = open.map(|file| (file, Instant::now()));
         if state.version != version || version.is_none() {
             state.file = Arc::new(Htpasswd::read(&self.path)?);
             state.version = version;
@@ -157,9 +173,7 @@ impl Authenticator {
 }
 
 impl Version {
-    fn of(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt as _;
-        let found = fs::metadata(path).ok()?;
+    fn of(found: &fs::Metadata) -> Option<Self> {
         Some(Self { modified: found.modified().ok()?, length: found.len(), inode: found.ino() })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`BlobStore`] keeps each blob in one file that is written once, named after its digest and never changed.
 //! Bytes arrive in an upload session ([`BlobStore::append`]), are hashed while they are written, compared
-//! ([`BlobStore::seal`]), synced ([`Sealed::sync`]) and then moved into place ([`BlobStore::place`]). What repositories link them, and
+//! ([`BlobStore::seal`]), synced ([`BlobStore::sync`]) and then moved into place ([`BlobStore::place`]). What repositories link them, and
 //! what keeps them from being deleted meanwhile, is not known here.
 //!
 //! ```text
@@ -11,6 +11,7 @@
 //! gc.lock                 held by the one process that deletes
 //! ```
 
+mod durable;
 mod error;
 mod map;
 mod read;

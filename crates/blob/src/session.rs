@@ -75,16 +75,6 @@ impl Sealed {
         self.size
     }
 
-    /// Resolves once the bytes would survive a loss of power. Dropped, it leaves the session as it was.
-    pub async fn sync(self) -> Result<Synced, BlobError> {
-        blocking(move || {
-            let synced = File::open(&self.path).and_then(|file| file.sync_all());
-            synced.map_err(BlobError::io(&self.path))?;
-            Ok(Synced(self))
-        })
-        .await
-    }
-
     /// Ends the session, whose file has been moved: whoever waited for it finds nothing there.
     pub(crate) fn end(mut self) {
         *self.turn = None;

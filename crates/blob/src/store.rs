@@ -12,6 +12,7 @@ use futures_util::Stream;
 use torno_oci::{Algorithm, Digest, UploadId};
 
 use crate::{
+    durable::{LARGE, Syncer},
     Blob, BlobError, Sealed, Synced,
     session::{Sessions, blocking},
 };
@@ -21,6 +22,7 @@ use crate::{
 pub struct BlobStore {
     root: PathBuf,
     sessions: Sessions,
+    syncer: Syncer,
 }
 
 /// The right to delete blobs, which one process at a time has. It ends with the value or the process.
@@ -36,9 +38,11 @@ impl BlobStore {
         for algorithm in Algorithm::ALL {
             make_folder(&root.join("blobs").join(algorithm.name()))?;
         }
+        make_shards(&root.join("blobs").join(Algorithm::Sha256.name()))?;
         make_folder(&root.join("uploads"))?;
         let sessions = Sessions::new(root.join("uploads"), upload_lifetime);
-        Ok(Self { root: root.to_owned(), sessions })
+        let syncer = Syncer::new(&root.join("uploads"))?;
+        Ok(Self { root: root.to_owned(), sessions, syncer })
     }
 
     /// Starts an upload session.
@@ -68,22 +72,37 @@ impl BlobStore {
         self.sessions.seal(id, expected).await
     }
 
+    /// Resolves once the bytes would survive a loss of power. Dropped, it leaves the session as it was.
+    pub async fn sync(&self, sealed: Sealed) -> Result<Synced, BlobError> {
+        if sealed.size <= LARGE {
+            self.syncer.sync(sealed.path.clone()).await?;
+            return Ok(Synced(sealed));
+        }
+        blocking(move || {
+            let synced = File::open(&sealed.path).and_then(|file| file.sync_all());
+            synced.map_err(BlobError::io(&sealed.path))?;
+            Ok(Synced(sealed))
+        })
+        .await
+    }
+
     /// Moves synced bytes to where blobs are read from; durable when it resolves. A blob that is there already is
     /// replaced, which heals it if it was damaged.
     pub async fn place(&self, synced: Synced) -> Result<(), BlobError> {
         let sealed = synced.0;
         let path = self.path(&sealed.digest);
         let id = sealed.id.clone();
-        let placed = blocking(move || {
-            let folder = path.parent().unwrap_or(&path);
-            make_folder(folder)?;
+        let folder = path.parent().unwrap_or(&self.root).to_owned();
+        let moved = blocking(move || {
+            make_folder(path.parent().unwrap_or(&path))?;
             fs::rename(&sealed.path, &path).map_err(BlobError::io(&path))?;
             sealed.end();
-            sync_folder(folder)
+            Ok(())
         })
         .await;
         self.sessions.forget(&id);
-        placed
+        moved?;
+        self.syncer.sync(folder).await
     }
 
     /// Ends a session and removes its bytes.
@@ -165,6 +184,20 @@ fn make_folder(path: &Path) -> Result<(), BlobError> {
     }
 }
 
+/// Makes the folders that blobs are spread over, durable when this returns: a push then finds its own.
+fn make_shards(parent: &Path) -> Result<(), BlobError> {
+    let mut made = false;
+    for shard in 0..=u8::MAX {
+        let path = parent.join(format!("{shard:02x}"));
+        match fs::create_dir(&path) {
+            Ok(()) => made = true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(BlobError::io(&path)(error)),
+        }
+    }
+    if made { sync_folder(parent) } else { Ok(()) }
+}
+
 fn sync_folder(path: &Path) -> Result<(), BlobError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(BlobError::io(path))
 }
@@ -206,7 +239,7 @@ mod tests {
         assert!(matches!(store.seal(&id(1), &wrong).await, Err(BlobError::DigestMismatch { .. })));
         let right = Digest::sha256(b"hello world");
         let sealed = store.seal(&id(1), &right).await.expect("seal");
-        store.place(sealed.sync().await.expect("sync")).await.expect("place");
+        store.place(store.sync(sealed).await.expect("sync")).await.expect("place");
         assert_eq!(content(&store, &right, 11, 0..11).await, b"hello world");
         assert_eq!(content(&store, &right, 11, 6..9).await, b"wor");
         assert!(
@@ -230,7 +263,7 @@ mod tests {
             let body = stream::iter([Ok::<_, io::Error>(Bytes::copy_from_slice(&content))]);
             store.append(id, None, body).await.expect("append");
             let sealed = store.seal(id, &digest).await.expect("seal");
-            store.place(sealed.sync().await.expect("sync")).await.expect("place");
+            store.place(store.sync(sealed).await.expect("sync")).await.expect("place");
         };
         let size = content.len() as u64;
         for reading in [Reading::Mapped, Reading::Copied] {
@@ -321,7 +354,7 @@ mod tests {
         let waiting = store.append(&first, None, chunks(&[b"x"]));
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        store.place(sealed.sync().await.expect("sync")).await.expect("place");
+        store.place(store.sync(sealed).await.expect("sync")).await.expect("place");
         assert!(matches!(waiting.await, Err(BlobError::UnknownUpload(_))));
         assert_eq!(content(&store, &digest, 5, 0..5).await, b"hello");
     }

@@ -63,7 +63,7 @@ impl Registry {
         let sealed = self.blobs.seal(id, digest).await.map_err(unknown_upload)?;
         let size = sealed.size();
         // Two waits for the disk that need not follow one another.
-        let (synced, hold) = tokio::join!(sealed.sync(), self.hold(digest, size));
+        let (synced, hold) = tokio::join!(self.blobs.sync(sealed), self.hold(digest, size));
         let hold = hold?;
         let placed = match synced {
             Ok(synced) => self.blobs.place(synced).await,

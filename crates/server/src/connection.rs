@@ -2,11 +2,14 @@
 
 use std::{
     convert::Infallible,
-    sync::Arc,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::http1,
@@ -50,15 +53,14 @@ impl Answerer {
             Self::Public(public) => public.answer(request, &id, &mut user).await,
             Self::Engine(engine) => engine.answer(request, &id, &mut user).await,
         };
-        tracing::info!(
-            request = id,
-            %method,
-            path,
-            status = response.status().as_u16(),
-            user = user.as_deref().unwrap_or("-"),
-            millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "answered"
-        );
+        let status = response.status().as_u16();
+        let user = user.as_deref().unwrap_or("-");
+        let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if is_routine(&method, &path, response.status()) {
+            tracing::debug!(request = id, %method, path, status, user, millis, "answered");
+        } else {
+            tracing::info!(request = id, %method, path, status, user, millis, "answered");
+        }
         let refused = response.status().is_client_error() || response.status().is_server_error();
         if brings_bytes && refused {
             // What was not read of the body ends the connection, and who does not know sends the next request on it
@@ -70,6 +72,15 @@ impl Answerer {
         }
         response
     }
+}
+
+/// Whether nobody will ever ask who did this: something was read, successfully, that is neither an image that ran nor
+/// what came out of one.
+fn is_routine(method: &Method, path: &str, status: StatusCode) -> bool {
+    let kept = ["/v2/run/", "/v2/results/", "/v2/try/", "/v2/samples/"];
+    matches!(*method, Method::GET | Method::HEAD)
+        && (status.is_success() || status == StatusCode::NOT_MODIFIED)
+        && !kept.iter().any(|namespace| path.starts_with(namespace))
 }
 
 /// Serves a listener until `stop`, then waits up to `drain` for the requests under way.
@@ -136,10 +147,15 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStr
     }
 }
 
-/// What a request is called in the log and in its answer.
+/// What a request is called in the log and in its answer. No other of this process has the name, and most likely
+/// none of any other.
 fn request_id() -> String {
-    let mut bytes = [0; 8];
-    // Without random bytes a request is still served; its name is then no help.
-    let _ = getrandom::fill(&mut bytes);
-    format!("{:016x}", u64::from_be_bytes(bytes))
+    static FIRST: LazyLock<u64> = LazyLock::new(|| {
+        let mut bytes = [0; 8];
+        // Without random bytes a request is still served; its name may then be another's of an earlier process.
+        let _ = getrandom::fill(&mut bytes);
+        u64::from_be_bytes(bytes)
+    });
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{:016x}", FIRST.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)))
 }

@@ -1,0 +1,126 @@
+//! Making files and folders durable, several at a time.
+//!
+//! Every `fsync` of a small file costs the disk a flush of its own, of which it does a thousand a second. Whoever
+//! asks while others wait is served with them: [`TOGETHER`] or more by one `syncfs` of the whole file system, which
+//! writes all there is and flushes once; fewer, one after the other.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use crate::BlobError;
+
+/// From so many on one flush of everything costs less than one each. With fewer, what other programs have written to
+/// the same file system is left alone.
+const TOGETHER: usize = 4;
+
+/// Larger files are synced on their own, so that nobody waits for them.
+pub(crate) const LARGE: u64 = 1024 * 1024;
+
+/// Syncs what is below one folder.
+#[derive(Debug)]
+pub(crate) struct Syncer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Any folder of the file system.
+    root: File,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<Waiting>,
+    /// A thread is at work and will look again before it goes.
+    served: bool,
+}
+
+/// Somebody who waits for a file or folder.
+#[derive(Debug)]
+struct Waiting {
+    path: PathBuf,
+    done: oneshot::Sender<io::Result<()>>,
+}
+
+impl Syncer {
+    /// For what is below `root`, which must be one file system.
+    pub(crate) fn new(root: &Path) -> Result<Self, BlobError> {
+        let root = File::open(root).map_err(BlobError::io(root))?;
+        Ok(Self { shared: Arc::new(Shared { root, queue: Mutex::default() }) })
+    }
+
+    /// Resolves once a file's bytes, or a folder's entries, would survive a loss of power. Cancelled, the work still
+    /// ends.
+    pub(crate) async fn sync(&self, path: PathBuf) -> Result<(), BlobError> {
+        let (done, synced) = oneshot::channel();
+        let first = {
+            let mut queue = self.shared.lock();
+            queue.waiting.push(Waiting { path: path.clone(), done });
+            !std::mem::replace(&mut queue.served, true)
+        };
+        if first {
+            let shared = Arc::clone(&self.shared);
+            // Whoever waits is told by the channel; a thread that never runs drops it.
+            drop(tokio::task::spawn_blocking(move || shared.serve()));
+        }
+        synced.await.map_err(|_| BlobError::Unfinished)?.map_err(BlobError::io(&path))
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves group after group until nobody waits.
+    fn serve(&self) {
+        loop {
+            let group = {
+                let mut queue = self.lock();
+                if queue.waiting.is_empty() {
+                    queue.served = false;
+                    return;
+                }
+                std::mem::take(&mut queue.waiting)
+            };
+            if group.len() < TOGETHER {
+                for waiting in group {
+                    let synced = File::open(&waiting.path).and_then(|file| file.sync_all());
+                    // Whoever asked may have gone away.
+                    let _ = waiting.done.send(synced);
+                }
+                continue;
+            }
+            let synced = rustix::fs::syncfs(&self.root);
+            for waiting in group {
+                let _ = waiting.done.send(synced.map_err(io::Error::from));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn everybody_is_served_alone_and_together() {
+        let folder = tempfile::tempdir().expect("folder");
+        let syncer = Syncer::new(folder.path()).expect("syncer");
+        syncer.sync(folder.path().to_owned()).await.expect("alone");
+        let many = (0..50).map(|_| syncer.sync(folder.path().to_owned()));
+        for synced in futures_util::future::join_all(many).await {
+            synced.expect("together");
+        }
+        assert!(!syncer.shared.lock().served, "the thread has gone");
+        let missing = syncer.sync(folder.path().join("missing")).await;
+        assert!(matches!(missing, Err(BlobError::Io { .. })), "{missing:?}");
+    }
+}
