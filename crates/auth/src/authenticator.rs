@@ -126,7 +126,9 @@ impl Authenticator {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Some((file, looked)), Some(version)) = (&state.open, &state.version)
             && looked.elapsed() < LOOK
-            && file.metadata().is_ok_and(|found| found.nlink() > 0 && Version::of(&found).as_ref() == Some(version))
+            && file
+                .metadata()
+                .is_ok_and(|found| found.nlink() > 0 && Version::of(&found).as_ref() == Some(version))
         {
             return Ok(Arc::clone(&state.file));
         }

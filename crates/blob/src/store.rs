@@ -12,8 +12,8 @@ use futures_util::Stream;
 use torno_oci::{Algorithm, Digest, UploadId};
 
 use crate::{
-    durable::{LARGE, Syncer},
     Blob, BlobError, Sealed, Synced,
+    durable::{LARGE, Syncer},
     session::{Sessions, blocking},
 };
 

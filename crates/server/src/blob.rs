@@ -7,6 +7,7 @@ use torno_registry::{Blob, Reading};
 use crate::{
     answer,
     body::{self, Body},
+    connection::Transport,
     failure::Failure,
     public::{Asked, Public},
     range,
@@ -33,7 +34,11 @@ pub(crate) async fn read(
         return Ok(response);
     }
     let blob = public.registry.blob(&permit, digest).await?;
-    stream(blob, digest, &asked.parts.headers, Reading::Mapped)
+    let reading = match asked.transport {
+        Transport::Plain => Reading::Mapped,
+        Transport::Encrypted => Reading::Copied,
+    };
+    stream(blob, digest, &asked.parts.headers, reading)
 }
 
 /// A blob, or the range of it that the request wants, as an answer.

@@ -1,4 +1,4 @@
-//! One listener: accepting connections, serving HTTP on them, and letting them end.
+//! One listener: accepting connections, shaking hands, serving HTTP on them, and letting them end.
 
 use std::{
     convert::Infallible,
@@ -17,22 +17,41 @@ use hyper::{
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{body::Body, engine::Engine, public::Public};
+use crate::{
+    body::Body,
+    engine::Engine,
+    failure::Failure,
+    public::Public,
+    tls::{Encrypted, Opened, Tls},
+};
 
 /// Connections served at once by a listener. Past it new ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
 
 /// How long a client may take to send the headers of a request, from the connection's start or the answer before.
 const HEADERS: Duration = Duration::from_secs(30);
+
+/// How long a client may take to shake hands over TLS: a few packets each way, on the slowest line.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How a connection's bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// As they are: the kernel takes them from where they lie.
+    Plain,
+    /// Over TLS: this process reads every byte that it sends.
+    Encrypted,
+}
 
 /// Who answers the requests of a listener.
 #[derive(Debug)]
@@ -42,7 +61,7 @@ pub(crate) enum Answerer {
 }
 
 impl Answerer {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, transport: Transport) -> Response<Body> {
         let since = Instant::now();
         let id = request_id();
         let method = request.method().clone();
@@ -50,7 +69,7 @@ impl Answerer {
         let brings_bytes = !request.body().is_end_stream();
         let mut user = None;
         let mut response = match self {
-            Self::Public(public) => public.answer(request, &id, &mut user).await,
+            Self::Public(public) => public.answer(request, transport, &id, &mut user).await,
             Self::Engine(engine) => engine.answer(request, &id, &mut user).await,
         };
         let status = response.status().as_u16();
@@ -83,10 +102,11 @@ fn is_routine(method: &Method, path: &str, status: StatusCode) -> bool {
         && !kept.iter().any(|namespace| path.starts_with(namespace))
 }
 
-/// Serves a listener until `stop`, then waits up to `drain` for the requests under way.
+/// Serves a listener, over TLS if there is one, until `stop`; then waits up to `drain` for the requests under way.
 pub(crate) async fn serve(
     listener: TcpListener,
     answerer: Answerer,
+    tls: Option<Arc<Tls>>,
     stop: &CancellationToken,
     drain: Duration,
 ) {
@@ -101,20 +121,18 @@ pub(crate) async fn serve(
             accepted = accept(&listener, &room) => accepted,
         };
         let Some((stream, place)) = accepted else { continue };
-        let answerer = Arc::clone(&answerer);
-        let service = service_fn(move |request| {
-            let answerer = Arc::clone(&answerer);
-            async move { Ok::<_, Infallible>(answerer.answer(request).await) }
-        });
-        // HTTP/1.1 alone: registry clients speak HTTP/2 over TLS only, which whoever ends the TLS speaks for them,
-        // and its connections would rest here for ever.
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEADERS);
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let (answerer, watcher) = (Arc::clone(&answerer), graceful.watcher());
+        let handshake = tls.clone().map(|tls| (tls, stop.clone()));
         connections.spawn(async move {
-            // How a connection ends is the peer's business.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+            match handshake {
+                None => serve_http(stream, Transport::Plain, answerer, watcher).await,
+                Some((tls, stop)) => {
+                    let opened = tokio::time::timeout(HANDSHAKE, open(&tls, stream));
+                    // Whoever has not finished shaking hands has asked for nothing yet.
+                    if let Some(Ok(Some(stream))) = stop.run_until_cancelled(opened).await {
+                        serve_http(stream, Transport::Encrypted, answerer, watcher).await;
+                    }
+                }
             }
             drop(place);
         });
@@ -124,6 +142,55 @@ pub(crate) async fn serve(
         tracing::warn!("requests were still under way after {drain:?} and were cut off");
     }
     connections.shutdown().await;
+}
+
+/// Shakes hands; whoever speaks HTTP in clear is told what is spoken here. Cancelled, it closes the connection.
+async fn open(tls: &Tls, stream: TcpStream) -> Option<Encrypted> {
+    match tls.open(stream).await {
+        Ok(Opened::Encrypted(stream)) => Some(stream),
+        Ok(Opened::Plain(stream)) => {
+            let service = service_fn(|_| async {
+                let id = request_id();
+                tracing::info!(request = id, "refused: HTTP in clear where TLS is spoken");
+                Ok::<_, Infallible>(Failure::InClear.answer("", &id))
+            });
+            let refusal = http1().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+            ended(refusal.await);
+            None
+        }
+        Err(error) => {
+            tracing::debug!(%error, "no hands were shaken");
+            None
+        }
+    }
+}
+
+/// Answers what is asked on a connection until it ends, or until the watcher's shutdown and the end of the request
+/// under way.
+async fn serve_http<S>(stream: S, transport: Transport, answerer: Arc<Answerer>, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let answerer = Arc::clone(&answerer);
+        async move { Ok::<_, Infallible>(answerer.answer(request, transport).await) }
+    });
+    ended(watcher.watch(http1().serve_connection(TokioIo::new(stream), service)).await);
+}
+
+/// HTTP/1.1 alone: registry clients speak HTTP/2 over TLS only, where it is not offered, and its connections would
+/// rest here for ever.
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder
+}
+
+/// How a connection ends is the peer's business.
+fn ended(result: hyper::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended early");
+    }
 }
 
 /// Cancelled between taking a place and accepting, it gives the place back.

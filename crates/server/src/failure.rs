@@ -48,6 +48,8 @@ pub(crate) enum Failure {
     TooManyTags { limit: usize },
     #[error("the body was cut off")]
     CutOff,
+    #[error("this port speaks TLS: use https:// in front of its name")]
+    InClear,
     #[error("the range lies outside the blob's {size} bytes")]
     Range { size: u64 },
 }
@@ -136,7 +138,7 @@ impl Failure {
             Self::NoDigest | Self::Query("digest" | "digest-algorithm" | "mount", _) => {
                 told(StatusCode::BAD_REQUEST, Code::DigestInvalid)
             }
-            Self::Query(..) => told(StatusCode::BAD_REQUEST, Code::Unsupported),
+            Self::Query(..) | Self::InClear => told(StatusCode::BAD_REQUEST, Code::Unsupported),
             Self::ContentRange => told(StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
             Self::ChunkLength { .. } | Self::CutOff => told(StatusCode::BAD_REQUEST, Code::SizeInvalid),
             Self::ContentType => told(StatusCode::BAD_REQUEST, Code::ManifestInvalid),

@@ -1,6 +1,6 @@
 //! Torno over HTTP: listeners, routes, authentication of requests, error responses.
 //!
-//! [`Server`] answers two listeners. The public one speaks the distribution specification under `/v2/` to people,
+//! [`Server`] answers two listeners. The public one, over [`Tls`] or in clear, speaks the distribution specification under `/v2/` to people,
 //! and a little HTML beside it. The engine's one, on loopback, serves the image of a claimed run to the engine that
 //! shows that run's token, and nothing else. Every `/v2/` route is in [`route`].
 
@@ -23,7 +23,9 @@ mod query;
 mod range;
 pub mod route;
 mod server;
+mod tls;
 mod upload;
 mod warning;
 
 pub use server::{Server, Settings};
+pub use tls::{Certificate, CertificateChain, PrivateKey, Tls, TlsError};

@@ -11,6 +11,7 @@ use crate::{
     connection::{self, Answerer},
     engine::Engine,
     public::Public,
+    tls::Tls,
 };
 
 /// What the server is told at start.
@@ -33,12 +34,18 @@ pub struct Server {
     registry: Arc<Registry>,
     authenticator: Arc<Authenticator>,
     settings: Settings,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
-    /// A server that has not begun to answer.
-    pub fn new(registry: Arc<Registry>, authenticator: Arc<Authenticator>, settings: Settings) -> Self {
-        Self { registry, authenticator, settings }
+    /// A server that has not begun to answer. With `tls`, people speak TLS to it and are refused in clear.
+    pub fn new(
+        registry: Arc<Registry>,
+        authenticator: Arc<Authenticator>,
+        settings: Settings,
+        tls: Option<Arc<Tls>>,
+    ) -> Self {
+        Self { registry, authenticator, settings, tls }
     }
 
     /// Answers people on `public` and the engine on `engine`, which must be on loopback, until `stop`; then lets
@@ -48,8 +55,8 @@ impl Server {
         let people = Public::new(Arc::clone(&self.registry), self.authenticator, self.settings, stop.clone());
         let images = Engine { registry: self.registry };
         tokio::join!(
-            connection::serve(public, Answerer::Public(people), &stop, drain),
-            connection::serve(engine, Answerer::Engine(images), &stop, drain),
+            connection::serve(public, Answerer::Public(people), self.tls, &stop, drain),
+            connection::serve(engine, Answerer::Engine(images), None, &stop, drain),
         );
     }
 }

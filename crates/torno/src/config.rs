@@ -10,6 +10,7 @@ mod reader;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod value;
 
 use std::{
@@ -24,6 +25,7 @@ use bytesize::ByteSize;
 use torno_auth::{Policy, ProjectName, UserName};
 use torno_executor::{Dataset, ProjectPolicy, Settings};
 use torno_registry::Presence;
+use torno_server::Certificate;
 
 pub(crate) use error::ConfigErrors;
 pub(crate) use reader::Environment;
@@ -32,6 +34,7 @@ pub(crate) use value::Hostname;
 use error::{Place, Problems};
 use project::{Definitions, Private};
 use reader::TableReader;
+use tls::Exposure;
 
 /// Where people reach Torno when the file does not say.
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
@@ -73,6 +76,8 @@ pub(crate) struct Config {
     pub(crate) address: SocketAddr,
     /// The name that people use in `docker login`; `None`: the address.
     pub(crate) hostname: Option<Hostname>,
+    /// What people are shown over TLS; `None`: they speak in clear.
+    pub(crate) certificate: Option<Certificate>,
     /// How long requests under way may take to end when the server stops.
     pub(crate) drain: Duration,
     /// The password file, absolute. It may not exist yet.
@@ -118,21 +123,21 @@ impl Config {
                 "only groups, datasets and projects may stand in projects.d; move this to {main}"
             ));
         }
-        let private = Private {
-            data: value::resolve(&settings.data),
-            others: vec![
-                ("configuration", path),
-                ("folder of projects", base.join(source::FOLDER)),
-                ("password file", settings.htpasswd.clone()),
-                ("engine socket", settings.executor.engine.clone()),
-            ],
-        };
+        let mut others = vec![
+            ("configuration", path),
+            ("folder of projects", base.join(source::FOLDER)),
+            ("password file", settings.htpasswd.clone()),
+            ("engine socket", settings.executor.engine.clone()),
+        ];
+        others.extend(settings.tls.files.iter().cloned());
+        let private = Private { data: value::resolve(&settings.data), others };
         let projects = definitions.read(&base, &private);
         let warnings = problems.finish(file)?;
         let Fixed {
             data,
             address,
             hostname,
+            tls,
             drain,
             htpasswd,
             admins,
@@ -144,6 +149,7 @@ impl Config {
             data,
             address,
             hostname,
+            certificate: tls.certificate,
             drain,
             htpasswd,
             policy: Policy { admins, projects: projects.members },
@@ -163,6 +169,7 @@ struct Fixed {
     data: PathBuf,
     address: SocketAddr,
     hostname: Option<Hostname>,
+    tls: tls::Told,
     drain: Duration,
     htpasswd: PathBuf,
     admins: BTreeSet<UserName>,
@@ -196,20 +203,11 @@ impl Fixed {
             .unwrap_or(DEFAULT_DRAIN);
         variables.extend(listen.finish());
 
-        let mut tls = root.table("tls");
-        if let Some(mode) = tls.take_or_variable("mode", environment) {
-            mode.parse("\"off\"", tls_mode);
-        }
-        let in_clear = match tls.take_or_variable("i_know_passwords_travel_in_clear", environment) {
-            None => false,
-            // Whoever wrote something else than a truth is told so once.
-            Some(item) => item.boolean().unwrap_or(true),
-        };
-        variables.extend(tls.finish());
+        let tls = tls::read(root.table("tls"), base, environment, &mut variables);
         let address = address
             .and_then(|item| {
                 item.parse("an address in quotes, such as \"127.0.0.1:5000\"", |text| {
-                    listen_address(text, in_clear)
+                    listen_address(text, tls.exposure)
                 })
             })
             .unwrap_or(ADDRESS);
@@ -241,7 +239,7 @@ impl Fixed {
 
         variables.extend(root.finish());
         environment.warn_of_strangers(&variables, problems);
-        Self { data, address, hostname, drain, htpasswd, admins, registry, executor, result_wait }
+        Self { data, address, hostname, tls, drain, htpasswd, admins, registry, executor, result_wait }
     }
 }
 
@@ -289,26 +287,15 @@ fn data_directory(text: &str, base: &Path) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-fn tls_mode(text: &str) -> Result<(), String> {
-    match text {
-        "off" => Ok(()),
-        other => Err(format!(
-            "TLS is not built in yet, so `{}` does not work; write \"off\", keep `listen.address` on 127.0.0.1, and put \
-             a reverse proxy that speaks TLS in front",
-            other.escape_debug()
-        )),
-    }
-}
-
-fn listen_address(text: &str, in_clear: bool) -> Result<SocketAddr, String> {
+fn listen_address(text: &str, exposure: Exposure) -> Result<SocketAddr, String> {
     let address = value::address(text)?;
     // `::ffff:127.0.0.1` is loopback too.
-    if address.ip().to_canonical().is_loopback() || in_clear {
+    if address.ip().to_canonical().is_loopback() || exposure == Exposure::Anywhere {
         return Ok(address);
     }
     Err(format!(
-        "{address} can be reached from other machines, and without TLS passwords would travel there in clear; listen on \
-         127.0.0.1 with a reverse proxy that speaks TLS in front, or, on a network where nobody can listen in, set \
-         `tls.i_know_passwords_travel_in_clear = true`"
+        "{address} can be reached from other machines, and without TLS passwords would travel there in clear; set \
+         `tls.mode = \"files\"` with a certificate, or listen on 127.0.0.1 with a reverse proxy that speaks TLS in \
+         front, or, on a network where nobody can listen in, set `tls.i_know_passwords_travel_in_clear = true`"
     ))
 }

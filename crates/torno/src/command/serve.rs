@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use torno_auth::Authenticator;
 use torno_executor::Executor;
 use torno_registry::Registry;
-use torno_server::{Server, Settings};
+use torno_server::{Certificate, Server, Settings, Tls};
 
 use super::{ConfigFile, Failure};
 use crate::{config::Config, telemetry};
@@ -30,8 +30,8 @@ Examples:
   TORNO_LOG=debug torno serve
 
 SIGTERM and SIGINT let requests under way end, for up to `listen.drain`, and stop; containers of runs go on and are \
-found again at the next start. SIGHUP reads the configuration again: users, groups, projects and datasets change at \
-once, the rest at the next start.";
+found again at the next start. SIGHUP reads the configuration again: users, groups, projects, datasets and the TLS \
+certificate change at once, the rest at the next start.";
 
 /// Serve the registry and run what is pushed
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,8 @@ impl Serve {
             drain: config.drain,
             chunk_min_length: config.chunk_min_length.and_then(|length| NonZeroU64::new(length.as_u64())),
         };
-        let server = Server::new(Arc::clone(&registry), Arc::new(authenticator), settings);
+        let tls = config.certificate.map(|certificate| Arc::new(Tls::new(certificate)));
+        let server = Server::new(Arc::clone(&registry), Arc::new(authenticator), settings, tls.clone());
 
         // One line, in one piece, for whoever or whatever waits for the start.
         let line = format!("listening on {address}\n");
@@ -90,7 +91,7 @@ impl Serve {
                 tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
-                    _ = reload.recv() => self.reload(&registry, &projects),
+                    _ = reload.recv() => self.reload(&registry, &projects, tls.as_deref()),
                     () = stop.cancelled() => return,
                 }
             }
@@ -111,17 +112,27 @@ impl Serve {
     }
 
     /// A bad file changes nothing and says why.
-    fn reload(&self, registry: &Registry, projects: &ArcSwap<super::Projects>) {
+    fn reload(&self, registry: &Registry, projects: &ArcSwap<super::Projects>, tls: Option<&Tls>) {
         match self.file.load() {
             Ok(config) => {
                 registry.set_policy(config.policy);
                 projects.store(Arc::new(config.projects));
+                show(tls, config.certificate);
                 tracing::info!("the configuration was read again");
             }
             Err(failure) => {
                 tracing::error!(%failure, "the configuration was not changed");
             }
         }
+    }
+}
+
+/// New connections are shown the certificate that was read again; that there is one at all is decided at the start.
+fn show(tls: Option<&Tls>, certificate: Option<Certificate>) {
+    match (tls, certificate) {
+        (Some(tls), Some(certificate)) => tls.show(certificate),
+        (None, None) => {}
+        (Some(_), None) | (None, Some(_)) => tracing::warn!("tls.mode changes at the next start only"),
     }
 }
 

@@ -88,7 +88,7 @@ impl<'a> TableReader<'a> {
     pub(super) fn require(&mut self, key: &'static str, words: &str) -> Option<Item<'a>> {
         let item = self.take(key);
         if item.is_none() {
-            self.problems.error(&self.place_of(key), Cause::Value(words.to_owned()));
+            self.miss(key, words);
         }
         item
     }
@@ -111,6 +111,11 @@ impl<'a> TableReader<'a> {
             return None;
         };
         Some(Item { place, value: Value::String(value.to_owned()), problems: self.problems })
+    }
+
+    /// Says that a key which is not there must be; `words` say what to write.
+    pub(super) fn miss(&self, key: &str, words: &str) {
+        self.problems.error(&self.place_of(key), Cause::Value(words.to_owned()));
     }
 
     /// The table of that name, empty if it is not there.
