@@ -37,7 +37,6 @@ pub(crate) struct Asked {
     pub(crate) parts: http::request::Parts,
     pub(crate) body: Incoming,
     /// How the answer travels.
-    #[expect(dead_code, reason = "blobs do not look at it yet: mapped memory may go to plain sockets only")]
     pub(crate) transport: Transport,
 }
 
