@@ -108,7 +108,38 @@ pub enum Refusal {
     Denied(String),
 }
 
+/// Where to look for what somebody may read. Not a right to read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// In every repository.
+    Everywhere,
+    /// Among what they own and what these projects have.
+    Within {
+        /// They themselves.
+        owner: UserName,
+        /// The projects in which they may read what others own.
+        projects: Vec<ProjectName>,
+    },
+}
+
 impl Policy {
+    /// Where to look for what `who` may read. [`Policy::pull`] refuses them whatever is elsewhere; what is there it may
+    /// refuse or not.
+    pub fn reach(&self, who: &Identity) -> Reach {
+        if self.admins.contains(who.name()) {
+            return Reach::Everywhere;
+        }
+        let open = |project: &Project| {
+            let shared = project.visibility == Visibility::Project;
+            project.custodians.contains(who.name()) || (shared && project.researchers.contains(who.name()))
+        };
+        let projects = self.projects.iter().filter(|(_, project)| open(project));
+        Reach::Within {
+            owner: who.name().clone(),
+            projects: projects.map(|(name, _)| name.clone()).collect(),
+        }
+    }
+
     /// May `who` read `repository`, which belongs to `owner` if it exists?
     pub fn pull(
         &self,
@@ -294,6 +325,41 @@ mod tests {
         assert!(policy.pull(&Identity::of(user("bob")), &name, Some(&owner)).is_ok());
         assert!(policy.pull(&Identity::of(user("eve")), &name, Some(&owner)).is_err());
         assert!(policy.delete(&Identity::of(user("bob")), &name, Some(&owner)).is_err());
+    }
+
+    #[test]
+    fn whatever_may_be_read_is_within_reach() {
+        let names = ["run/heart/x", "results/heart/x", "run/liver/x", "run/heart", "try/heart/x", "tools/x"];
+        for (visibility, expected) in [(Visibility::Owner, 14), (Visibility::Project, 18)] {
+            let policy = policy(visibility);
+            let mut readable = 0;
+            for (who, name, owner) in ["ada", "bob", "cora", "eve", "root"].iter().flat_map(|who| {
+                let owners = names.iter().flat_map(|name| ["ada", "bob", "eve"].map(|owner| (*name, owner)));
+                owners.map(|(name, owner)| (user(who), name, user(owner)))
+            }) {
+                let identity = Identity::of(who.clone());
+                let name: RepositoryName = name.parse().expect("name");
+                let within = match policy.reach(&identity) {
+                    Reach::Everywhere => true,
+                    Reach::Within { owner: own, projects } => {
+                        let theirs = match name.namespace() {
+                            Namespace::Run { project, .. } | Namespace::Results { project, .. } => {
+                                projects.iter().any(|known| known.to_string() == project)
+                            }
+                            Namespace::Reserved | Namespace::Plain => false,
+                        };
+                        own == owner || theirs
+                    }
+                };
+                if policy.pull(&identity, &name, Some(&owner)).is_ok() {
+                    readable += 1;
+                    assert!(within, "{who} may read {name} of {owner}");
+                }
+            }
+            assert!(readable >= expected, "{readable}");
+        }
+        let few = policy(Visibility::Owner).reach(&Identity::of(user("ada")));
+        assert_eq!(few, Reach::Within { owner: user("ada"), projects: Vec::new() });
     }
 
     #[test]

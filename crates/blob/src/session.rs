@@ -209,7 +209,9 @@ impl Sessions {
         }
         tokio::task::spawn_blocking(move || {
             if let Some(session) = turn.as_mut() {
-                batch.iter().for_each(|chunk| session.hasher.update(chunk));
+                for chunk in &batch {
+                    session.hasher.update(chunk);
+                }
             }
             let written = written.recv().map_err(|_| BlobError::Unfinished)?;
             conclude_hashed(turn, &batch, written)
@@ -411,7 +413,9 @@ where
 /// Takes a batch that has been written into account.
 fn conclude(mut turn: Turn, batch: &[Bytes], written: io::Result<()>) -> Result<Turn, BlobError> {
     if let (Ok(()), Some(session)) = (&written, turn.as_mut()) {
-        batch.iter().for_each(|chunk| session.hasher.update(chunk));
+        for chunk in batch {
+            session.hasher.update(chunk);
+        }
     }
     conclude_hashed(turn, batch, written)
 }

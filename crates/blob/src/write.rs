@@ -41,7 +41,7 @@ impl Writer {
     pub(crate) fn write(&self, path: &Path, offset: u64, batch: &[Bytes]) -> io::Result<()> {
         let size: usize = batch.iter().map(Bytes::len).sum();
         let aligned = offset.is_multiple_of(BLOCK as u64);
-        if size >= DIRECT && size <= MAX_BATCH && aligned && !self.refused.load(Ordering::Relaxed) {
+        if (DIRECT..=MAX_BATCH).contains(&size) && aligned && !self.refused.load(Ordering::Relaxed) {
             match self.write_direct(path, offset, size, batch) {
                 // tmpfs and some network file systems refuse the flag, or the write.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {

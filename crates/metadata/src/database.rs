@@ -16,8 +16,11 @@ use crate::{
 };
 
 /// Migrations in their order; a database's `user_version` counts those applied. Never edited once released.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001-first.sql"), include_str!("../migrations/0002-uploads-are-files.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001-first.sql"),
+    include_str!("../migrations/0002-uploads-are-files.sql"),
+    include_str!("../migrations/0003-lists.sql"),
+];
 
 /// Reading connections. Reads are short; more would only compete for two cores.
 const READERS: usize = 4;

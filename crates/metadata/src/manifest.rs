@@ -8,9 +8,9 @@ use rusqlite::{Connection, Row, params};
 use torno_oci::{Digest, MediaType, Reference, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Condition, Metadata, MetadataError, Named, NamedKind, WrongSize,
+    Condition, Metadata, MetadataError, Named, NamedKind, Refers, WrongSize,
     cache::{Answer, Question, Stale},
-    condition, named, repository,
+    condition, named, referrer, repository,
     row::{all, execute, first, parsed, parsed_option, repository_id},
     run,
 };
@@ -26,10 +26,8 @@ pub struct NewManifest {
     pub media_type: MediaType,
     /// The blobs and manifests it names, each with what is asked of it.
     pub names: Vec<Named>,
-    /// The manifest it speaks of, which need not be there.
-    pub subject: Option<Digest>,
-    /// What a listing of referrers shows and filters by.
-    pub artifact_type: Option<String>,
+    /// What it speaks of, if it does.
+    pub refers: Option<Refers>,
     /// What must hold for it to be stored.
     pub only_if: Option<Condition>,
 }
@@ -85,31 +83,6 @@ pub struct StoredManifest {
     /// The exact bytes.
     pub bytes: Bytes,
 }
-
-/// A manifest that speaks of another one (distribution-spec: Listing Referrers).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Referrer {
-    /// The manifest itself, for its annotations.
-    pub manifest: StoredManifest,
-    /// Its artifact type.
-    pub artifact_type: Option<String>,
-}
-
-/// Some of the manifests that speak of another one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Referrers {
-    /// In the order of their digests.
-    pub page: Vec<Referrer>,
-    /// Whether there are others behind them.
-    pub more: bool,
-}
-
-/// How many referrers stand on a page at most.
-const REFERRERS: usize = 1000;
-
-/// How many bytes of manifests a page of referrers is made from: as many as the largest manifest has, since clients
-/// read no larger page (distribution-spec: Listing Referrers) and since all of them are in memory at once.
-const REFERRERS_BYTES: usize = 4 * 1024 * 1024;
 
 impl Metadata {
     /// Stores a manifest in `owner`'s repository, moves `tags` to it and queues `run` for each of them, all or nothing.
@@ -187,37 +160,6 @@ impl Metadata {
         }
     }
 
-    /// A page of the manifests of a repository that speak of `subject`, in the order of their digests, behind
-    /// `after`.
-    pub async fn referrers(
-        &self,
-        name: &RepositoryName,
-        subject: &Digest,
-        after: Option<&str>,
-    ) -> Result<Referrers, MetadataError> {
-        let (name, subject, after) = (name.clone(), subject.clone(), after.unwrap_or_default().to_owned());
-        self.read(move |connection| {
-            let sql = "SELECT m.digest, l.media_type, m.bytes, m.artifact_type FROM manifests AS m
-                JOIN manifest_links AS l ON l.manifest = m.digest JOIN repositories AS r ON r.id = l.repository
-                WHERE m.subject = ?2 AND r.name = ?1 AND m.digest > ?3 ORDER BY m.digest";
-            let mut statement = connection.prepare_cached(sql)?;
-            let mut rows = statement.query(params![name.as_str(), subject.as_str(), after])?;
-            let mut page = Referrers { page: Vec::new(), more: false };
-            let mut bytes = 0;
-            while let Some(row) = rows.next()? {
-                let manifest = stored(row)?;
-                bytes += manifest.bytes.len();
-                if !page.page.is_empty() && (bytes > REFERRERS_BYTES || page.page.len() == REFERRERS) {
-                    page.more = true;
-                    break;
-                }
-                page.page.push(Referrer { manifest, artifact_type: row.get("artifact_type")? });
-            }
-            Ok(page)
-        })
-        .await
-    }
-
     /// Takes a tag away (distribution-spec: Deleting tags). The manifest is left to gc unless something else names
     /// it.
     pub async fn delete_tag(
@@ -265,7 +207,7 @@ impl Metadata {
     }
 }
 
-/// Stores the bytes and edges, and links the manifest to the repository. Edges are kept to what is not there too: if
+/// Stores the bytes and edges, links the manifest to the repository and lists it there with what it speaks of. Edges are kept to what is not there too: if
 /// it comes, the manifest keeps it.
 pub(crate) fn insert(
     connection: &Connection,
@@ -274,10 +216,8 @@ pub(crate) fn insert(
     now: Timestamp,
 ) -> Result<(), MetadataError> {
     let digest = manifest.digest.as_str();
-    let sql = "INSERT INTO manifests (digest, bytes, subject, artifact_type) VALUES (?1, ?2, ?3, ?4)
-        ON CONFLICT DO NOTHING";
-    let subject = manifest.subject.as_ref().map(Digest::as_str);
-    execute(connection, sql, params![digest, manifest.bytes, subject, manifest.artifact_type])?;
+    let sql = "INSERT INTO manifests (digest, bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    execute(connection, sql, params![digest, manifest.bytes])?;
     for Named { digest: named, kind, .. } in &manifest.names {
         let (edge, keep) = match kind {
             NamedKind::Blob => (
@@ -301,7 +241,10 @@ pub(crate) fn insert(
         sql,
         params![repository, digest, manifest.media_type.as_str(), now.as_millisecond()],
     )?;
-    Ok(())
+    match &manifest.refers {
+        Some(refers) => referrer::insert(connection, repository, &manifest.digest, refers),
+        None => Ok(()),
+    }
 }
 
 /// Moves a tag to a manifest of the same repository.

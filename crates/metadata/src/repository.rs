@@ -1,8 +1,8 @@
 //! Repositories, whose they are, and the catalog.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
-use torno_oci::{RepositoryName, Tag, UserName};
+use rusqlite::{Connection, Row, params};
+use torno_oci::{ProjectName, RepositoryName, Tag, UserName};
 
 use crate::{
     Metadata, MetadataError,
@@ -19,6 +19,23 @@ pub struct Owned {
     pub owner: UserName,
 }
 
+/// Which repositories to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Among {
+    /// Every one.
+    All,
+    /// Those of one owner, and those in `run/<project>/` and `results/<project>/` of some projects, whoever owns them.
+    Some {
+        /// The owner.
+        owner: UserName,
+        /// The projects.
+        projects: Vec<ProjectName>,
+    },
+}
+
+/// Behind every name: they start with a letter or a digit.
+const LAST: &str = "~";
+
 impl Metadata {
     /// Who owns a repository; `None` if there is none of that name.
     pub async fn owner(&self, name: &RepositoryName) -> Result<Option<UserName>, MetadataError> {
@@ -34,17 +51,26 @@ impl Metadata {
         }
     }
 
-    /// Repositories that hold a manifest, other than those that only wait for gc, in the order of their names, behind
-    /// `after`, at most `limit`.
-    pub async fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<Owned>, MetadataError> {
+    /// Repositories among those that hold a manifest, other than those that only wait for gc, in the order of their
+    /// names, behind `after`, at most `limit`.
+    pub async fn repositories(
+        &self,
+        among: Among,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Owned>, MetadataError> {
         let after = after.unwrap_or_default().to_owned();
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read(move |connection| {
-            let sql = "SELECT name, owner FROM repositories AS r WHERE name > ?1
-                AND EXISTS (SELECT 1 FROM manifest_links WHERE repository = r.id AND orphaned = 0) ORDER BY name LIMIT ?2";
-            all(connection, sql, params![after, limit], |row| {
-                Ok(Owned { name: parsed(row, "name")?, owner: parsed(row, "owner")? })
-            })
+        self.read(move |connection| match among {
+            Among::All => between(connection, &after, LAST, limit),
+            Among::Some { owner, projects } => {
+                // The first of the whole are among the first of each part.
+                let mut found = owned_by(connection, &owner, &after, limit)?;
+                found.extend(of_projects(connection, &projects, &after, limit)?);
+                found.sort_unstable_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
+                found.dedup();
+                found.truncate(limit);
+                Ok(found)
+            }
         })
         .await
     }
@@ -57,14 +83,66 @@ impl Metadata {
         limit: usize,
     ) -> Result<Vec<Tag>, MetadataError> {
         let (name, after) = (name.clone(), after.unwrap_or_default().to_owned());
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.read(move |connection| {
             let Some(repository) = repository_id(connection, &name)? else { return Ok(Vec::new()) };
             let sql = "SELECT tag FROM tags WHERE repository = ?1 AND tag > ?2 ORDER BY tag LIMIT ?3";
-            all(connection, sql, params![repository, after, limit], |row| parsed(row, "tag"))
+            all(connection, sql, params![repository, after, rows(limit)], |row| parsed(row, "tag"))
         })
         .await
     }
+}
+
+fn between(
+    connection: &Connection,
+    after: &str,
+    before: &str,
+    limit: usize,
+) -> Result<Vec<Owned>, MetadataError> {
+    let sql = "SELECT name, owner FROM repositories AS r WHERE name > ?1 AND name < ?2
+        AND EXISTS (SELECT 1 FROM manifest_links WHERE repository = r.id AND orphaned = 0) ORDER BY name LIMIT ?3";
+    all(connection, sql, params![after, before, rows(limit)], owned)
+}
+
+fn owned_by(
+    connection: &Connection,
+    owner: &UserName,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<Owned>, MetadataError> {
+    let sql = "SELECT name, owner FROM repositories AS r INDEXED BY repositories_by_owner WHERE owner = ?1 AND name > ?2
+        AND EXISTS (SELECT 1 FROM manifest_links WHERE repository = r.id AND orphaned = 0) ORDER BY name LIMIT ?3";
+    all(connection, sql, params![owner.as_str(), after, rows(limit)], owned)
+}
+
+/// The first repositories of some projects. Their namespaces are ranges of names that do not overlap.
+fn of_projects(
+    connection: &Connection,
+    projects: &[ProjectName],
+    after: &str,
+    limit: usize,
+) -> Result<Vec<Owned>, MetadataError> {
+    let ranges = projects.iter().flat_map(|project| {
+        // `0` is what comes after `/`.
+        ["results", "run"].map(|kind| (format!("{kind}/{project}/"), format!("{kind}/{project}0")))
+    });
+    let mut ranges: Vec<(String, String)> = ranges.filter(|(_, end)| end.as_str() > after).collect();
+    ranges.sort_unstable();
+    let mut found = Vec::new();
+    for (start, end) in &ranges {
+        if found.len() >= limit {
+            break;
+        }
+        found.extend(between(connection, after.max(start), end, limit - found.len())?);
+    }
+    Ok(found)
+}
+
+fn owned(row: &Row<'_>) -> Result<Owned, MetadataError> {
+    Ok(Owned { name: parsed(row, "name")?, owner: parsed(row, "owner")? })
+}
+
+fn rows(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 /// The row of `owner`'s repository, made if there is none of that name; [`MetadataError::Taken`] if it is somebody
@@ -86,5 +164,54 @@ pub(crate) fn ensure(
             execute(connection, sql, params![name.as_str(), owner.as_str(), now.as_millisecond()])?;
             Ok(connection.last_insert_rowid())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NewManifest;
+
+    #[tokio::test]
+    async fn some_repositories_are_found_in_their_order() {
+        let folder = tempfile::tempdir().expect("folder");
+        let metadata = Metadata::open(&folder.path().join("torno.db")).expect("open");
+        let bytes = b"{}".to_vec();
+        for (name, owner) in [
+            ("run/heart/x", "bob"),
+            ("run/heart-2/x", "bob"),
+            ("run/heart/a", "ada"),
+            ("run/heart0/x", "bob"),
+            ("results/heart/x", "bob"),
+            ("a/b", "ada"),
+            ("z/b", "ada"),
+            ("a/c", "bob"),
+        ] {
+            let manifest = NewManifest {
+                digest: torno_oci::Digest::sha256(&bytes),
+                bytes: bytes.clone(),
+                media_type: torno_oci::media_types::OCI_INDEX.parse().expect("media type"),
+                names: Vec::new(),
+                refers: None,
+                only_if: None,
+            };
+            let (name, owner) = (name.parse().expect("name"), owner.parse().expect("user"));
+            let put = metadata.put_manifest(&name, &owner, manifest, Vec::new(), None, Timestamp::UNIX_EPOCH);
+            put.await.expect("stored");
+        }
+        let all = ["a/b", "results/heart/x", "run/heart-2/x", "run/heart/a", "run/heart/x", "z/b"];
+        let among = Among::Some {
+            owner: "ada".parse().expect("user"),
+            projects: ["heart", "heart-2", "unknown"].map(|name| name.parse().expect("project")).into(),
+        };
+        for limit in 0..=all.len() + 1 {
+            for (skipped, after) in std::iter::once(None).chain(all.iter().map(Some)).enumerate() {
+                let page = metadata.repositories(among.clone(), after.copied(), limit).await.expect("a page");
+                let found: Vec<&str> = page.iter().map(|owned| owned.name.as_str()).collect();
+                let expected: Vec<&str> = all.iter().skip(skipped).take(limit).copied().collect();
+                assert_eq!(found, expected, "{limit} after {after:?}");
+            }
+        }
+        assert_eq!(metadata.repositories(Among::All, None, 100).await.expect("a page").len(), 8);
     }
 }

@@ -1,7 +1,10 @@
 //! Manifests: image manifests and indexes, OCI and Docker schema 2 (image-spec: Image Manifest, Image Index;
 //! Docker image manifest v2, schema 2). The exact bytes are kept elsewhere; this is what they mean.
 
+use std::collections::{BTreeMap, HashMap};
+
 use oci_spec::image as spec;
+use serde_json::json;
 
 use crate::{
     Digest, DigestError, MediaType, Platform, media_types,
@@ -41,6 +44,8 @@ pub struct Manifest {
     /// `artifactType`, or for an image manifest without one (or an empty one) the media type of its config
     /// (distribution-spec: Listing Referrers).
     pub artifact_type: Option<String>,
+    /// What it says of itself (image-spec: Annotations).
+    pub annotations: Option<BTreeMap<String, String>>,
 }
 
 /// The two kinds of manifests and what each names.
@@ -185,6 +190,7 @@ impl Manifest {
             media_type,
             subject: parsed.subject().as_ref().map(descriptor).transpose()?,
             artifact_type: Some(artifact_type),
+            annotations: in_order(parsed.annotations().as_ref()),
         })
     }
 
@@ -207,8 +213,27 @@ impl Manifest {
             media_type,
             subject: parsed.subject().as_ref().map(descriptor).transpose()?,
             artifact_type: said(parsed.artifact_type().as_ref()).map(ToString::to_string),
+            annotations: in_order(parsed.annotations().as_ref()),
         })
     }
+
+    /// The descriptor in JSON that a listing of referrers shows, of the manifest with this digest and so many bytes
+    /// (distribution-spec: Listing Referrers).
+    pub fn describe(&self, digest: &Digest, size: usize) -> String {
+        let mut descriptor =
+            json!({"mediaType": self.media_type.as_str(), "digest": digest.as_str(), "size": size});
+        if let Some(artifact_type) = &self.artifact_type {
+            descriptor["artifactType"] = json!(artifact_type);
+        }
+        if let Some(annotations) = &self.annotations {
+            descriptor["annotations"] = json!(annotations);
+        }
+        descriptor.to_string()
+    }
+}
+
+fn in_order(annotations: Option<&HashMap<String, String>>) -> Option<BTreeMap<String, String>> {
+    annotations.map(|entries| entries.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
 /// An artifact type that says something; an empty one counts as none (distribution-spec: Listing Referrers).
@@ -234,7 +259,6 @@ fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
 
@@ -261,6 +285,26 @@ mod tests {
     fn an_image_is_of_the_type_of_its_config() {
         let manifest = parse(None, &image()).expect("valid");
         assert_eq!(manifest.artifact_type.as_deref(), Some(media_types::OCI_CONFIG));
+    }
+
+    #[test]
+    fn a_referrer_is_described_with_what_it_says_of_itself() {
+        let index = json!({"schemaVersion": 2, "mediaType": media_types::OCI_INDEX, "manifests": []});
+        let described = |value: &serde_json::Value| {
+            let text = parse(None, value).expect("valid").describe(&Digest::sha256(b"x"), 7);
+            serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+        };
+        let mut expected = json!({"mediaType": media_types::OCI_INDEX, "digest": digest(), "size": 7});
+        assert_eq!(described(&index), expected);
+        let mut full = index;
+        for (key, value) in [("artifactType", json!("a/b")), ("annotations", json!({"é": "\"\n", "a": ""}))]
+        {
+            full[key] = value.clone();
+            expected[key] = value;
+        }
+        assert_eq!(described(&full), expected);
+        full["annotations"] = json!(null);
+        assert!(described(&full).get("annotations").is_none());
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use torno_auth::{DeletePermit, PullPermit, PushPermit};
 use torno_metadata::{
-    Condition, Deleted, Named, NamedKind, NewManifest, Presence, PutManifest, Referrers, StoredManifest,
+    Condition, Deleted, Named, NamedKind, NewManifest, Presence, PutManifest, Referrers, Refers,
+    StoredManifest,
 };
 use torno_oci::{Descriptor, Digest, Manifest, ManifestKind, MediaType, Namespace, Reference, RunId, Tag};
 
@@ -72,7 +73,7 @@ impl Registry {
             None => self.settings,
         };
         let new = NewManifest { only_if, ..new_manifest(digest.clone(), &manifest, bytes, names) };
-        let subject = new.subject.clone();
+        let subject = new.refers.as_ref().map(|refers| refers.subject.clone());
         let now = Timestamp::now();
         let put = self.metadata.put_manifest(repository, permit.owner(), new, tags.clone(), run, now).await?;
         match put {
@@ -131,14 +132,16 @@ impl Registry {
         gone(deleted, || Reference::Digest(manifest.clone()))
     }
 
-    /// A page of the manifests that speak of `subject`, behind `after` (distribution-spec: Listing Referrers).
+    /// A page of the manifests that speak of `subject`, all or those of an artifact type, behind `after`
+    /// (distribution-spec: Listing Referrers).
     pub async fn referrers(
         &self,
         permit: &PullPermit,
         subject: &Digest,
+        artifact_type: Option<&str>,
         after: Option<&str>,
     ) -> Result<Referrers, RegistryError> {
-        Ok(self.metadata.referrers(permit.repository(), subject, after).await?)
+        Ok(self.metadata.referrers(permit.repository(), subject, artifact_type, after).await?)
     }
 }
 
@@ -179,13 +182,10 @@ pub(crate) fn new_manifest(
     };
     names.sort();
     names.dedup();
-    NewManifest {
-        digest,
-        bytes,
-        media_type: manifest.media_type.clone(),
-        names,
-        subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
+    let refers = manifest.subject.as_ref().map(|subject| Refers {
+        subject: subject.digest.clone(),
         artifact_type: manifest.artifact_type.clone(),
-        only_if: None,
-    }
+        descriptor: manifest.describe(&digest, bytes.len()),
+    });
+    NewManifest { digest, bytes, media_type: manifest.media_type.clone(), names, refers, only_if: None }
 }

@@ -4,9 +4,9 @@ use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
-use torno_auth::{DeletePermit, Identity, Policy, PullPermit, PushPermit, UserName};
+use torno_auth::{DeletePermit, Identity, Policy, PullPermit, PushPermit, Reach, UserName};
 use torno_blob::BlobStore;
-use torno_metadata::{Metadata, Owned};
+use torno_metadata::{Among, Metadata, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
 
 use crate::{RegistryError, Settings, upload_key::UploadKey};
@@ -106,21 +106,29 @@ impl Registry {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<RepositoryName>, RegistryError> {
-        /// Read from the database at a time; most of them may be other people's.
-        const PAGE: usize = 1000;
+        /// Read from the database at a time at most, when more is read than is asked for.
+        const MOST: usize = 1000;
         let policy = self.policy.load_full();
+        let among = match policy.reach(who) {
+            Reach::Everywhere => Among::All,
+            Reach::Within { owner, projects } => Among::Some { owner, projects },
+        };
         let mut after = after.map(str::to_owned);
         let mut names = Vec::new();
+        let mut rows = limit.max(1);
         loop {
-            let page = self.metadata.repositories(after.as_deref(), PAGE).await?;
+            let page = self.metadata.repositories(among.clone(), after.as_deref(), rows).await?;
             let last = page.last().map(|owned| owned.name.to_string());
+            let end = page.len() < rows;
             let mine = |owned: &Owned| policy.pull(who, &owned.name, Some(&owned.owner)).is_ok();
-            names.extend(page.iter().filter(|owned| mine(owned)).map(|owned| owned.name.clone()));
-            if names.len() >= limit || page.len() < PAGE {
+            names.extend(page.into_iter().filter(mine).map(|owned| owned.name));
+            if names.len() >= limit || end {
                 names.truncate(limit);
                 return Ok(names);
             }
             after = last;
+            // Some were other people's; in case many are, they are passed in few steps.
+            rows = (rows * 2).min(MOST.max(limit));
         }
     }
 }

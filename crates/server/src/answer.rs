@@ -33,7 +33,12 @@ pub(crate) fn status(status: StatusCode) -> Response<Body> {
 
 /// An answer in JSON.
 pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(body::full(value.to_string()));
+    json_text(status, value.to_string())
+}
+
+/// An answer in JSON that is written already.
+pub(crate) fn json_text(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(body::full(text));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

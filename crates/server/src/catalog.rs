@@ -13,12 +13,15 @@ use crate::{
     query,
 };
 
-/// The most entries of a page, asked for or not.
+/// The most entries of a page, and of tags as many as come unasked.
 pub(crate) const MAX_PAGE: usize = 1000;
+
+/// How many repositories come unasked: a page of them costs more than one of tags, and Docker's registry gives as many.
+const CATALOG_PAGE: usize = 100;
 
 /// `GET /v2/_catalog` (Docker registry API: Listing Repositories), showing each what they may read.
 pub(crate) async fn repositories(public: &Public, asked: &Asked) -> Result<Response<Body>, Failure> {
-    let page = Page::of(asked)?;
+    let page = Page::of(asked, CATALOG_PAGE)?;
     let names = public.registry.catalog(&asked.who, page.last.as_deref(), page.size + 1).await?;
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     Ok(page.answer("/v2/_catalog", names, |names| json!({"repositories": names})))
@@ -30,7 +33,7 @@ pub(crate) async fn tags(
     asked: &Asked,
     name: &RepositoryName,
 ) -> Result<Response<Body>, Failure> {
-    let page = Page::of(asked)?;
+    let page = Page::of(asked, MAX_PAGE)?;
     let permit = public.registry.pull_permit(&asked.who, name).await?;
     let tags = public.registry.tags(&permit, page.last.as_deref(), page.size + 1).await?;
     let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
@@ -46,51 +49,37 @@ pub(crate) async fn referrers(
     subject: &Digest,
 ) -> Result<Response<Body>, Failure> {
     let filter = asked.query("artifactType");
-    let fits = |referrer: &Referrer| filter.is_none() || referrer.artifact_type == filter;
     let after = asked.query("last");
     // The specification allows no 404 here: of what one may not see, as of what is not there, the list is empty.
     let referrers = match public.registry.pull_permit(&asked.who, name).await {
-        Ok(permit) => public.registry.referrers(&permit, subject, after.as_deref()).await?,
+        Ok(permit) => {
+            public.registry.referrers(&permit, subject, filter.as_deref(), after.as_deref()).await?
+        }
         Err(RegistryError::Refused(_)) => Referrers::default(),
         Err(other) => return Err(other.into()),
     };
-    let manifests: Vec<Value> =
-        referrers.page.iter().filter(|referrer| fits(referrer)).map(descriptor).collect();
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": torno_oci::media_types::OCI_INDEX,
-        "manifests": manifests,
-    });
-    let mut response = answer::json(StatusCode::OK, &index);
+    let mut response = answer::json_text(StatusCode::OK, index(&referrers.page));
     answer::set(response.headers_mut(), header::CONTENT_TYPE, torno_oci::media_types::OCI_INDEX);
     if filter.is_some() {
         answer::set(response.headers_mut(), answer::FILTERS, "artifactType");
     }
     if let (true, Some(last)) = (referrers.more, referrers.page.last()) {
         let filter = filter.iter().map(|filter| ("artifactType", filter.as_str()));
-        let query = query::write([("last", last.manifest.digest.as_str())].into_iter().chain(filter));
+        let query = query::write([("last", last.digest.as_str())].into_iter().chain(filter));
         let link = format!("</v2/{name}/referrers/{subject}?{query}>; rel=\"next\"");
         answer::set(response.headers_mut(), header::LINK, &link);
     }
     Ok(response)
 }
 
-fn descriptor(referrer: &Referrer) -> Value {
-    let manifest = &referrer.manifest;
-    let mut descriptor = json!({
-        "mediaType": manifest.media_type.as_str(),
-        "digest": manifest.digest.as_str(),
-        "size": manifest.bytes.len(),
-    });
-    if let Some(artifact_type) = &referrer.artifact_type {
-        descriptor["artifactType"] = json!(artifact_type);
-    }
-    // The bytes were parsed when they were pushed; what is read here is only passed on.
-    let parsed: Option<Value> = serde_json::from_slice(&manifest.bytes).ok();
-    if let Some(annotations) = parsed.and_then(|value| value.get("annotations").cloned()) {
-        descriptor["annotations"] = annotations;
-    }
-    descriptor
+/// The descriptors are JSON already, so they are put together as they are.
+fn index(referrers: &[Referrer]) -> String {
+    let descriptors: Vec<&str> = referrers.iter().map(|referrer| referrer.descriptor.as_str()).collect();
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{}]}}"#,
+        torno_oci::media_types::OCI_INDEX,
+        descriptors.join(",")
+    )
 }
 
 /// Which entries a client wants (distribution-spec: Listing Tags: `n` and `last`).
@@ -107,14 +96,15 @@ enum Sized {
 }
 
 impl Page {
-    fn of(asked: &Asked) -> Result<Self, Failure> {
-        Self::parse(asked.parts.uri.query().unwrap_or_default())
+    fn of(asked: &Asked, unasked: usize) -> Result<Self, Failure> {
+        Self::parse(asked.parts.uri.query().unwrap_or_default(), unasked)
     }
 
-    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+    /// `unasked` is the size of a page when the client sets none.
+    pub(crate) fn parse(text: &str, unasked: usize) -> Result<Self, Failure> {
         let last = query::value(text, "last");
         match query::value(text, "n") {
-            None => Ok(Self { size: MAX_PAGE, last, sized: Sized::Default }),
+            None => Ok(Self { size: unasked, last, sized: Sized::Default }),
             Some(text) => {
                 let size: usize =
                     text.parse().map_err(|_| Failure::Query("n", "it is a number from 0 up".into()))?;

@@ -37,7 +37,7 @@ async fn a_session_expires_when_nobody_has_used_it_for_its_lifetime() {
     let permit = site.permit("tools/a").await;
     let minute = Duration::from_mins(1);
     let late = site.old_session(&permit, LIFETIME + minute).await;
-    let early = site.old_session(&permit, LIFETIME - minute).await;
+    let early = site.old_session(&permit, LIFETIME * 99 / 100).await;
     // Before anybody has removed it, too.
     let unknown = site.registry.upload_offset(&permit, &late).await;
     assert!(matches!(unknown, Err(RegistryError::UploadUnknown)), "{unknown:?}");
@@ -52,7 +52,7 @@ async fn a_session_expires_when_nobody_has_used_it_for_its_lifetime() {
 async fn a_session_that_is_used_lives_on() {
     let site = Site::new();
     let permit = site.permit("tools/a").await;
-    let id = site.old_session(&permit, LIFETIME - Duration::from_mins(1)).await;
+    let id = site.old_session(&permit, LIFETIME * 99 / 100).await;
     site.registry.upload_offset(&permit, &id).await.expect("alive");
     let file = site.folder.path().join("uploads").join(id.as_str());
     let used = std::fs::metadata(file).and_then(|found| found.modified()).expect("time");
