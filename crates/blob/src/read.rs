@@ -138,6 +138,7 @@ async fn fetched<T>(piece: JoinHandle<io::Result<T>>) -> io::Result<T> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "patterns of bytes are cut on purpose")]
 mod tests {
     use std::io::Write as _;
 
@@ -154,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn every_range_is_what_the_file_holds() {
         let mut file = tempfile::tempfile().expect("file");
-        let content: Vec<u8> = (0..2_500_000_u32).map(|at| (at * 7 >> 3) as u8).collect();
+        let content: Vec<u8> = (0..2_500_000_u32).map(|at| ((at * 7) >> 3) as u8).collect();
         file.write_all(&content).expect("write");
         let size = content.len() as u64;
         for range in [0..size, 0..0, 5..6, 1_048_575..1_048_577, 4095..2_400_001, size - 1..size, size..size]

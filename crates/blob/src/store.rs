@@ -203,6 +203,7 @@ fn sync_folder(path: &Path) -> Result<(), BlobError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "patterns of bytes are cut on purpose")]
 mod tests {
     use std::ops::Range;
 

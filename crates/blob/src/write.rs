@@ -112,6 +112,7 @@ impl Aligned {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "patterns of bytes are cut on purpose")]
 mod tests {
     use proptest::prelude::*;
 
