@@ -23,6 +23,9 @@ const OWNED: &[(&str, &[&str])] = &[
     // The executor asks the engine one thing with it whose answer bollard cannot read.
     ("hyper", &["torno-executor", "torno-server"]),
     ("axum", &["torno-server"]),
+    // Beside the server only its clients in tests.
+    ("rustls", &["torno-server", "torno-bench", "torno-tests"]),
+    ("tokio-rustls", &["torno-server"]),
     ("clap", &["torno"]),
     ("bcrypt", &["torno-auth"]),
 ];

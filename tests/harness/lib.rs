@@ -12,6 +12,7 @@ mod image;
 mod python;
 mod raw;
 mod site;
+mod tls;
 mod tools;
 
 pub use docker::{Docker, tool};
@@ -20,4 +21,5 @@ pub use image::{Image, OCI_IMAGE, OCI_INDEX, busybox, index, layer, sha256};
 pub use python::Script;
 pub use raw::Raw;
 pub use site::{NO_ENGINE, PROJECTS, Site, wait_until};
+pub use tls::{Authority, Pair, Secure};
 pub use tools::{Tools, layout_blobs};

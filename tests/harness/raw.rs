@@ -1,7 +1,7 @@
 //! A connection on which a test writes what it wants and stops where it wants.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read, Write},
     net::TcpStream,
     time::Duration,
 };
@@ -10,8 +10,8 @@ use crate::Http;
 
 /// An HTTP/1.1 connection of one user, byte by byte. Dropped, it is closed.
 #[derive(Debug)]
-pub struct Raw {
-    stream: TcpStream,
+pub struct Raw<S = TcpStream> {
+    stream: S,
     host: String,
     authorization: String,
 }
@@ -20,8 +20,19 @@ impl Raw {
     pub(crate) fn open(host: &str, authorization: Option<&str>) -> Self {
         let stream = TcpStream::connect(host).expect("a connection");
         stream.set_read_timeout(Some(Duration::from_mins(2))).expect("a timeout");
+        Self::over(stream, host, authorization)
+    }
+}
+
+impl<S: Read + Write> Raw<S> {
+    pub(crate) fn over(stream: S, host: &str, authorization: Option<&str>) -> Self {
         let authorization = authorization.map(|value| format!("authorization: {value}\r\n"));
         Self { stream, host: host.to_owned(), authorization: authorization.unwrap_or_default() }
+    }
+
+    /// What the bytes travel on.
+    pub fn stream(&self) -> &S {
+        &self.stream
     }
 
     /// Sends the head of a request whose body will have `length` bytes.

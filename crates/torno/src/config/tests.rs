@@ -238,7 +238,9 @@ fn values_of_the_wrong_kind() {
         ("[listen]\naddress = 5000", "listen.address", "expected an address"),
         ("[listen]\naddress = \"localhost:5000\"", "listen.address", "127.0.0.1:5000"),
         ("[listen]\nhostname = \"https://a.b\"", "listen.hostname", "scheme"),
-        ("[tls]\nmode = false", "tls.mode", "expected \"off\""),
+        ("[tls]\nmode = false", "tls.mode", "expected \"off\" or \"files\""),
+        ("[tls]\ncertificate = 1", "tls.certificate", "expected a path in quotes"),
+        ("[tls]\nkey = \"\"", "tls.key", "not a path"),
         (
             "[tls]\ni_know_passwords_travel_in_clear = \"yes\"",
             "tls.i_know_passwords_travel_in_clear",
@@ -295,9 +297,60 @@ fn an_open_address_without_tls_must_be_meant() {
     for closed in ["127.0.0.1:0", "127.1.2.3:5000", "[::1]:5000", "[::ffff:127.0.0.1]:5000"] {
         good(&format!("[listen]\naddress = \"{closed}\""));
     }
-    for mode in ["files", "acme", "on", ""] {
+    for mode in ["on", "", "Files"] {
         assert_error(&format!("[tls]\nmode = \"{mode}\""), "tls.mode", "reverse proxy");
     }
+    assert_error("[tls]\nmode = \"acme\"", "tls.mode", "cannot be had by ACME yet");
+    // What follows from a mode that is none is not said.
+    assert_error(
+        "[listen]\naddress = \"0.0.0.0:1\"\nhostname = \"a.b\"\n[tls]\nmode = \"on\"",
+        "tls.mode",
+        "not a mode",
+    );
+}
+
+/// Pairs that are good, and those that are not, are in `tests/tls.rs`.
+#[test]
+fn tls_needs_two_files_that_can_be_read() {
+    let site = Site::new();
+    let files = "[listen]\naddress = \"0.0.0.0:1\"\nhostname = \"a.b\"\n[tls]\nmode = \"files\"\n";
+    let errors = site.errors(files, &Environment::default());
+    assert_eq!(errors.len(), 2, "{errors:#?}");
+    assert!(errors[0].starts_with("tls.certificate: say where"), "{errors:#?}");
+    assert!(errors[1].starts_with("tls.key: say where"), "{errors:#?}");
+
+    let named = format!("{files}certificate = \"certs/a.pem\"\nkey = \"retina\"\n[results]\nwait = \"1\"");
+    let errors = site.errors(&named, &Environment::default());
+    assert_eq!(errors.len(), 3, "{errors:#?}");
+    let certificate = site.path("certs/a.pem");
+    assert!(errors[0].starts_with(&format!("tls.certificate: {}: it cannot", certificate.display())));
+    assert!(errors[1].starts_with("tls.key: ") && errors[1].contains("it cannot be read"), "{errors:#?}");
+
+    // A megabyte is read, and not a byte more.
+    for (size, words) in [(1 << 20, "there is no certificate"), ((1 << 20) + 1, "more than 1048576 bytes")] {
+        fs::write(site.path("large"), "x".repeat(size)).expect("write");
+        let text = format!("{files}certificate = \"large\"\nkey = \"large\"");
+        let errors = site.errors(&text, &Environment::default());
+        assert!(errors[0].contains(words), "{errors:#?}");
+    }
+}
+
+#[test]
+fn what_tls_does_not_use_is_pointed_at() {
+    let config = good("[tls]\ncertificate = \"nowhere\"\nkey = \"nowhere\"");
+    assert!(config.certificate.is_none());
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert!(
+        config.warnings[0].starts_with("tls.certificate: `tls.mode` is \"off\""),
+        "{:?}",
+        config.warnings
+    );
+}
+
+#[test]
+fn no_run_sees_the_key() {
+    let text = "[tls]\nkey = \"retina/key.pem\"\n[datasets.a]\npath = \"retina\"";
+    assert_error(text, "datasets.a.path", "TLS key");
 }
 
 #[test]
