@@ -5,12 +5,17 @@ use torno_tests::{Http, Image, OCI_IMAGE, OCI_INDEX, PROJECTS, Site, layer, sha2
 
 /// All pages behind a path, along the `Link`s; each page's entries.
 fn pages(http: &Http, path: &str, field: &str) -> Vec<Vec<String>> {
+    pages_of(http, path, field, |entry| entry.as_str().expect("a name").to_owned())
+}
+
+/// The same, of entries that are more than names.
+fn pages_of(http: &Http, path: &str, field: &str, name: impl Fn(&Value) -> String) -> Vec<Vec<String>> {
     let mut pages = Vec::new();
     let mut next = Some(path.to_owned());
     while let Some(path) = next {
         let answer = http.get(&path);
         let entries = answer.expect(200).json()[field].as_array().expect("a list").clone();
-        pages.push(entries.iter().map(|entry| entry.as_str().expect("a name").to_owned()).collect());
+        pages.push(entries.iter().map(&name).collect());
         assert!(pages.len() < 100, "the pages never end");
         next = answer.headers.get("link").map(|link| {
             let link = link.to_str().expect("ASCII");
@@ -132,6 +137,61 @@ fn referrers_are_found_by_what_they_speak_of() {
     let gone = sha256(bytes.as_bytes());
     ada.delete(&format!("/v2/tools/x/manifests/{gone}")).expect(202);
     assert_eq!(kinds(&found("").0), ["application/x.list", "application/x.sbom"]);
+}
+
+/// One more than a page holds fits the filter, and as many do not.
+#[test]
+fn referrers_come_in_pages_of_what_fits() {
+    const PAGE: usize = 100;
+    let site = Site::start_with("", &["ada"]);
+    let ada = site.http("ada");
+    let subject = sha256(b"never pushed");
+    let mut pushed = [Vec::new(), Vec::new()];
+    for number in 0..=2 * PAGE {
+        let index = json!({
+            "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [],
+            "artifactType": if number % 2 == 0 { "application/x.a+json" } else { "application/x.b" },
+            "subject": {"mediaType": OCI_IMAGE, "digest": subject, "size": 1},
+            "annotations": {"number": number.to_string()},
+        });
+        let bytes = index.to_string().into_bytes();
+        ada.push_manifest("tools/x", &sha256(&bytes), OCI_INDEX, &bytes).expect(201);
+        pushed[number % 2].push(sha256(&bytes));
+    }
+    let found = |filter: &str| -> Vec<Vec<String>> {
+        let path = format!("/v2/tools/x/referrers/{subject}{filter}");
+        pages_of(&ada, &path, "manifests", |entry| entry["digest"].as_str().expect("a digest").to_owned())
+    };
+    let all = pushed.concat();
+    let [fits, others] = pushed;
+    for (filter, mut expected, sizes) in [
+        ("", all, vec![PAGE, PAGE, 1]),
+        ("?artifactType=application/x.a+json", fits, vec![PAGE, 1]),
+        ("?artifactType=application%2Fx.b", others, vec![PAGE]),
+        ("?artifactType=application/x.c", Vec::new(), vec![0]),
+    ] {
+        expected.sort();
+        let found = found(filter);
+        assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), sizes, "{filter}");
+        assert_eq!(found.concat(), expected, "{filter}");
+    }
+}
+
+/// Whoever asks for no number of repositories gets 100, and a link to the others.
+#[test]
+fn the_catalog_comes_in_pages_unasked() {
+    let site = Site::start_with("", &["ada", "bob"]);
+    let image = Image::new(&layer("pages"));
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).to_string();
+    let ada = site.http("ada");
+    for number in 0..=100 {
+        ada.push_manifest(&format!("tools/x{number:03}"), "v", OCI_INDEX, index.as_bytes()).expect(201);
+    }
+    image.push(&site.http("bob"), "tools/x050-bob", "v").expect(201);
+    let found = pages(&ada, "/v2/_catalog", "repositories");
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [100, 1]);
+    assert!(found.concat().is_sorted());
+    assert_eq!(pages(&site.http("bob"), "/v2/_catalog", "repositories"), [["tools/x050-bob"]]);
 }
 
 #[test]
