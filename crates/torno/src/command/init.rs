@@ -149,7 +149,7 @@ fn quoted(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, process::Command};
 
     use super::*;
     use crate::config::{Config, Environment};
@@ -193,9 +193,33 @@ mod tests {
         let uncommented = CONFIGURATION.lines().map(|line| line.strip_prefix("#:").unwrap_or(line));
         let text = uncommented.collect::<Vec<_>>().join("\n");
         assert!(text.contains("/srv/data/retina"));
+        // The certificate among them belongs to TLS.
+        assert!(text.contains("mode = \"off\""));
+        let text = text.replace("mode = \"off\"", "mode = \"files\"");
+        let certs = folder.path().join("certs");
+        private_folder(&certs).expect("folder");
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-subj",
+                "/CN=x",
+            ])
+            .arg("-keyout")
+            .arg(certs.join("privkey.pem"))
+            .arg("-out")
+            .arg(certs.join("fullchain.pem"))
+            .output();
+        assert!(made.expect("openssl").status.success());
         let path = folder.path().join(FILE);
         fs::write(&path, text.replace("/srv/data/retina", &data.display().to_string())).expect("write");
         let config = Config::load(&path, &Environment::default()).expect("good");
         assert_eq!((config.projects.len(), config.datasets.len(), config.warnings.len()), (1, 1, 0));
+        assert!(config.certificate.is_some());
     }
 }
