@@ -101,7 +101,8 @@ fn resting_uploads_hold_no_descriptors() {
     assert!(open() < before + 25, "{before} descriptors before, {} after", open());
 }
 
-/// A page of referrers is made from their manifests; many large ones must not all be in memory at once.
+/// A page of referrers is made from what their manifests say of themselves; many large ones must not all be in memory
+/// at once.
 #[test]
 fn many_large_referrers_come_in_pages() {
     const MANY: usize = 4;

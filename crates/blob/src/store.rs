@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn id(byte: u8) -> UploadId {
-        UploadId::from_bytes([byte; 32])
+        UploadId::from_bytes([byte; 16])
     }
 
     fn open(folder: &tempfile::TempDir) -> Result<BlobStore, BlobError> {

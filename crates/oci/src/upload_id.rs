@@ -2,7 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-/// The name of an upload session: 64 hexadecimal digits, unguessable; safe as a file name.
+/// The name of an upload session: 32 hexadecimal digits (distribution-spec: Pushing blobs asks for
+/// a UUID), unguessable; safe as a file name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UploadId(Box<str>);
 
@@ -13,14 +14,14 @@ pub struct UploadIdError;
 
 impl UploadId {
     /// A session's name from its bytes.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(hex::encode(bytes).into())
     }
 
     /// The bytes it was made from.
-    pub fn bytes(&self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        // Both ways to make one see to it that there are 64 digits.
+    pub fn bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        // Both ways to make one see to it that there are 32 digits.
         let _ = hex::decode_to_slice(self.0.as_bytes(), &mut bytes);
         bytes
     }
@@ -35,7 +36,7 @@ impl FromStr for UploadId {
     type Err = UploadIdError;
 
     fn from_str(text: &str) -> Result<Self, UploadIdError> {
-        if text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        if text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             Ok(Self(text.into()))
         } else {
             Err(UploadIdError)

@@ -18,8 +18,9 @@ use torno_oci::{RepositoryName, UploadId, UserName};
 
 use crate::RegistryError;
 
-/// Half of a session's name each.
-const NONCE: usize = 16;
+/// Bytes of the nonce; the code has as many. Whoever would guess a code can only ask the server, a few thousand times a
+/// second, and must know the nonce of a session that is under way.
+const NONCE: usize = 8;
 
 /// What the names of upload sessions are made and checked with, as long as a block of SHA-256. Kept in a file, so that
 /// sessions outlive the process.
@@ -56,7 +57,7 @@ impl UploadKey {
         repository: &RepositoryName,
         by: &UserName,
     ) -> Result<UploadId, RegistryError> {
-        let mut bytes = [0; 32];
+        let mut bytes = [0; 2 * NONCE];
         let (nonce, code) = bytes.split_at_mut(NONCE);
         getrandom::fill(nonce).map_err(RegistryError::Random)?;
         let full = self.code(nonce, repository, by).finalize().into_bytes();

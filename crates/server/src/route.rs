@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn every_endpoint() {
-        let id = UploadId::from_bytes([7; 32]);
+        let id = UploadId::from_bytes([7; 16]);
         let blob = format!("/v2/a/b/blobs/{}", digest());
         let upload = format!("/v2/a/b/blobs/uploads/{id}");
         let tag = Reference::Tag("v1".parse().expect("tag"));
