@@ -252,8 +252,8 @@ fn knowing_a_digest_grants_nothing() {
         eve.delete(&format!("/v2/{name}/blobs/{layer}")).expect_error(404, "NAME_UNKNOWN");
         eve.post(&format!("/v2/eve/x/blobs/uploads/?mount={layer}&from={name}")).expect(202);
     }
-    eve.get(&format!("/v2/eve/x/blobs/{layer}")).expect_error(404, "BLOB_UNKNOWN");
     eve.push_blob("eve/x", &image.config);
+    eve.get(&format!("/v2/eve/x/blobs/{layer}")).expect_error(404, "BLOB_UNKNOWN");
     let named = eve.push_manifest("eve/x", "v", OCI_IMAGE, &image.manifest());
     named.expect_error(404, "MANIFEST_BLOB_UNKNOWN");
     let list = torno_tests::index(torno_tests::OCI_INDEX, &[(&image.manifest(), Image::HERE)]);
