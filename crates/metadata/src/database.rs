@@ -10,6 +10,8 @@ use std::{
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::{Semaphore, oneshot};
 
+use torno_oci::RepositoryName;
+
 use crate::{
     MetadataError,
     cache::{Answer, Cache, Question, Stale},
@@ -130,6 +132,11 @@ impl Metadata {
 }
 
 impl Metadata {
+    /// Asks the database anew about a repository, since something that should be there is not.
+    pub fn distrust(&self, name: &RepositoryName) {
+        self.inner.cache.forget(&Stale::Of(vec![name.clone()]));
+    }
+
     /// Answers a question from memory or, with `job`, from the database. Nothing waits for a thread when it is in
     /// memory.
     pub(crate) async fn answer(

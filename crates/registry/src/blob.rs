@@ -1,7 +1,7 @@
 //! Reading and deleting blobs.
 
 use torno_auth::{DeletePermit, PullPermit};
-use torno_blob::Blob;
+use torno_blob::{Blob, BlobError};
 use torno_metadata::Deleted;
 use torno_oci::{Digest, RepositoryName};
 
@@ -16,6 +16,13 @@ impl Registry {
 
     /// A blob's bytes (distribution-spec: Pulling blobs).
     pub async fn blob(&self, permit: &PullPermit, blob: &Digest) -> Result<Blob, RegistryError> {
+        let size = self.blob_size(permit, blob).await?;
+        match self.blobs.read(blob, size).await {
+            Err(BlobError::Missing(_)) => {}
+            read => return Ok(read?),
+        }
+        // What was remembered of it may be older than the gc of another process.
+        self.metadata.distrust(permit.repository());
         let size = self.blob_size(permit, blob).await?;
         Ok(self.blobs.read(blob, size).await?)
     }
