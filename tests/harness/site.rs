@@ -41,8 +41,11 @@ impl Site {
     /// A site whose configuration is `torno init`'s with `extra` behind it and a quick `[results] wait`.
     pub fn new(extra: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let environment =
-            [("TORNO_LISTEN_ADDRESS", "127.0.0.1:0"), ("TORNO_RESULTS_WAIT", "30s"), ("TORNO_LOG", "info")];
+        let environment = [
+            ("TORNO_LISTEN_ADDRESS", "127.0.0.1:0"),
+            ("TORNO_RESULTS_WAIT", "30s"),
+            ("TORNO_LOG", "info,torno_server=debug"),
+        ];
         let site = Self {
             folder,
             host: String::new(),
