@@ -131,10 +131,13 @@ fn bytes_with_another_digest_end_the_session() {
     ada.get(&location).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
     let posted = ada.send("POST", &format!("/v2/a/b/blobs/uploads/?digest={wrong}"), &BYTES, b"01234");
     posted.expect_error(400, "DIGEST_INVALID");
+    assert_eq!((site.upload_bytes(), site.blob_bytes()), (0, 0));
+    // Until something is there, not even the name is.
+    ada.get(&format!("/v2/a/b/blobs/{wrong}")).expect_error(404, "NAME_UNKNOWN");
+    ada.push_blob("a/b", b"right");
     for digest in [&wrong, &sha256(b"01234")] {
         ada.get(&format!("/v2/a/b/blobs/{digest}")).expect_error(404, "BLOB_UNKNOWN");
     }
-    assert_eq!((site.upload_bytes(), site.blob_bytes()), (0, 0));
 }
 
 #[test]
@@ -179,6 +182,7 @@ fn a_closing_request_cut_off_makes_no_blob() {
     let site = Site::start_with("", &["ada"]);
     let ada = site.http("ada");
     let location = ada.begin_upload("a/b");
+    ada.push_blob("a/b", b"there");
     let bytes = noise(MIB);
     let half = bytes.len() / 2;
     let mut connection = ada.raw();
@@ -258,6 +262,7 @@ fn a_mount_needs_the_right_to_read() {
         expected.sort_unstable();
         assert_eq!(names, expected, "{from}");
     }
+    bob.push_blob("to/here", b"bob's own");
     bob.get(&format!("/v2/to/here/blobs/{digest}")).expect_error(404, "BLOB_UNKNOWN");
 
     let mounted = ada.post(&format!("/v2/ada/two/blobs/uploads/?mount={digest}&from=ada/one"));
@@ -275,6 +280,7 @@ fn a_mount_without_a_source_finds_what_one_may_read() {
     mount(&ada, "ada/two").expect(201).expect_header("docker-content-digest", &digest);
     ada.get(&format!("/v2/ada/two/blobs/{digest}")).expect(200);
     mount(&bob, "bob/one").expect(202);
+    bob.push_blob("bob/one", b"bob's own");
     bob.get(&format!("/v2/bob/one/blobs/{digest}")).expect_error(404, "BLOB_UNKNOWN");
 }
 
