@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::BlobError;
+use crate::{BlobError, session::blocking};
 
 /// From so many on one flush of everything costs less than one each. With fewer, what other programs have written to
 /// the same file system is left alone.
@@ -71,6 +71,18 @@ impl Syncer {
             drop(tokio::task::spawn_blocking(move || shared.serve()));
         }
         synced.await.map_err(|_| BlobError::Unfinished)?.map_err(BlobError::io(&path))
+    }
+}
+
+impl Syncer {
+    /// Resolves once whatever was written to the file system before would survive a loss of power.
+    pub(crate) async fn everything(&self) -> Result<(), BlobError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let synced = rustix::fs::syncfs(&shared.root);
+            synced.map_err(|error| BlobError::io(Path::new("syncfs"))(error.into()))
+        })
+        .await
     }
 }
 

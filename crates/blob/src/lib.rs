@@ -21,5 +21,5 @@ mod write;
 
 pub use error::BlobError;
 pub use read::{Blob, Reading};
-pub use session::{Sealed, Synced};
+pub use session::{SMALL, Sealed, Synced};
 pub use store::{BlobStore, CollectionLock};

@@ -20,8 +20,14 @@ const COPIED: u64 = 64 * 1024;
 /// A blob open for reading. It stays readable when the blob is deleted or moved meanwhile.
 #[derive(Debug)]
 pub struct Blob {
-    file: File,
+    content: Content,
     size: u64,
+}
+
+#[derive(Debug)]
+enum Content {
+    File(File),
+    Memory(Bytes),
 }
 
 /// How the bytes of a blob are wanted.
@@ -39,11 +45,18 @@ pub enum Reading {
 enum Source {
     Map(Map),
     File(File),
+    Memory(Bytes),
 }
 
 impl Blob {
     pub(crate) fn new(file: File, size: u64) -> Self {
-        Self { file, size }
+        Self { content: Content::File(file), size }
+    }
+
+    /// A blob whose bytes are in memory already.
+    pub fn in_memory(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self { size: bytes.len() as u64, content: Content::Memory(bytes) }
     }
 
     /// How many bytes it has.
@@ -58,20 +71,24 @@ impl Blob {
         reading: Reading,
     ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let mapped = reading == Reading::Mapped && range.end.saturating_sub(range.start) > COPIED;
-        let Self { file, size } = self;
-        stream::try_unfold(State::New(file, size, range, mapped), async |state| state.next().await)
+        let Self { content, size } = self;
+        stream::try_unfold(State::New(content, size, range, mapped), async |state| state.next().await)
     }
 
     /// All its bytes, for blobs known to be small.
     pub async fn bytes(self) -> io::Result<Vec<u8>> {
-        let Self { file, size } = self;
-        fetched(tokio::task::spawn_blocking(move || copy(&file, 0..size))).await
+        match self.content {
+            Content::File(file) => {
+                fetched(tokio::task::spawn_blocking(move || copy(&file, 0..self.size))).await
+            }
+            Content::Memory(bytes) => Ok(bytes.into()),
+        }
     }
 }
 
 /// Where a stream is.
 enum State {
-    New(File, u64, Range<u64>, bool),
+    New(Content, u64, Range<u64>, bool),
     /// The next piece is on its way.
     Fetching(JoinHandle<io::Result<Bytes>>, Arc<Source>, Range<u64>),
     Done,
@@ -83,10 +100,15 @@ impl State {
         let (piece, source, rest) = match self {
             Self::Done => return Ok(None),
             Self::New(_, _, range, _) if range.is_empty() => return Ok(None),
-            Self::New(file, size, range, mapped) => {
+            Self::New(content, size, range, mapped) => {
                 let opening = move || {
-                    let map = if mapped { Map::of(&file, size) } else { None };
-                    let source = Arc::new(map.map_or_else(|| Source::File(file), Source::Map));
+                    let source = Arc::new(match content {
+                        Content::File(file) => {
+                            let map = if mapped { Map::of(&file, size) } else { None };
+                            map.map_or_else(|| Source::File(file), Source::Map)
+                        }
+                        Content::Memory(bytes) => Source::Memory(bytes),
+                    });
                     let (first, rest) = source.split(range);
                     Ok((source.fetch(first)?, source, rest))
                 };
@@ -110,7 +132,7 @@ impl Source {
     /// The next piece of a range, and the rest of it.
     fn split(&self, range: Range<u64>) -> (Range<u64>, Range<u64>) {
         let piece = match self {
-            Self::Map(_) => MAPPED_PIECE,
+            Self::Map(_) | Self::Memory(_) => MAPPED_PIECE,
             Self::File(_) => COPIED_PIECE,
         };
         let middle = range.end.min(range.start.saturating_add(piece));
@@ -122,6 +144,13 @@ impl Source {
         match self {
             Self::Map(map) => map.piece(range),
             Self::File(file) => copy(file, range).map(Bytes::from),
+            Self::Memory(bytes) => {
+                let bounds = (usize::try_from(range.start), usize::try_from(range.end));
+                match bounds {
+                    (Ok(start), Ok(end)) if start <= end && end <= bytes.len() => Ok(bytes.slice(start..end)),
+                    _ => Err(io::ErrorKind::UnexpectedEof.into()),
+                }
+            }
         }
     }
 }
@@ -166,6 +195,18 @@ mod tests {
                 assert!(found == expected, "{range:?} {reading:?}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn bytes_in_memory_are_read_like_a_file() {
+        for (range, expected) in [(0..5, &b"small"[..]), (1..3, b"ma"), (5..5, b"")] {
+            let stream = Blob::in_memory(&b"small"[..]).stream(range, Reading::Mapped);
+            let pieces: Vec<Bytes> = stream.try_collect().await.expect("bytes");
+            assert_eq!(pieces.concat(), expected);
+        }
+        assert_eq!(Blob::in_memory(&b"small"[..]).bytes().await.expect("bytes"), b"small");
+        let past = Blob::in_memory(&b"small"[..]).stream(3..6, Reading::Mapped);
+        assert!(past.try_collect::<Vec<_>>().await.is_err());
     }
 
     #[tokio::test]

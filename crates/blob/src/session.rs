@@ -48,6 +48,9 @@ pub(crate) const MAX_BLOB_SIZE: u64 = 256 * 1024 * 1024 * 1024;
 /// connection that broke is noticed soon.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Blobs up to this size, in bytes, may stay in memory from their arrival to their place.
+pub const SMALL: u64 = 64 * 1024;
+
 /// A complete upload whose bytes have the digest, on its way to be [`Synced`].
 ///
 /// It keeps the session, so that no other request adds to bytes that have been compared with their digest.
@@ -58,6 +61,8 @@ pub struct Sealed {
     pub(crate) path: PathBuf,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
+    /// All bytes of a small blob that came in one piece; they are not in the file yet.
+    unwritten: Option<Vec<u8>>,
 }
 
 /// A [`Sealed`] upload whose bytes are on the disk. The only way to [`crate::BlobStore::place`].
@@ -73,6 +78,29 @@ impl Sealed {
     /// How many bytes there are.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// All of them, for uploads known to be small, and the upload again.
+    pub async fn bytes(self) -> Result<(Vec<u8>, Self), BlobError> {
+        if let Some(bytes) = &self.unwritten {
+            return Ok((bytes.clone(), self));
+        }
+        blocking(move || {
+            let bytes = fs::read(&self.path).map_err(BlobError::io(&self.path))?;
+            if bytes.len() as u64 != self.size {
+                return Err(BlobError::Length { announced: self.size, got: bytes.len() as u64 });
+            }
+            Ok((bytes, self))
+        })
+        .await
+    }
+
+    /// Writes to the session's file what is in memory only. Blocks.
+    pub(crate) fn write(&mut self) -> Result<(), BlobError> {
+        match self.unwritten.take() {
+            Some(bytes) => fs::write(&self.path, bytes).map_err(BlobError::io(&self.path)),
+            None => Ok(()),
+        }
     }
 
     /// Ends the session, whose file has been moved: whoever waited for it finds nothing there.
@@ -147,6 +175,48 @@ impl Sessions {
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        match self.receive(id, at, body, Small::Written).await? {
+            Received::Written(size) => Ok(size),
+            Received::Whole(..) => Err(BlobError::Unfinished),
+        }
+    }
+
+    /// Adds the last bytes to a session and compares all with their digest.
+    pub(crate) async fn finish<S, E>(
+        &self,
+        id: &UploadId,
+        body: S,
+        expected: &Digest,
+    ) -> Result<Sealed, BlobError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match self.receive(id, None, body, Small::InMemory).await? {
+            Received::Written(_) => self.seal(id, expected).await,
+            Received::Whole(turn, batch) => {
+                let bytes = batch.concat();
+                let found = Digest::of(expected.algorithm(), &bytes);
+                if found != *expected {
+                    return Err(BlobError::DigestMismatch { expected: expected.clone(), found });
+                }
+                let (path, size) = (self.path(id), bytes.len() as u64);
+                Ok(Sealed { id: id.clone(), turn, path, digest: found, size, unwritten: Some(bytes) })
+            }
+        }
+    }
+
+    async fn receive<S, E>(
+        &self,
+        id: &UploadId,
+        at: Option<u64>,
+        body: S,
+        small: Small,
+    ) -> Result<Received, BlobError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let turn = self.turn(id).await?;
         let session = turn.as_ref().ok_or(BlobError::Unfinished)?;
         if let Some(got) = at.filter(|at| *at != session.offset) {
@@ -156,25 +226,33 @@ impl Sessions {
         let _counted = Receiving::new(&self.receiving);
         let patience = LINGER.min(self.lifetime / 4);
         let mut gathering = Gathering { body, rest: Bytes::new(), patience };
-        // Nothing is being written yet: a task that is done, so that every turn of the loop has one to wait for.
-        let mut writing: JoinHandle<Result<Turn, BlobError>> = tokio::spawn(async { Ok(turn) });
+        let mut writing = Writing::Not(turn);
         loop {
             // Cancelled here: the batch in hand is lost, the one being written is kept.
             let (batch, end) = gathering.batch(self.room(received)).await;
-            let turn = writing.await.map_err(|_| BlobError::Unfinished)??;
+            let turn = writing.done().await?;
+            let before = received;
             received += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+            if matches!(end, End::Complete) {
+                if small == Small::InMemory && before == 0 && received <= SMALL {
+                    return Ok(Received::Whole(turn, batch));
+                }
+                if batch.is_empty() {
+                    return Ok(Received::Written(received));
+                }
+            }
             if received > MAX_BLOB_SIZE {
                 return Err(BlobError::TooLarge(MAX_BLOB_SIZE));
             }
-            writing = self.keep(turn, batch);
+            writing = Writing::Under(self.keep(turn, batch));
             match end {
                 End::NotYet => {}
                 End::Complete => {
-                    writing.await.map_err(|_| BlobError::Unfinished)??;
-                    return Ok(received);
+                    writing.done().await?;
+                    return Ok(Received::Written(received));
                 }
                 End::Cut(error) => {
-                    writing.await.map_err(|_| BlobError::Unfinished)??;
+                    writing.done().await?;
                     return Err(BlobError::Interrupted(error));
                 }
             }
@@ -236,7 +314,7 @@ impl Sessions {
         if found != *expected {
             return Err(BlobError::DigestMismatch { expected: expected.clone(), found });
         }
-        Ok(Sealed { id: id.clone(), turn, path, digest: found, size })
+        Ok(Sealed { id: id.clone(), turn, path, digest: found, size, unwritten: None })
     }
 
     /// Removes what there is of a session.
@@ -360,6 +438,39 @@ impl<'a> Receiving<'a> {
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is done with a small body that comes in one piece and is all there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Small {
+    /// It is written to the session's file, where more may follow.
+    Written,
+    /// It is handed on: nothing follows.
+    InMemory,
+}
+
+/// What came of a body.
+enum Received {
+    /// It is in the session's file, which has so many bytes.
+    Written(u64),
+    /// It is all there is, and nowhere else.
+    Whole(Turn, Vec<Bytes>),
+}
+
+/// What becomes of the batch before.
+enum Writing {
+    /// There was none.
+    Not(Turn),
+    Under(JoinHandle<Result<Turn, BlobError>>),
+}
+
+impl Writing {
+    async fn done(self) -> Result<Turn, BlobError> {
+        match self {
+            Self::Not(turn) => Ok(turn),
+            Self::Under(task) => task.await.map_err(|_| BlobError::Unfinished)?,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use futures_util::Stream;
 use torno_oci::{Algorithm, Digest, UploadId};
 
 use crate::{
-    Blob, BlobError, Sealed, Synced,
+    Blob, BlobError, SMALL, Sealed, Synced,
     durable::{LARGE, Syncer},
     session::{Sessions, blocking},
 };
@@ -67,13 +67,26 @@ impl BlobStore {
         self.sessions.append(id, at, body).await
     }
 
+    /// Adds the bytes of `body` to a session and compares all with their digest. A blob of up to [`SMALL`] bytes that
+    /// comes in this one piece stays in memory.
+    pub async fn finish<S, E>(&self, id: &UploadId, body: S, expected: &Digest) -> Result<Sealed, BlobError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.sessions.finish(id, body, expected).await
+    }
+
     /// Compares a session's bytes with their digest.
     pub async fn seal(&self, id: &UploadId, expected: &Digest) -> Result<Sealed, BlobError> {
         self.sessions.seal(id, expected).await
     }
 
     /// Resolves once the bytes would survive a loss of power. Dropped, it leaves the session as it was.
-    pub async fn sync(&self, sealed: Sealed) -> Result<Synced, BlobError> {
+    pub async fn sync(&self, mut sealed: Sealed) -> Result<Synced, BlobError> {
+        if sealed.size <= SMALL {
+            sealed = blocking(move || sealed.write().map(|()| sealed)).await?;
+        }
         if sealed.size <= LARGE {
             self.syncer.sync(sealed.path.clone()).await?;
             return Ok(Synced(sealed));
@@ -89,11 +102,17 @@ impl BlobStore {
     /// Moves synced bytes to where blobs are read from; durable when it resolves. A blob that is there already is
     /// replaced, which heals it if it was damaged.
     pub async fn place(&self, synced: Synced) -> Result<(), BlobError> {
-        let sealed = synced.0;
+        let folder = self.folder(&synced.0.digest);
+        self.place_unsynced(synced.0).await?;
+        self.syncer.sync(folder).await
+    }
+
+    /// Moves bytes to where blobs are read from; they would not survive a loss of power until [`BlobStore::settle`].
+    pub async fn place_unsynced(&self, mut sealed: Sealed) -> Result<(), BlobError> {
         let path = self.path(&sealed.digest);
         let id = sealed.id.clone();
-        let folder = path.parent().unwrap_or(&self.root).to_owned();
         let moved = blocking(move || {
+            sealed.write()?;
             make_folder(path.parent().unwrap_or(&path))?;
             fs::rename(&sealed.path, &path).map_err(BlobError::io(&path))?;
             sealed.end();
@@ -101,8 +120,42 @@ impl BlobStore {
         })
         .await;
         self.sessions.forget(&id);
-        moved?;
-        self.syncer.sync(folder).await
+        moved
+    }
+
+    /// Sees to it that a small blob's file has these bytes; not durable until [`BlobStore::settle`]. A file that has
+    /// others and cannot be replaced is removed.
+    pub async fn restore(&self, digest: &Digest, bytes: Vec<u8>) -> Result<(), BlobError> {
+        let path = self.path(digest);
+        let beside = self.root.join("uploads").join(format!("restored-{}", digest.hex()));
+        blocking(move || {
+            if fs::read(&path).is_ok_and(|found| found == bytes) {
+                return Ok(());
+            }
+            let written = make_folder(path.parent().unwrap_or(&path))
+                .and_then(|()| fs::write(&beside, &bytes).map_err(BlobError::io(&beside)))
+                .and_then(|()| fs::rename(&beside, &path).map_err(BlobError::io(&path)));
+            if written.is_err() {
+                let _ = fs::remove_file(&beside);
+                let _ = fs::remove_file(&path);
+            }
+            written
+        })
+        .await
+    }
+
+    /// Resolves once these blobs' files, where they are, would survive a loss of power.
+    pub async fn settle(&self, digests: &[&Digest]) -> Result<(), BlobError> {
+        /// From so many on, one sync of the whole file system costs less.
+        const FEW: usize = 2;
+        if digests.len() > FEW {
+            return self.syncer.everything().await;
+        }
+        for digest in digests {
+            self.syncer.sync(self.path(digest)).await?;
+            self.syncer.sync(self.folder(digest)).await?;
+        }
+        Ok(())
     }
 
     /// Ends a session and removes its bytes.
@@ -163,8 +216,12 @@ impl BlobStore {
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
+        self.folder(digest).join(digest.hex())
+    }
+
+    fn folder(&self, digest: &Digest) -> PathBuf {
         let shard = digest.hex().get(..2).unwrap_or("xx");
-        self.root.join("blobs").join(digest.algorithm().name()).join(shard).join(digest.hex())
+        self.root.join("blobs").join(digest.algorithm().name()).join(shard)
     }
 }
 

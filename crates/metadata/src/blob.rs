@@ -10,15 +10,15 @@ use crate::{
     Deleted, Metadata, MetadataError, NamedKind, Owned,
     cache::{Answer, Question, Stale},
     named, repository,
-    row::{all, execute, exists, first, integer, number, parsed, repository_id},
+    row::{all, execute, exists, first, integer, millis, number, parsed, repository_id},
 };
 
 /// How long a hold lasts whose process has died: longer than any rename and fsync takes.
-const HOLD: Duration = Duration::from_mins(10);
+pub(crate) const HOLD: Duration = Duration::from_mins(10);
 
 /// A hold on a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HoldId(i64);
+pub struct HoldId(pub(crate) i64);
 
 /// Whether a blob may be moved into place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,17 +46,13 @@ impl Metadata {
     pub async fn hold(&self, blob: &Digest, size: u64, now: Timestamp) -> Result<Hold, MetadataError> {
         let blob = blob.clone();
         self.write_making(Stale::None, move |connection| {
-            let deleting = "SELECT 1 FROM blobs WHERE digest = ?1 AND state = 'deleting'";
-            if exists(connection, deleting, [blob.as_str()])? {
+            if is_deleting(connection, &blob)? {
                 return Ok(Hold::Deleting);
             }
             let sql =
                 "INSERT INTO blobs (digest, size, state) VALUES (?1, ?2, 'incoming') ON CONFLICT DO NOTHING";
             execute(connection, sql, params![blob.as_str(), integer(size)])?;
-            let expires = now.as_millisecond() + crate::row::millis(HOLD);
-            let sql = "INSERT INTO holds (blob, expires_at) VALUES (?1, ?2)";
-            execute(connection, sql, params![blob.as_str(), expires])?;
-            Ok(Hold::Held(HoldId(connection.last_insert_rowid())))
+            Ok(Hold::Held(hold_in(connection, &blob, now)?))
         })
         .await
     }
@@ -158,7 +154,24 @@ pub(crate) fn size_in(
     first(connection, sql, params![name.as_str(), blob.as_str()], |row| number(row, "size"))
 }
 
-fn insert_link(
+/// Whether gc is deleting a blob: nobody may link it until its row is gone.
+pub(crate) fn is_deleting(connection: &Connection, blob: &Digest) -> Result<bool, MetadataError> {
+    exists(connection, "SELECT 1 FROM blobs WHERE digest = ?1 AND state = 'deleting'", [blob.as_str()])
+}
+
+/// Keeps gc away from a blob that it is not deleting.
+pub(crate) fn hold_in(
+    connection: &Connection,
+    blob: &Digest,
+    now: Timestamp,
+) -> Result<HoldId, MetadataError> {
+    let expires = now.as_millisecond() + millis(HOLD);
+    let sql = "INSERT INTO holds (blob, expires_at) VALUES (?1, ?2)";
+    execute(connection, sql, params![blob.as_str(), expires])?;
+    Ok(HoldId(connection.last_insert_rowid()))
+}
+
+pub(crate) fn insert_link(
     connection: &Connection,
     repository: i64,
     blob: &Digest,

@@ -51,7 +51,7 @@ pub(crate) enum Answer {
 pub(crate) enum Stale {
     /// None: it only adds what nobody has been told is there.
     None,
-    /// Those of these repositories.
+    /// Those of these repositories, but for whose they are.
     Of(Vec<RepositoryName>),
     /// Any.
     All,
@@ -87,14 +87,14 @@ impl Cache {
     /// An answer that is still good.
     pub(crate) fn recall(&self, question: &Question) -> Option<Answer> {
         let (then, answer) = self.answers.get(question)?;
-        let good = then.generation == self.generation(question.repository()) && then.at.elapsed() < FRESH;
+        let good = then.generation == self.generation(question) && then.at.elapsed() < FRESH;
         good.then_some(answer)
     }
 
     /// The moment before the database is asked. What it answers is kept as of then, so a write that is committed
     /// meanwhile makes it worthless.
     pub(crate) fn moment(&self, question: &Question) -> Moment {
-        Moment { generation: self.generation(question.repository()), at: Instant::now() }
+        Moment { generation: self.generation(question), at: Instant::now() }
     }
 
     /// Keeps an answer.
@@ -112,7 +112,7 @@ impl Cache {
         match stale {
             Stale::None => {}
             Stale::Of(repositories) => {
-                for slot in repositories.iter().filter_map(|name| self.slot(name)) {
+                for slot in repositories.iter().filter_map(|name| self.slot(name, About::Content)) {
                     slot.fetch_add(1, Ordering::SeqCst);
                 }
             }
@@ -124,23 +124,28 @@ impl Cache {
         }
     }
 
-    fn slot(&self, repository: &RepositoryName) -> Option<&AtomicU64> {
-        let hash = self.hasher.hash_one(repository);
+    fn slot(&self, repository: &RepositoryName, about: About) -> Option<&AtomicU64> {
+        let hash = self.hasher.hash_one((repository, about));
         let number = usize::try_from(hash % GENERATIONS as u64).ok()?;
         self.generations.get(number)
     }
 
-    fn generation(&self, repository: &RepositoryName) -> u64 {
-        self.slot(repository).map_or(0, |slot| slot.load(Ordering::SeqCst))
+    fn generation(&self, question: &Question) -> u64 {
+        let (repository, about) = match question {
+            Question::Owner(name) => (name, About::Owner),
+            Question::Manifest(name, _) | Question::BlobSize(name, _) => (name, About::Content),
+        };
+        self.slot(repository, about).map_or(0, |slot| slot.load(Ordering::SeqCst))
     }
 }
 
-impl Question {
-    fn repository(&self) -> &RepositoryName {
-        match self {
-            Self::Owner(name) | Self::Manifest(name, _) | Self::BlobSize(name, _) => name,
-        }
-    }
+/// What of a repository a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum About {
+    /// Whose it is, which pushes do not change.
+    Owner,
+    /// What is in it.
+    Content,
 }
 
 /// What an answer takes up in memory, nearly.
@@ -173,17 +178,25 @@ mod tests {
     #[test]
     fn an_answer_is_good_until_a_write_of_its_repository() {
         let cache = Cache::default();
-        let question = owner_of("tools/x");
-        assert!(cache.recall(&question).is_none());
-        cache.keep(question.clone(), cache.moment(&question), ada());
+        let name: RepositoryName = "tools/x".parse().expect("name");
+        let size = Question::BlobSize(name.clone(), Digest::sha256(b""));
+        let keep = |question: &Question, answer| cache.keep(question.clone(), cache.moment(question), answer);
+        assert!(cache.recall(&size).is_none());
+        keep(&size, Answer::BlobSize(1));
         cache.forget(&Stale::None);
-        assert!(cache.recall(&question).is_some());
-        for stale in [Stale::Of(vec!["tools/x".parse().expect("name")]), Stale::All] {
-            cache.keep(question.clone(), cache.moment(&question), ada());
-            assert!(cache.recall(&question).is_some());
+        assert!(cache.recall(&size).is_some());
+        for stale in [Stale::Of(vec![name.clone()]), Stale::All] {
+            keep(&size, Answer::BlobSize(1));
+            assert!(cache.recall(&size).is_some());
             cache.forget(&stale);
-            assert!(cache.recall(&question).is_none(), "{stale:?}");
+            assert!(cache.recall(&size).is_none(), "{stale:?}");
         }
+        let owner = owner_of("tools/x");
+        keep(&owner, ada());
+        cache.forget(&Stale::Of(vec![name]));
+        assert!(cache.recall(&owner).is_some(), "a push does not change whose it is");
+        cache.forget(&Stale::All);
+        assert!(cache.recall(&owner).is_none());
     }
 
     #[test]

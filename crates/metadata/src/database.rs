@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001-first.sql"),
     include_str!("../migrations/0002-uploads-are-files.sql"),
     include_str!("../migrations/0003-lists.sql"),
+    include_str!("../migrations/0004-journal.sql"),
 ];
 
 /// Reading connections. Reads are short; more would only compete for two cores.
@@ -33,9 +34,25 @@ const BUSY: Duration = Duration::from_secs(30);
 /// Writes committed together at most, so that the first of a group does not wait long for the last.
 const GROUP: usize = 64;
 
-/// Does a job inside the group's transaction and returns what to tell the one who waits, once it is committed.
-type Job = Box<dyn FnOnce(&mut Transaction<'_>) -> Reply + Send>;
+/// How long a write that nobody waits for may wait for others to be committed with.
+const LATER: Duration = Duration::from_millis(100);
+
+/// A write on its way to the writing thread.
+struct Job {
+    /// Done inside the group's transaction; returns what to tell the one who waits, once it is committed.
+    work: Box<dyn FnOnce(&mut Transaction<'_>) -> Reply + Send>,
+    urgency: Urgency,
+}
+
 type Reply = Box<dyn FnOnce(Result<(), &str>)>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    /// Somebody waits.
+    Now,
+    /// Nobody does.
+    Later,
+}
 
 /// A handle to the database; clones share it.
 #[derive(Clone, Debug)]
@@ -89,9 +106,32 @@ impl Metadata {
         stale: Stale,
         job: impl FnOnce(&Connection) -> Result<T, MetadataError> + Send + 'static,
     ) -> Result<T, MetadataError> {
+        self.submit(Urgency::Now, stale, job)?.await.map_err(|_| MetadataError::Closed)?
+    }
+
+    /// Runs `job`, which makes no answer untrue, with whatever is written next and before that, or by itself a moment
+    /// later. Nobody learns whether it failed.
+    pub(crate) fn write_later(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<(), MetadataError> + Send + 'static,
+    ) -> Result<(), MetadataError> {
+        let logged = move |connection: &Connection| {
+            job(connection).inspect_err(|error| {
+                tracing::error!(error = error as &dyn std::error::Error, "a write that nobody waits for failed");
+            })
+        };
+        self.submit(Urgency::Later, Stale::None, logged).map(drop)
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        urgency: Urgency,
+        stale: Stale,
+        job: impl FnOnce(&Connection) -> Result<T, MetadataError> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, MetadataError>>, MetadataError> {
         let (sender, receiver) = oneshot::channel();
         let inner = Arc::downgrade(&self.inner);
-        let job: Job = Box::new(move |transaction| {
+        let work = Box::new(move |transaction: &mut Transaction<'_>| -> Reply {
             let done = in_savepoint(transaction, job);
             Box::new(move |committed| {
                 // Here, since whoever asked may have gone away.
@@ -107,8 +147,8 @@ impl Metadata {
             })
         });
         let jobs = self.inner.jobs.as_ref().ok_or(MetadataError::Closed)?;
-        jobs.send(job).map_err(|_| MetadataError::Closed)?;
-        receiver.await.map_err(|_| MetadataError::Closed)?
+        jobs.send(Job { work, urgency }).map_err(|_| MetadataError::Closed)?;
+        Ok(receiver)
     }
 
     /// Runs `job` on a connection that only reads; it sees one moment of the database per statement.
@@ -181,6 +221,9 @@ fn connect(path: &Path) -> Result<Connection, MetadataError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -8192)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
     Ok(connection)
 }
 
@@ -201,9 +244,9 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), MetadataError
 /// The writing thread: takes whatever waits, does it in one transaction, commits, answers.
 fn write_all(connection: &mut Connection, queue: &mpsc::Receiver<Job>) {
     while let Ok(first) = queue.recv() {
-        let jobs = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
-        let mut replies = Vec::new();
-        match write_group(connection, jobs, &mut replies) {
+        let group = gather(first, queue);
+        let mut replies = Vec::with_capacity(group.len());
+        match write_group(connection, group, &mut replies) {
             Ok(()) => {
                 for reply in replies {
                     reply(Ok(()));
@@ -219,15 +262,30 @@ fn write_all(connection: &mut Connection, queue: &mpsc::Receiver<Job>) {
     }
 }
 
+/// Whatever waits, in its order. What nobody waits for does not make a group of its own, unless nothing else comes.
+fn gather(first: Job, queue: &mpsc::Receiver<Job>) -> Vec<Job> {
+    let until = Instant::now() + LATER;
+    let mut group = vec![first];
+    while group.len() < GROUP && group.iter().all(|job| job.urgency == Urgency::Later) {
+        match queue.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(job) => group.push(job),
+            Err(_) => return group,
+        }
+    }
+    let room = GROUP.saturating_sub(group.len());
+    group.extend(queue.try_iter().take(room));
+    group
+}
+
 fn write_group(
     connection: &mut Connection,
-    jobs: impl Iterator<Item = Job>,
+    jobs: Vec<Job>,
     replies: &mut Vec<Reply>,
 ) -> Result<(), rusqlite::Error> {
     // A job that is taken and cannot be begun is dropped, and with it its reply: the one who waits sees `Closed`.
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for job in jobs {
-        replies.push(job(&mut transaction));
+        replies.push((job.work)(&mut transaction));
     }
     transaction.commit()
 }

@@ -219,20 +219,18 @@ pub(crate) fn insert(
     let sql = "INSERT INTO manifests (digest, bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
     execute(connection, sql, params![digest, manifest.bytes])?;
     for Named { digest: named, kind, .. } in &manifest.names {
-        let (edge, keep) = match kind {
-            NamedKind::Blob => (
-                "INSERT INTO manifest_blobs (manifest, blob) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-                // From here on the manifest keeps the blob, and its deletion frees it at once.
-                "UPDATE blob_links SET touched_at = 0 WHERE repository = ?1 AND blob = ?2 AND touched_at <> 0",
-            ),
-            NamedKind::Manifest => (
-                "INSERT INTO manifest_children (manifest, child) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-                "UPDATE manifest_links SET orphaned = 0
-                    WHERE repository = ?1 AND manifest = ?2 AND orphaned = 1",
-            ),
+        let edge = match kind {
+            NamedKind::Blob => {
+                "INSERT INTO manifest_blobs (manifest, blob) VALUES (?1, ?2) ON CONFLICT DO NOTHING"
+            }
+            NamedKind::Manifest => {
+                let keep = "UPDATE manifest_links SET orphaned = 0
+                    WHERE repository = ?1 AND manifest = ?2 AND orphaned = 1";
+                execute(connection, keep, params![repository, named.as_str()])?;
+                "INSERT INTO manifest_children (manifest, child) VALUES (?1, ?2) ON CONFLICT DO NOTHING"
+            }
         };
         execute(connection, edge, params![digest, named.as_str()])?;
-        execute(connection, keep, params![repository, named.as_str()])?;
     }
     let sql = "INSERT INTO manifest_links (repository, manifest, media_type, pushed_at) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT DO UPDATE SET media_type = excluded.media_type, orphaned = 0, pushed_at = excluded.pushed_at";
@@ -269,10 +267,13 @@ pub(crate) fn unlink(
 ) -> Result<bool, MetadataError> {
     let parameters = params![repository, manifest.as_str()];
     execute(connection, "DELETE FROM tags WHERE repository = ?1 AND manifest = ?2", parameters)?;
-    let sql = "DELETE FROM manifest_links WHERE repository = ?1 AND manifest = ?2";
-    if execute(connection, sql, parameters)? == 0 {
-        return Ok(false);
-    }
+    let sql = "DELETE FROM manifest_links WHERE repository = ?1 AND manifest = ?2 RETURNING pushed_at";
+    let pushed_at: Option<i64> = first(connection, sql, parameters, |row| Ok(row.get("pushed_at")?))?;
+    let Some(pushed_at) = pushed_at else { return Ok(false) };
+    // What came for this manifest is free at once; what has come since waits for another.
+    let sql = "UPDATE blob_links SET touched_at = 0 WHERE repository = ?1 AND touched_at <= ?3
+        AND blob IN (SELECT blob FROM manifest_blobs WHERE manifest = ?2)";
+    execute(connection, sql, params![repository, manifest.as_str(), pushed_at])?;
     let sql = "SELECT child FROM manifest_children WHERE manifest = ?1";
     let children: Vec<Digest> = all(connection, sql, [manifest.as_str()], |row| parsed(row, "child"))?;
     for child in children {

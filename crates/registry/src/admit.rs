@@ -148,10 +148,7 @@ impl Registry {
         if size > MAX_CONFIG_SIZE as u64 {
             return Err(AdmissionError::Config(ConfigError::TooLarge).into());
         }
-        let bytes =
-            self.blobs.read(&config.digest, size).await?.bytes().await.map_err(|source| {
-                torno_blob::BlobError::Io { path: config.digest.as_str().into(), source }
-            })?;
+        let bytes = self.all_bytes(&config.digest, size).await?;
         Ok(RunConfig::parse(&bytes, &self.platform).map_err(AdmissionError::from)?)
     }
 }

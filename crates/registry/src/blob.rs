@@ -17,14 +17,14 @@ impl Registry {
     /// A blob's bytes (distribution-spec: Pulling blobs).
     pub async fn blob(&self, permit: &PullPermit, blob: &Digest) -> Result<Blob, RegistryError> {
         let size = self.blob_size(permit, blob).await?;
-        match self.blobs.read(blob, size).await {
-            Err(BlobError::Missing(_)) => {}
-            read => return Ok(read?),
+        match self.open_blob(blob, size).await {
+            Err(RegistryError::Blob(BlobError::Missing(_))) => {}
+            read => return read,
         }
         // What was remembered of it may be older than the gc of another process.
         self.metadata.distrust(permit.repository());
         let size = self.blob_size(permit, blob).await?;
-        Ok(self.blobs.read(blob, size).await?)
+        self.open_blob(blob, size).await
     }
 
     /// Takes a blob out of a repository (distribution-spec: Deleting Blobs); how many manifests of the repository
@@ -47,9 +47,12 @@ impl Registry {
         if size > limit as u64 {
             return Ok(None);
         }
-        let bytes = self.blobs.read(blob, size).await?.bytes().await;
-        bytes
-            .map(Some)
-            .map_err(|source| torno_blob::BlobError::Io { path: blob.as_str().into(), source }.into())
+        self.all_bytes(blob, size).await.map(Some)
+    }
+
+    /// All bytes of a blob that is known to be small.
+    pub(crate) async fn all_bytes(&self, blob: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
+        let bytes = self.open_blob(blob, size).await?.bytes().await;
+        bytes.map_err(|source| BlobError::Io { path: blob.as_str().into(), source }.into())
     }
 }

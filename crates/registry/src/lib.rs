@@ -8,6 +8,7 @@ mod admit;
 mod blob;
 mod error;
 mod gc;
+mod journal;
 mod manifest;
 mod registry;
 mod result;

@@ -1,9 +1,12 @@
 //! The registry itself: what it holds together, and who may do what with it.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use torno_auth::{DeletePermit, Identity, Policy, PullPermit, PushPermit, Reach, UserName};
 use torno_blob::BlobStore;
 use torno_metadata::{Among, Metadata, Owned};
@@ -25,6 +28,12 @@ pub struct Registry {
     pub(crate) queued: Notify,
     /// Changes when any run does.
     pub(crate) runs_changed: watch::Sender<()>,
+    /// Rung when the journal has something.
+    pub(crate) unsettled: Notify,
+    /// One settles the journal at a time.
+    pub(crate) settling: Mutex<()>,
+    /// The journal speaks of files that may have been lost.
+    pub(crate) distrusted: AtomicBool,
 }
 
 impl Registry {
@@ -42,6 +51,9 @@ impl Registry {
             platform: Platform::host(),
             queued: Notify::new(),
             runs_changed: watch::Sender::new(()),
+            unsettled: Notify::new(),
+            settling: Mutex::new(()),
+            distrusted: AtomicBool::new(true),
         })
     }
 

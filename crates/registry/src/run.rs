@@ -167,7 +167,7 @@ impl Registry {
     pub async fn run_blob(&self, permit: &ImagePermit, blob: &Digest) -> Result<Blob, RegistryError> {
         let size = self.metadata.run_blob(permit.run, blob).await?;
         let size = size.ok_or_else(|| RegistryError::BlobUnknown(blob.clone()))?;
-        Ok(self.blobs.read(blob, size).await?)
+        self.open_blob(blob, size).await
     }
 }
 

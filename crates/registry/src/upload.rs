@@ -9,14 +9,22 @@ use bytes::Bytes;
 use futures_util::Stream;
 use jiff::Timestamp;
 use torno_auth::{Identity, PullPermit, PushPermit};
-use torno_blob::BlobError;
+use torno_blob::{BlobError, SMALL, Sealed};
 use torno_metadata::{Hold, HoldId};
 use torno_oci::{Digest, UploadId};
 
 use crate::{Registry, RegistryError};
 
-/// How long a push waits for gc to finish deleting the very blob it brings. Deleting one takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a push still waits for gc to finish deleting the very blob it brings. Deleting one takes milliseconds.
+pub(crate) struct Patience(Instant);
+
+impl Patience {
+    const ALL: Duration = Duration::from_secs(30);
+
+    pub(crate) fn begin() -> Self {
+        Self(Instant::now())
+    }
+}
 
 impl Registry {
     /// Starts an upload session.
@@ -61,9 +69,37 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         self.known_upload(permit, id)?;
         let sealed = self.blobs.seal(id, digest).await.map_err(unknown_upload)?;
-        let size = sealed.size();
+        self.keep(permit, sealed).await
+    }
+
+    /// The same, with its last bytes.
+    pub async fn finish_upload_with<S, E>(
+        &self,
+        permit: &PushPermit,
+        id: &UploadId,
+        body: S,
+        digest: &Digest,
+    ) -> Result<(), RegistryError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.known_upload(permit, id)?;
+        let sealed = self.blobs.finish(id, body, digest).await.map_err(unknown_upload)?;
+        self.keep(permit, sealed).await
+    }
+
+    /// Makes a complete upload a blob of the repository, durably.
+    async fn keep(&self, permit: &PushPermit, mut sealed: Sealed) -> Result<(), RegistryError> {
+        let (digest, size) = (sealed.digest().clone(), sealed.size());
+        if size <= SMALL {
+            match self.finish_small(permit, sealed).await? {
+                None => return Ok(()),
+                Some(back) => sealed = back,
+            }
+        }
         // Two waits for the disk that need not follow one another.
-        let (synced, hold) = tokio::join!(self.blobs.sync(sealed), self.hold(digest, size));
+        let (synced, hold) = tokio::join!(self.blobs.sync(sealed), self.hold(&digest, size));
         let hold = hold?;
         let placed = match synced {
             Ok(synced) => self.blobs.place(synced).await,
@@ -74,7 +110,7 @@ impl Registry {
             return Err(error.into());
         }
         let now = Timestamp::now();
-        let linked = self.metadata.link(hold, permit.repository(), permit.owner(), digest, now).await;
+        let linked = self.metadata.link(hold, permit.repository(), permit.owner(), &digest, now).await;
         if linked.is_err() {
             self.metadata.release(hold).await?;
         }
@@ -138,20 +174,30 @@ impl Registry {
         }
     }
 
-    /// Keeps gc away from a blob. If gc is deleting it just now, waits; if gc died while deleting it, ends that.
+    /// Keeps gc away from a blob. If gc is deleting it just now, waits.
     async fn hold(&self, blob: &Digest, size: u64) -> Result<HoldId, RegistryError> {
-        let since = Instant::now();
+        let patience = Patience::begin();
         loop {
             match self.metadata.hold(blob, size, Timestamp::now()).await? {
                 Hold::Held(hold) => return Ok(hold),
-                Hold::Deleting if since.elapsed() > PATIENCE => return Err(RegistryError::Collecting),
-                Hold::Deleting => {
-                    if !self.finish_deleting(blob).await? {
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    }
-                }
+                Hold::Deleting => self.await_deletion(blob, &patience).await?,
             }
         }
+    }
+
+    /// Waits a moment for gc to end deleting a blob; if gc died while deleting it, ends that.
+    pub(crate) async fn await_deletion(
+        &self,
+        blob: &Digest,
+        patience: &Patience,
+    ) -> Result<(), RegistryError> {
+        if patience.0.elapsed() > Patience::ALL {
+            return Err(RegistryError::Collecting);
+        }
+        if !self.finish_deleting(blob).await? {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// Ends a deletion that its process did not; whether the right to was free.

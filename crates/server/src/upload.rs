@@ -33,12 +33,15 @@ pub(crate) async fn begin(
     }
     let id = public.registry.begin_upload(&permit).await?;
     if let Some(digest) = digest {
-        let done = receive(public, &permit, &id, asked).await;
+        let done = complete(public, &permit, &id, asked, &digest).await;
         if done.is_err() {
             // Nobody has been told of this session, so nobody goes on with it.
-            public.registry.cancel_upload(&permit, &id).await?;
+            match public.registry.cancel_upload(&permit, &id).await {
+                Ok(()) | Err(RegistryError::UploadUnknown) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        return complete(public, &permit, &id, &digest, done).await;
+        return done;
     }
     let mut response = answer::status(StatusCode::ACCEPTED);
     describe(&mut response, name, &id, 0);
@@ -94,8 +97,7 @@ pub(crate) async fn finish(
 ) -> Result<Response<Body>, Failure> {
     let permit = public.registry.push_permit(&asked.who, name).await?;
     let digest = digest_of(&asked)?.ok_or(Failure::NoDigest)?;
-    let done = if asked.body.is_end_stream() { Ok(0) } else { receive(public, &permit, id, asked).await };
-    complete(public, &permit, id, &digest, done).await
+    complete(public, &permit, id, asked, &digest).await
 }
 
 /// `GET`: how far a session is.
@@ -151,16 +153,22 @@ async fn receive(public: &Public, permit: &PushPermit, id: &UploadId, asked: Ask
     Err(Failure::ChunkLength { announced, came: wrong, received })
 }
 
-/// Turns a session into a blob. One whose bytes are wrong is given up: no more bytes can make it right.
+/// Takes the body into the session and turns that into a blob. One whose bytes are wrong is given up: no more bytes can
+/// make it right.
 async fn complete(
     public: &Public,
     permit: &PushPermit,
     id: &UploadId,
+    asked: Asked,
     digest: &Digest,
-    received: Result<u64, Failure>,
 ) -> Result<Response<Body>, Failure> {
-    received?;
-    match public.registry.finish_upload(permit, id, digest).await {
+    let finished = if range::brought(&asked.parts.headers)?.is_some() {
+        receive(public, permit, id, asked).await?;
+        public.registry.finish_upload(permit, id, digest).await
+    } else {
+        public.registry.finish_upload_with(permit, id, body::chunks(asked.body), digest).await
+    };
+    match finished {
         Ok(()) => Ok(created(permit.repository(), digest)),
         Err(error @ RegistryError::Blob(BlobError::DigestMismatch { .. })) => {
             public.registry.cancel_upload(permit, id).await?;

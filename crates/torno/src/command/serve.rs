@@ -58,6 +58,8 @@ impl Serve {
         super::make_private_folder(&config.data)?;
         super::keep_from_others(&config.data);
         let registry = Arc::new(Registry::open(&config.data, config.policy, config.registry)?);
+        // Before anything is served: the power may have failed before files that were promised had reached the disk.
+        settle(&registry).await;
         let authenticator = Authenticator::new(&config.htpasswd).map_err(Failure::Users)?;
         let projects = Arc::new(ArcSwap::from_pointee(config.projects));
         let public = listen(config.address).await?;
@@ -105,7 +107,9 @@ impl Serve {
             done
         };
         let tidying = stop.run_until_cancelled(expire_uploads(&registry, config.registry.upload_lifetime));
-        let ((), executed, (), _) = tokio::join!(serving, executing, signals, tidying);
+        let settling = stop.run_until_cancelled(keep_settling(&registry));
+        let ((), executed, (), _, _) = tokio::join!(serving, executing, signals, tidying, settling);
+        settle(&registry).await;
         executed?;
         tracing::info!("stopped");
         Ok(())
@@ -154,6 +158,33 @@ async fn expire_uploads(registry: &Registry, lifetime: Duration) {
                     "upload sessions could not be removed"
                 );
             }
+        }
+    }
+}
+
+/// Settles the journal soon after something has come into it. Cancelling it is harmless.
+async fn keep_settling(registry: &Registry) {
+    /// Long enough for pushes to share a sync, short enough that the journal stays small.
+    const GATHER: Duration = Duration::from_secs(1);
+    /// A disk that fails is not asked every second.
+    const AFTER_FAILURE: Duration = Duration::from_secs(30);
+    loop {
+        registry.unsettled().await;
+        tokio::time::sleep(GATHER).await;
+        while !settle(registry).await {
+            tokio::time::sleep(AFTER_FAILURE).await;
+        }
+    }
+}
+
+/// Whether everything in the journal has reached the disk. What has not is safe there, and is read from it.
+async fn settle(registry: &Registry) -> bool {
+    match registry.settle().await {
+        Ok(_) => true,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "small blobs stay in the journal: they could not be written to their files");
+            false
         }
     }
 }
