@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -97,10 +97,14 @@ impl Sealed {
 
     /// Writes to the session's file what is in memory only. Blocks.
     pub(crate) fn write(&mut self) -> Result<(), BlobError> {
-        match self.unwritten.take() {
-            Some(bytes) => fs::write(&self.path, bytes).map_err(BlobError::io(&self.path)),
-            None => Ok(()),
-        }
+        let Some(bytes) = self.unwritten.take() else { return Ok(()) };
+        let written = || {
+            // Not truncated, since it is empty: ext4 writes a file that was to the disk when it is closed.
+            let mut file = File::options().write(true).create(true).truncate(false).open(&self.path)?;
+            file.write_all(&bytes)?;
+            if file.metadata()?.len() > self.size { file.set_len(self.size) } else { Ok(()) }
+        };
+        written().map_err(BlobError::io(&self.path))
     }
 
     /// Ends the session, whose file has been moved: whoever waited for it finds nothing there.
