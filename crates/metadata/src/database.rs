@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, config::DbConfig, Transaction, TransactionBehavior};
 use tokio::sync::{Semaphore, oneshot};
 
 use torno_oci::RepositoryName;
@@ -27,6 +27,13 @@ const MIGRATIONS: &[&str] = &[
 
 /// Reading connections. Reads are short; more would only compete for two cores.
 const READERS: usize = 4;
+
+/// Pages of the write-ahead log after which they are brought into the database, 64 MiB: a page that changes often is
+/// then brought there once for many times that it was written.
+const CHECKPOINT: i64 = 16 * 1024;
+
+/// Memory for pages of the database, in KiB for each connection.
+const CACHE: i64 = 4 * 1024;
 
 /// How long one process waits for another's write, such as `torno gc` for the server's.
 const BUSY: Duration = Duration::from_secs(30);
@@ -221,9 +228,12 @@ fn connect(path: &Path) -> Result<Connection, MetadataError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
+    connection.pragma_update(None, "cache_size", -CACHE)?;
+    // What a savepoint may take back is kept in memory, not in a file of its own.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.pragma_update(None, "cache_size", -8192)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    // Plans do not depend on the values that are bound, so no statement is prepared twice.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 
