@@ -11,8 +11,10 @@
 //! gc.lock                 held by the one process that deletes
 //! ```
 
+mod batch;
 mod durable;
 mod error;
+mod flow;
 mod map;
 mod read;
 mod session;

@@ -5,37 +5,21 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
-use tokio::{
-    sync::{Mutex as AsyncMutex, OwnedMutexGuard},
-    task::JoinHandle,
-    time::Instant,
-};
+use futures_util::Stream;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use torno_oci::{Algorithm, Digest, Hasher, UploadId};
 
-use crate::{BlobError, write::Writer};
-
-/// Bytes gathered at most before they are handed to threads that hash and write them. While one batch is hashed and
-/// written the next is received, so an upload holds at most two of them.
-pub(crate) const MAX_BATCH: usize = 1024 * 1024;
-
-/// The same at least, when very many uploads share [`BATCHES`].
-const MIN_BATCH: usize = 64 * 1024;
-
-/// What the batches of all uploads that receive have together, as long as none is below [`MIN_BATCH`].
-const BATCHES: usize = 16 * 1024 * 1024;
-
-/// From this size on a batch is hashed and written at the same time; below it a second thread costs more than it
-/// saves.
-const SPLIT: usize = 256 * 1024;
+use crate::{
+    BlobError,
+    batch::{Batch, Batches, End, Gathering},
+    flow::Flow,
+    write::Writer,
+};
 
 /// How long what has arrived waits for a batch to be full: what a slow line brings is then kept if it breaks, and
 /// keeps the session alive.
@@ -123,33 +107,26 @@ pub(crate) struct Sessions {
     lifetime: Duration,
     open: Mutex<HashMap<UploadId, Arc<AsyncMutex<Option<Session>>>>>,
     writer: Arc<Writer>,
-    /// Requests that bring bytes just now.
-    receiving: AtomicUsize,
+    batches: Arc<Batches>,
 }
 
 /// The hash of what is in a file that grows. The file is open only while something is written to it: sessions that
 /// rest, of which anybody may have thousands, hold no descriptor of the process.
 #[derive(Debug)]
-struct Session {
-    path: PathBuf,
-    hasher: Hasher,
-    offset: u64,
-    used: SystemTime,
+pub(crate) struct Session {
+    pub(crate) path: PathBuf,
+    pub(crate) hasher: Hasher,
+    pub(crate) offset: u64,
+    pub(crate) used: SystemTime,
 }
 
-/// A session in the hands of one request. It goes along into the thread that writes, so a request that is dropped
-/// leaves the session consistent: the lock opens when the write is done.
-type Turn = OwnedMutexGuard<Option<Session>>;
+/// A session in the hands of one request. It goes along with what is hashed and written, so a request that is dropped
+/// leaves the session consistent: the lock opens when that is done.
+pub(crate) type Turn = OwnedMutexGuard<Option<Session>>;
 
 impl Sessions {
     pub(crate) fn new(folder: PathBuf, lifetime: Duration) -> Self {
-        Self {
-            folder,
-            lifetime,
-            open: Mutex::default(),
-            writer: Arc::default(),
-            receiving: AtomicUsize::new(0),
-        }
+        Self { folder, lifetime, open: Mutex::default(), writer: Arc::default(), batches: Arc::default() }
     }
 
     fn path(&self, id: &UploadId) -> PathBuf {
@@ -199,7 +176,7 @@ impl Sessions {
         match self.receive(id, None, body, Small::InMemory).await? {
             Received::Written(_) => self.seal(id, expected).await,
             Received::Whole(turn, batch) => {
-                let bytes = batch.concat();
+                let bytes = batch.bytes().to_vec();
                 let found = Digest::of(expected.algorithm(), &bytes);
                 if found != *expected {
                     return Err(BlobError::DigestMismatch { expected: expected.clone(), found });
@@ -227,77 +204,36 @@ impl Sessions {
             return Err(BlobError::OutOfOrder { has: session.offset, got });
         }
         let mut received = session.offset;
-        let _counted = Receiving::new(&self.receiving);
         let patience = LINGER.min(self.lifetime / 4);
-        let mut gathering = Gathering { body, rest: Bytes::new(), patience };
-        let mut writing = Writing::Not(turn);
+        let mut gathering = Gathering::new(body, patience, &self.batches);
+        let (mut batch, mut end) = gathering.batch(received).await;
+        let whole = received == 0 && matches!(end, End::Complete);
+        if whole && small == Small::InMemory && batch.bytes().len() as u64 <= SMALL {
+            return Ok(Received::Whole(turn, batch));
+        }
+        let flow = Flow::new(turn, Arc::clone(&self.writer))?;
         loop {
-            // Cancelled here: the batch in hand is lost, the one being written is kept.
-            let (batch, end) = gathering.batch(self.room(received)).await;
-            let turn = writing.done().await?;
-            let before = received;
-            received += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-            if matches!(end, End::Complete) {
-                if small == Small::InMemory && before == 0 && received <= SMALL {
-                    return Ok(Received::Whole(turn, batch));
-                }
-                if batch.is_empty() {
-                    return Ok(Received::Written(received));
-                }
-            }
+            received += batch.bytes().len() as u64;
             if received > MAX_BLOB_SIZE {
                 return Err(BlobError::TooLarge(MAX_BLOB_SIZE));
             }
-            writing = Writing::Under(self.keep(turn, batch));
+            if !batch.bytes().is_empty() {
+                flow.push(batch).await;
+            }
             match end {
                 End::NotYet => {}
                 End::Complete => {
-                    writing.done().await?;
+                    flow.finish().await?;
                     return Ok(Received::Written(received));
                 }
                 End::Cut(error) => {
-                    writing.done().await?;
+                    flow.finish().await?;
                     return Err(BlobError::Interrupted(error));
                 }
             }
+            // Cancelled here: the batch in hand is lost, those before it are kept.
+            (batch, end) = gathering.batch(received).await;
         }
-    }
-
-    /// How many bytes the next batch may have for a session that has `offset`: up to the next whole multiple, since
-    /// aligned writes are the fast ones.
-    fn room(&self, offset: u64) -> usize {
-        let share = BATCHES / self.receiving.load(Ordering::Relaxed).max(1);
-        let batch = share.next_power_of_two().clamp(MIN_BATCH, MAX_BATCH);
-        let past = usize::try_from(offset % batch as u64).unwrap_or(0);
-        batch - past
-    }
-
-    /// Hashes and writes a batch, off the reactor. Dropped, it still ends.
-    fn keep(&self, mut turn: Turn, batch: Vec<Bytes>) -> JoinHandle<Result<Turn, BlobError>> {
-        let size: usize = batch.iter().map(Bytes::len).sum();
-        let writer = Arc::clone(&self.writer);
-        if size < SPLIT {
-            return tokio::task::spawn_blocking(move || {
-                let session = turn.as_mut().ok_or(BlobError::Unfinished)?;
-                let written = writer.write(&session.path, session.offset, &batch);
-                conclude(turn, &batch, written)
-            });
-        }
-        // The writing is queued before the hashing that waits for it, so it never waits for a thread behind it.
-        let (done, written) = std::sync::mpsc::sync_channel(1);
-        if let Some(session) = turn.as_ref() {
-            let (path, offset, batch) = (session.path.clone(), session.offset, batch.clone());
-            tokio::task::spawn_blocking(move || done.send(writer.write(&path, offset, &batch)));
-        }
-        tokio::task::spawn_blocking(move || {
-            if let Some(session) = turn.as_mut() {
-                for chunk in &batch {
-                    session.hasher.update(chunk);
-                }
-            }
-            let written = written.recv().map_err(|_| BlobError::Unfinished)?;
-            conclude_hashed(turn, &batch, written)
-        })
     }
 
     /// Compares what a session has with its digest.
@@ -429,22 +365,6 @@ fn remove(path: &Path) -> Result<(), BlobError> {
     }
 }
 
-/// A request that brings bytes, counted for as long as it does.
-struct Receiving<'a>(&'a AtomicUsize);
-
-impl<'a> Receiving<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Receiving<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// What is done with a small body that comes in one piece and is all there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Small {
@@ -459,101 +379,16 @@ enum Received {
     /// It is in the session's file, which has so many bytes.
     Written(u64),
     /// It is all there is, and nowhere else.
-    Whole(Turn, Vec<Bytes>),
+    Whole(Turn, Batch),
 }
 
-/// What becomes of the batch before.
-enum Writing {
-    /// There was none.
-    Not(Turn),
-    Under(JoinHandle<Result<Turn, BlobError>>),
-}
-
-impl Writing {
-    async fn done(self) -> Result<Turn, BlobError> {
-        match self {
-            Self::Not(turn) => Ok(turn),
-            Self::Under(task) => task.await.map_err(|_| BlobError::Unfinished)?,
-        }
-    }
-}
-
-/// Why a batch has no successor, or that it has.
-enum End {
-    NotYet,
-    Complete,
-    Cut(Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// A body on its way into batches.
-struct Gathering<S> {
-    body: S,
-    /// What came with the batch before and had no room in it.
-    rest: Bytes,
-    /// How long a batch may take from its first byte on.
-    patience: Duration,
-}
-
-impl<S, E> Gathering<S>
-where
-    S: Stream<Item = Result<Bytes, E>> + Unpin,
-    E: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    /// Exactly `room` bytes, or what there is left, or what came in time.
-    async fn batch(&mut self, mut room: usize) -> (Vec<Bytes>, End) {
-        let mut batch = Vec::new();
-        let mut until = Instant::now() + self.patience;
-        loop {
-            let mut chunk = std::mem::take(&mut self.rest);
-            if chunk.len() >= room {
-                self.rest = chunk.split_off(room);
-                batch.push(chunk);
-                return (batch, End::NotYet);
-            }
-            if !chunk.is_empty() {
-                room -= chunk.len();
-                batch.push(chunk);
-            }
-            match tokio::time::timeout_at(until, self.body.next()).await {
-                Ok(Some(Ok(next))) => self.rest = next,
-                Ok(Some(Err(error))) => return (batch, End::Cut(error.into())),
-                Ok(None) => return (batch, End::Complete),
-                Err(_) if batch.is_empty() => until = Instant::now() + self.patience,
-                Err(_) => return (batch, End::NotYet),
-            }
-        }
-    }
-}
-
-/// Takes a batch that has been written into account.
-fn conclude(mut turn: Turn, batch: &[Bytes], written: io::Result<()>) -> Result<Turn, BlobError> {
-    if let (Ok(()), Some(session)) = (&written, turn.as_mut()) {
-        for chunk in batch {
-            session.hasher.update(chunk);
-        }
-    }
-    conclude_hashed(turn, batch, written)
-}
-
-/// The same for a batch that has been hashed already.
-fn conclude_hashed(mut turn: Turn, batch: &[Bytes], written: io::Result<()>) -> Result<Turn, BlobError> {
-    let session = turn.as_mut().ok_or(BlobError::Unfinished)?;
-    if let Err(error) = written {
-        // Part of the batch may be in the file; the next request starts from what came before it.
-        let path = session.path.clone();
-        let _ = File::options().write(true).open(&path).and_then(|file| file.set_len(session.offset));
-        *turn = None;
-        return Err(BlobError::io(&path)(error));
-    }
-    session.offset += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-    session.used = SystemTime::now();
-    Ok(turn)
-}
+/// Bytes read at a time from a file that is hashed again.
+const READ: usize = 1024 * 1024;
 
 fn hash_file(path: &Path, algorithm: Algorithm) -> Result<(Hasher, u64), BlobError> {
     let mut file = File::open(path).map_err(BlobError::io(path))?;
     let mut hasher = Hasher::new(algorithm);
-    let mut buffer = vec![0; MAX_BATCH];
+    let mut buffer = vec![0; READ];
     let mut offset = 0;
     loop {
         let read = file.read(&mut buffer).map_err(BlobError::io(path))?;

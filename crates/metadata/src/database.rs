@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 use tokio::sync::{Semaphore, oneshot};
 
 use torno_oci::RepositoryName;
@@ -124,7 +124,10 @@ impl Metadata {
     ) -> Result<(), MetadataError> {
         let logged = move |connection: &Connection| {
             job(connection).inspect_err(|error| {
-                tracing::error!(error = error as &dyn std::error::Error, "a write that nobody waits for failed");
+                tracing::error!(
+                    error = error as &dyn std::error::Error,
+                    "a write that nobody waits for failed"
+                );
             })
         };
         self.submit(Urgency::Later, Stale::None, logged).map(drop)

@@ -183,7 +183,10 @@ async fn settle(registry: &Registry) -> bool {
         Ok(_) => true,
         Err(error) => {
             let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "small blobs stay in the journal: they could not be written to their files");
+            tracing::error!(
+                error,
+                "small blobs stay in the journal: they could not be written to their files"
+            );
             false
         }
     }
