@@ -21,7 +21,7 @@ pub(crate) const MAX_BATCH: usize = 1024 * 1024;
 const MIN_BATCH: usize = 64 * 1024;
 
 /// What the batches that are gathered at one time have together, as long as none is below [`MIN_BATCH`].
-const BATCHES: usize = 8 * 1024 * 1024;
+const BATCHES: usize = 4 * 1024 * 1024;
 
 /// What offset, length and memory of a direct write are multiples of: the largest logical block of common disks.
 pub(crate) const BLOCK: usize = 4096;
@@ -29,8 +29,8 @@ pub(crate) const BLOCK: usize = 4096;
 /// Batches up to this size have memory of their own, as much as they need; larger ones use that of others again.
 const OWN: usize = 64 * 1024;
 
-/// Memory kept for later batches, as many as two large uploads have at a time.
-const SPARE: usize = 4;
+/// Memory kept for later batches, in bytes: twice what is gathered at one time, since as much is hashed and written.
+const SPARE: usize = 2 * BATCHES;
 
 /// Memory that is used again and again, and how many uploads share it.
 #[derive(Debug, Default)]
@@ -52,16 +52,17 @@ impl Batches {
 
     fn take(&self, size: usize) -> Aligned {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = spare.iter().position(|aligned| aligned.room() >= size);
-        match fits {
-            Some(at) => spare.swap_remove(at),
+        let fits = spare.iter().enumerate().filter(|(_, aligned)| aligned.room() >= size);
+        match fits.min_by_key(|(_, aligned)| aligned.room()) {
+            Some((at, _)) => spare.swap_remove(at),
             None => Aligned::of(size),
         }
     }
 
     fn give_back(&self, aligned: Aligned) {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if aligned.room() == MAX_BATCH && spare.len() < SPARE {
+        let kept: usize = spare.iter().map(Aligned::room).sum();
+        if kept + aligned.room() <= SPARE {
             spare.push(aligned);
         }
     }

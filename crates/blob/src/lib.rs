@@ -16,6 +16,7 @@ mod durable;
 mod error;
 mod flow;
 mod map;
+mod maps;
 mod read;
 mod session;
 mod store;

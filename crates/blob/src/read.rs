@@ -6,28 +6,19 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::task::JoinHandle;
 
-use crate::map::Map;
-
-/// A piece of mapped memory: large enough that asking for it costs nothing beside sending it.
-const MAPPED_PIECE: u64 = 1024 * 1024;
+use crate::map::{Map, PIECE};
 
 /// A piece of copied memory. Two of them are in memory for each pull.
 const COPIED_PIECE: u64 = 256 * 1024;
 
 /// Blobs up to this size are copied in any case: mapping costs more than it saves.
-const COPIED: u64 = 64 * 1024;
+pub(crate) const COPIED: u64 = 64 * 1024;
 
 /// A blob open for reading. It stays readable when the blob is deleted or moved meanwhile.
 #[derive(Debug)]
 pub struct Blob {
-    content: Content,
+    source: Source,
     size: u64,
-}
-
-#[derive(Debug)]
-enum Content {
-    File(File),
-    Memory(Bytes),
 }
 
 /// How the bytes of a blob are wanted.
@@ -42,21 +33,22 @@ pub enum Reading {
 }
 
 /// Where pieces come from.
-enum Source {
+#[derive(Debug)]
+pub(crate) enum Source {
     Map(Map),
     File(File),
     Memory(Bytes),
 }
 
 impl Blob {
-    pub(crate) fn new(file: File, size: u64) -> Self {
-        Self { content: Content::File(file), size }
+    pub(crate) fn new(source: Source, size: u64) -> Self {
+        Self { source, size }
     }
 
     /// A blob whose bytes are in memory already.
     pub fn in_memory(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { size: bytes.len() as u64, content: Content::Memory(bytes) }
+        Self { size: bytes.len() as u64, source: Source::Memory(bytes) }
     }
 
     /// How many bytes it has.
@@ -65,78 +57,79 @@ impl Blob {
     }
 
     /// The bytes of a range within it. While one piece is used the next is fetched.
-    pub fn stream(
-        self,
-        range: Range<u64>,
-        reading: Reading,
-    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-        let mapped = reading == Reading::Mapped && range.end.saturating_sub(range.start) > COPIED;
-        let Self { content, size } = self;
-        stream::try_unfold(State::New(content, size, range, mapped), async |state| state.next().await)
+    pub fn stream(self, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        let state = State::Next(Arc::new(self.source), range);
+        stream::try_unfold(state, async |state| state.next().await)
     }
 
     /// All its bytes, for blobs known to be small.
     pub async fn bytes(self) -> io::Result<Vec<u8>> {
-        match self.content {
-            Content::File(file) => {
-                fetched(tokio::task::spawn_blocking(move || copy(&file, 0..self.size))).await
-            }
-            Content::Memory(bytes) => Ok(bytes.into()),
-        }
+        let range = 0..self.size;
+        fetched(tokio::task::spawn_blocking(move || match self.source {
+            Source::File(file) => copy(&file, range),
+            Source::Memory(bytes) => Ok(bytes.into()),
+            Source::Map(map) => Ok(map.piece(range)?.into()),
+        }))
+        .await
     }
 }
 
 /// Where a stream is.
 enum State {
-    New(Content, u64, Range<u64>, bool),
-    /// The next piece is on its way.
+    /// Nothing is on its way.
+    Next(Arc<Source>, Range<u64>),
+    /// The next piece is.
     Fetching(JoinHandle<io::Result<Bytes>>, Arc<Source>, Range<u64>),
-    Done,
 }
 
 impl State {
     /// Cancelled, it lets the piece that is on its way arrive for nobody.
     async fn next(self) -> io::Result<Option<(Bytes, Self)>> {
         let (piece, source, rest) = match self {
-            Self::Done => return Ok(None),
-            Self::New(_, _, range, _) if range.is_empty() => return Ok(None),
-            Self::New(content, size, range, mapped) => {
-                let opening = move || {
-                    let source = Arc::new(match content {
-                        Content::File(file) => {
-                            let map = if mapped { Map::of(&file, size) } else { None };
-                            map.map_or_else(|| Source::File(file), Source::Map)
-                        }
-                        Content::Memory(bytes) => Source::Memory(bytes),
-                    });
-                    let (first, rest) = source.split(range);
-                    Ok((source.fetch(first)?, source, rest))
-                };
-                fetched(tokio::task::spawn_blocking(opening)).await?
+            Self::Next(_, range) if range.is_empty() => return Ok(None),
+            Self::Next(source, range) => {
+                let (first, rest) = source.split(range);
+                if let Some(piece) = source.ready(&first) {
+                    return Ok(Some((piece, Self::Next(source, rest))));
+                }
+                (fetched(fetch(&source, first)).await?, source, rest)
             }
             Self::Fetching(piece, source, rest) => (fetched(piece).await?, source, rest),
         };
         if rest.is_empty() {
-            return Ok(Some((piece, Self::Done)));
+            return Ok(Some((piece, Self::Next(source, rest))));
         }
         let (next, rest) = source.split(rest);
-        let fetching = {
-            let source = Arc::clone(&source);
-            tokio::task::spawn_blocking(move || source.fetch(next))
-        };
-        Ok(Some((piece, Self::Fetching(fetching, source, rest))))
+        Ok(Some((piece, Self::Fetching(fetch(&source, next), source, rest))))
     }
 }
 
+fn fetch(source: &Arc<Source>, range: Range<u64>) -> JoinHandle<io::Result<Bytes>> {
+    let source = Arc::clone(source);
+    tokio::task::spawn_blocking(move || source.fetch(range))
+}
+
 impl Source {
-    /// The next piece of a range, and the rest of it.
+    /// The next piece of a range, and the rest of it. Pieces end where the map's do.
     fn split(&self, range: Range<u64>) -> (Range<u64>, Range<u64>) {
-        let piece = match self {
-            Self::Map(_) | Self::Memory(_) => MAPPED_PIECE,
-            Self::File(_) => COPIED_PIECE,
+        let end = match self {
+            Self::Map(_) | Self::Memory(_) => (range.start / PIECE + 1).saturating_mul(PIECE),
+            Self::File(_) => range.start.saturating_add(COPIED_PIECE),
         };
-        let middle = range.end.min(range.start.saturating_add(piece));
+        let middle = range.end.min(end);
         (range.start..middle, middle..range.end)
+    }
+
+    /// A piece that is in memory already.
+    fn ready(&self, range: &Range<u64>) -> Option<Bytes> {
+        match self {
+            Self::Map(map) => map.ready(range),
+            Self::Memory(bytes) => {
+                let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+                (start <= end && end <= bytes.len()).then(|| bytes.slice(start..end))
+            }
+            Self::File(_) => None,
+        }
     }
 
     /// A piece. Blocks for as long as the disk takes.
@@ -144,13 +137,7 @@ impl Source {
         match self {
             Self::Map(map) => map.piece(range),
             Self::File(file) => copy(file, range).map(Bytes::from),
-            Self::Memory(bytes) => {
-                let bounds = (usize::try_from(range.start), usize::try_from(range.end));
-                match bounds {
-                    (Ok(start), Ok(end)) if start <= end && end <= bytes.len() => Ok(bytes.slice(start..end)),
-                    _ => Err(io::ErrorKind::UnexpectedEof.into()),
-                }
-            }
+            Self::Memory(_) => self.ready(&range).ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }
@@ -176,9 +163,25 @@ mod tests {
     use super::*;
 
     async fn read(file: &File, size: u64, range: Range<u64>, reading: Reading) -> io::Result<Vec<u8>> {
-        let blob = Blob::new(file.try_clone()?, size);
-        let pieces: Vec<Bytes> = blob.stream(range, reading).try_collect().await?;
+        let source = match reading {
+            Reading::Mapped => Source::Map(Map::of(file, size).ok_or(io::ErrorKind::UnexpectedEof)?),
+            Reading::Copied => Source::File(file.try_clone()?),
+        };
+        let pieces: Vec<Bytes> = Blob::new(source, size).stream(range).try_collect().await?;
         Ok(pieces.concat())
+    }
+
+    #[tokio::test]
+    async fn what_was_just_read_is_read_again_the_same() {
+        let mut file = tempfile::tempfile().expect("file");
+        let content: Vec<u8> = (0..2_500_000_u32).map(|at| ((at * 7) >> 3) as u8).collect();
+        file.write_all(&content).expect("write");
+        let map = Map::of(&file, content.len() as u64).expect("map");
+        for range in [0..2_500_000, 0..2_500_000, 1_048_000..1_049_000, 2_400_000..2_500_000] {
+            let stream = Blob::new(Source::Map(map.clone()), 2_500_000).stream(range.clone());
+            let pieces: Vec<Bytes> = stream.try_collect().await.expect("bytes");
+            assert!(pieces.concat() == content[range.start as usize..range.end as usize], "{range:?}");
+        }
     }
 
     #[tokio::test]
@@ -200,12 +203,12 @@ mod tests {
     #[tokio::test]
     async fn bytes_in_memory_are_read_like_a_file() {
         for (range, expected) in [(0..5, &b"small"[..]), (1..3, b"ma"), (5..5, b"")] {
-            let stream = Blob::in_memory(&b"small"[..]).stream(range, Reading::Mapped);
+            let stream = Blob::in_memory(&b"small"[..]).stream(range);
             let pieces: Vec<Bytes> = stream.try_collect().await.expect("bytes");
             assert_eq!(pieces.concat(), expected);
         }
         assert_eq!(Blob::in_memory(&b"small"[..]).bytes().await.expect("bytes"), b"small");
-        let past = Blob::in_memory(&b"small"[..]).stream(3..6, Reading::Mapped);
+        let past = Blob::in_memory(&b"small"[..]).stream(3..6);
         assert!(past.try_collect::<Vec<_>>().await.is_err());
     }
 

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,8 +13,11 @@ use futures_util::Stream;
 use torno_oci::{Algorithm, Digest, UploadId};
 
 use crate::{
-    Blob, BlobError, SMALL, Sealed, Synced,
+    Blob, BlobError, Reading, SMALL, Sealed, Synced,
     durable::{LARGE, Syncer},
+    map::Map,
+    maps::{FileId, Maps},
+    read::{COPIED, Source},
     session::{Sessions, blocking},
 };
 
@@ -23,6 +27,7 @@ pub struct BlobStore {
     root: PathBuf,
     sessions: Sessions,
     syncer: Syncer,
+    maps: Arc<Maps>,
 }
 
 /// The right to delete blobs, which one process at a time has. It ends with the value or the process.
@@ -42,7 +47,7 @@ impl BlobStore {
         make_folder(&root.join("uploads"))?;
         let sessions = Sessions::new(root.join("uploads"), upload_lifetime);
         let syncer = Syncer::new(&root.join("uploads"))?;
-        Ok(Self { root: root.to_owned(), sessions, syncer })
+        Ok(Self { root: root.to_owned(), sessions, syncer, maps: Arc::default() })
     }
 
     /// Starts an upload session.
@@ -170,9 +175,13 @@ impl BlobStore {
     }
 
     /// Opens a blob, which must have `size` bytes.
-    pub async fn read(&self, digest: &Digest, size: u64) -> Result<Blob, BlobError> {
+    pub async fn read(&self, digest: &Digest, size: u64, reading: Reading) -> Result<Blob, BlobError> {
+        let mapped = reading == Reading::Mapped && size > COPIED;
         let path = self.path(digest);
-        let digest = digest.clone();
+        if mapped && let Some(map) = self.maps.current(digest, &path) {
+            return Ok(Blob::new(Source::Map(map), size));
+        }
+        let (digest, maps) = (digest.clone(), Arc::clone(&self.maps));
         blocking(move || {
             let file = match File::open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -180,17 +189,31 @@ impl BlobStore {
                 }
                 other => other.map_err(BlobError::io(&path))?,
             };
-            let found = file.metadata().map_err(BlobError::io(&path))?.len();
-            if found != size {
-                return Err(BlobError::Length { announced: size, got: found });
+            let found = file.metadata().map_err(BlobError::io(&path))?;
+            if found.len() != size {
+                return Err(BlobError::Length { announced: size, got: found.len() });
             }
-            Ok(Blob::new(file, size))
+            let map = if mapped { Map::of(&file, size) } else { None };
+            let source = match map {
+                None => Source::File(file),
+                Some(map) => {
+                    maps.keep(digest, map.clone(), FileId::of(&found));
+                    Source::Map(map)
+                }
+            };
+            Ok(Blob::new(source, size))
         })
         .await
     }
 
+    /// Lets go of what is kept for reads that come soon.
+    pub fn release_unused(&self) {
+        self.maps.release_unused();
+    }
+
     /// Removes a blob's file; one that is not there is no error. The [`CollectionLock`] is the right to.
     pub async fn remove(&self, digest: &Digest, _right: &CollectionLock) -> Result<(), BlobError> {
+        self.maps.forget(digest);
         let path = self.path(digest);
         blocking(move || match fs::remove_file(&path) {
             Ok(()) => sync_folder(path.parent().unwrap_or(&path)),
@@ -267,7 +290,6 @@ mod tests {
     use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
     use super::*;
-    use crate::Reading;
 
     fn chunks(chunks: &[&'static [u8]]) -> impl Stream<Item = Result<Bytes, io::Error>> + Unpin {
         stream::iter(chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk))).collect::<Vec<_>>())
@@ -282,8 +304,8 @@ mod tests {
     }
 
     async fn content(store: &BlobStore, digest: &Digest, size: u64, range: Range<u64>) -> Vec<u8> {
-        let blob = store.read(digest, size).await.expect("blob");
-        let parts: Vec<Bytes> = blob.stream(range, Reading::Copied).try_collect().await.expect("bytes");
+        let blob = store.read(digest, size, Reading::Copied).await.expect("blob");
+        let parts: Vec<Bytes> = blob.stream(range).try_collect().await.expect("bytes");
         parts.concat()
     }
 
@@ -301,13 +323,13 @@ mod tests {
         assert_eq!(content(&store, &right, 11, 0..11).await, b"hello world");
         assert_eq!(content(&store, &right, 11, 6..9).await, b"wor");
         assert!(
-            matches!(store.read(&right, 12).await, Err(BlobError::Length { .. })),
+            matches!(store.read(&right, 12, Reading::Copied).await, Err(BlobError::Length { .. })),
             "a truncated file is no blob"
         );
         let lock = store.lock_collection().await.expect("lock").expect("free");
         assert!(store.lock_collection().await.expect("lock").is_none(), "one at a time");
         store.remove(&right, &lock).await.expect("remove");
-        assert!(matches!(store.read(&right, 11).await, Err(BlobError::Missing(_))));
+        assert!(matches!(store.read(&right, 11, Reading::Copied).await, Err(BlobError::Missing(_))));
     }
 
     #[tokio::test]
@@ -328,8 +350,8 @@ mod tests {
             push(&id(1)).await;
             let mut pulls = Vec::new();
             for _ in 0..3 {
-                let blob = store.read(&digest, size).await.expect("blob");
-                let mut pull = Box::pin(blob.stream(0..size, reading));
+                let blob = store.read(&digest, size, reading).await.expect("blob");
+                let mut pull = Box::pin(blob.stream(0..size));
                 let first = pull.next().await.expect("more").expect("bytes");
                 pulls.push((first.to_vec(), pull));
             }

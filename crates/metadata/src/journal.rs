@@ -31,18 +31,29 @@ pub enum Journaled {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalId(i64);
 
-/// A blob whose file is to be synced, so that the journal can do without it.
+/// What the journal can do without once its file is on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsettled {
-    /// Which.
+    /// Which blob.
     pub blob: Digest,
-    /// Whether its file is certainly in place.
-    pub placed: bool,
+    /// What is to be done for that.
+    pub todo: Todo,
     id: JournalId,
     /// Somebody is about to put the file in place, so the row stays.
     kept: bool,
     /// What keeps gc away while the file is written.
     hold: Option<HoldId>,
+}
+
+/// What is to be done with the file of a blob in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Todo {
+    /// It is in place, and is to be synced.
+    Sync,
+    /// It may not be in place or not have its bytes: it is to be written first.
+    Write,
+    /// Nothing: gc has taken the blob.
+    Nothing,
 }
 
 /// How far files are trusted that were put in place and not synced.
@@ -115,10 +126,10 @@ impl Metadata {
         .await
     }
 
-    /// The oldest blobs in the journal, at most `limit`. Those that are not `placed` are held, so that gc keeps away
-    /// while they are written, until [`Metadata::settled`].
+    /// The oldest blobs in the journal, at most `limit`. Those that are to be written are held, so that gc keeps away
+    /// meanwhile, until [`Metadata::settled`].
     ///
-    /// Trusting, it leaves out what somebody is about to put in place; otherwise nothing counts as placed.
+    /// Trusting, it leaves out what somebody is about to put in place; otherwise nothing counts as in place.
     pub async fn unsettled(
         &self,
         unsynced: Unsynced,
@@ -126,15 +137,17 @@ impl Metadata {
         now: Timestamp,
     ) -> Result<Vec<Unsettled>, MetadataError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        // What has been placed is written by now.
+        self.write_making(Stale::None, |_| Ok(())).await?;
         let look = move |connection: &Connection| oldest(connection, unsynced, limit, now);
         let found = self.read(look).await?;
-        if found.iter().all(|one| one.placed) {
+        if found.iter().all(|one| one.todo != Todo::Write) {
             return Ok(found);
         }
         self.write_making(Stale::None, move |connection| {
             // Looked at again, since gc may have come by.
             let mut found = oldest(connection, unsynced, limit, now)?;
-            for one in found.iter_mut().filter(|one| !one.placed) {
+            for one in found.iter_mut().filter(|one| one.todo == Todo::Write) {
                 one.hold = Some(hold_in(connection, &one.blob, now)?);
             }
             Ok(found)
@@ -168,7 +181,7 @@ pub enum Placed {
     Failed,
 }
 
-/// The oldest rows that are to be settled, but for those of blobs that are no more.
+/// The oldest rows that are to be settled.
 fn oldest(
     connection: &Connection,
     unsynced: Unsynced,
@@ -181,17 +194,19 @@ fn oldest(
         let placing = number(row, "placing")?;
         Ok(Unsettled {
             blob: parsed(row, "blob")?,
-            placed: placing == 0 && unsynced == Unsynced::Trusted,
+            todo: if placing == 0 && unsynced == Unsynced::Trusted { Todo::Sync } else { Todo::Write },
             id: JournalId(row.get("id")?),
             kept: placing >= now,
             hold: None,
         })
     })?;
     found.retain(|one| unsynced == Unsynced::Distrusted || !one.kept);
-    for one in found.iter_mut().filter(|one| !one.placed) {
+    for one in found.iter_mut().filter(|one| one.todo == Todo::Write) {
         // gc takes the row that a blob speaks of, and leaves older ones.
         let present = "SELECT 1 FROM blobs WHERE digest = ?1 AND state = 'present'";
-        one.placed = !exists(connection, present, [one.blob.as_str()])?;
+        if !exists(connection, present, [one.blob.as_str()])? {
+            one.todo = Todo::Nothing;
+        }
     }
     Ok(found)
 }

@@ -1,7 +1,7 @@
 //! Reading and deleting blobs.
 
 use torno_auth::{DeletePermit, PullPermit};
-use torno_blob::{Blob, BlobError};
+use torno_blob::{Blob, BlobError, Reading};
 use torno_metadata::Deleted;
 use torno_oci::{Digest, RepositoryName};
 
@@ -15,16 +15,26 @@ impl Registry {
     }
 
     /// A blob's bytes (distribution-spec: Pulling blobs).
-    pub async fn blob(&self, permit: &PullPermit, blob: &Digest) -> Result<Blob, RegistryError> {
+    pub async fn blob(
+        &self,
+        permit: &PullPermit,
+        blob: &Digest,
+        reading: Reading,
+    ) -> Result<Blob, RegistryError> {
         let size = self.blob_size(permit, blob).await?;
-        match self.open_blob(blob, size).await {
+        match self.open_blob(blob, size, reading).await {
             Err(RegistryError::Blob(BlobError::Missing(_))) => {}
             read => return read,
         }
         // What was remembered of it may be older than the gc of another process.
         self.metadata.distrust(permit.repository());
         let size = self.blob_size(permit, blob).await?;
-        self.open_blob(blob, size).await
+        self.open_blob(blob, size, reading).await
+    }
+
+    /// Lets go of what is kept for pulls that come soon: of a blob that another process has removed, the space.
+    pub fn release_unused(&self) {
+        self.blobs.release_unused();
     }
 
     /// Takes a blob out of a repository (distribution-spec: Deleting Blobs); how many manifests of the repository
@@ -52,7 +62,7 @@ impl Registry {
 
     /// All bytes of a blob that is known to be small.
     pub(crate) async fn all_bytes(&self, blob: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
-        let bytes = self.open_blob(blob, size).await?.bytes().await;
+        let bytes = self.open_blob(blob, size, Reading::Copied).await?.bytes().await;
         bytes.map_err(|source| BlobError::Io { path: blob.as_str().into(), source }.into())
     }
 }

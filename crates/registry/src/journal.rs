@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use torno_auth::PushPermit;
-use torno_blob::{Blob, BlobError, SMALL, Sealed};
-use torno_metadata::{Journaled, Placed, Unsettled, Unsynced};
+use torno_blob::{Blob, BlobError, Reading, SMALL, Sealed};
+use torno_metadata::{Journaled, Placed, Todo, Unsettled, Unsynced};
 use torno_oci::Digest;
 
 use crate::{Registry, RegistryError, upload::Patience};
@@ -66,19 +66,21 @@ impl Registry {
         let _turn = self.settling.lock().await;
         let mut settled = 0;
         loop {
-            let unsynced = match self.distrusted.load(Ordering::Acquire) {
-                true => Unsynced::Distrusted,
-                false => Unsynced::Trusted,
-            };
+            let distrusted = self.distrusted.load(Ordering::Acquire);
+            let unsynced = if distrusted { Unsynced::Distrusted } else { Unsynced::Trusted };
             let found = self.metadata.unsettled(unsynced, BATCH, Timestamp::now()).await?;
             let last = found.len() < BATCH;
             let (there, failed) = self.write_journaled(found).await?;
-            let digests: Vec<&Digest> = there.iter().map(|one| &one.blob).collect();
+            let files = there.iter().filter(|one| one.todo != Todo::Nothing);
+            let digests: Vec<&Digest> = files.map(|one| &one.blob).collect();
             if let Err(error) = self.blobs.settle(&digests).await {
-                // The kernel tells of a failed write once, and then forgets that it failed.
+                // A file that should be there is not, or the kernel tells of a failed write: that it does only once.
                 self.distrusted.store(true, Ordering::Release);
                 self.metadata.not_settled(there).await?;
-                return Err(error.into());
+                if distrusted {
+                    return Err(error.into());
+                }
+                continue;
             }
             settled += there.len() as u64;
             if !there.is_empty() {
@@ -103,7 +105,7 @@ impl Registry {
         let mut not = Vec::new();
         let mut failed = None;
         for one in found {
-            if one.placed {
+            if one.todo != Todo::Write {
                 there.push(one);
                 continue;
             }
@@ -126,10 +128,15 @@ impl Registry {
         Ok((there, failed))
     }
 
-    /// Opens a blob of a known size: its file, or while that is not there what the journal has.
-    pub(crate) async fn open_blob(&self, blob: &Digest, size: u64) -> Result<Blob, RegistryError> {
-        match self.blobs.read(blob, size).await {
-            Err(error @ (BlobError::Missing(_) | BlobError::Length { .. })) if size <= SMALL => {
+    /// Opens a blob of a known size: its file, or while that cannot be read what the journal has.
+    pub(crate) async fn open_blob(
+        &self,
+        blob: &Digest,
+        size: u64,
+        reading: Reading,
+    ) -> Result<Blob, RegistryError> {
+        match self.blobs.read(blob, size, reading).await {
+            Err(error) if size <= SMALL => {
                 let bytes = self.metadata.journaled(blob).await?;
                 bytes.map(Blob::in_memory).ok_or_else(|| error.into())
             }

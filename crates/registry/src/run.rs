@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use torno_auth::PushPermit;
-use torno_blob::Blob;
+use torno_blob::{Blob, Reading};
 use torno_metadata::{FinishedRun, NewManifest, Outcome, Run, RunLog, Selection, StoredManifest};
 use torno_oci::{Digest, Manifest, RunId};
 
@@ -164,10 +164,15 @@ impl Registry {
     }
 
     /// A blob of a run's image.
-    pub async fn run_blob(&self, permit: &ImagePermit, blob: &Digest) -> Result<Blob, RegistryError> {
+    pub async fn run_blob(
+        &self,
+        permit: &ImagePermit,
+        blob: &Digest,
+        reading: Reading,
+    ) -> Result<Blob, RegistryError> {
         let size = self.metadata.run_blob(permit.run, blob).await?;
         let size = size.ok_or_else(|| RegistryError::BlobUnknown(blob.clone()))?;
-        self.open_blob(blob, size).await
+        self.open_blob(blob, size, reading).await
     }
 }
 

@@ -33,27 +33,22 @@ pub(crate) async fn read(
         }
         return Ok(response);
     }
-    let blob = public.registry.blob(&permit, digest).await?;
     let reading = match asked.transport {
         Transport::Plain => Reading::Mapped,
         Transport::Encrypted => Reading::Copied,
     };
-    stream(blob, digest, &asked.parts.headers, reading)
+    let blob = public.registry.blob(&permit, digest, reading).await?;
+    stream(blob, digest, &asked.parts.headers)
 }
 
 /// A blob, or the range of it that the request wants, as an answer.
-pub(crate) fn stream(
-    blob: Blob,
-    digest: &Digest,
-    request: &HeaderMap,
-    reading: Reading,
-) -> Result<Response<Body>, Failure> {
+pub(crate) fn stream(blob: Blob, digest: &Digest, request: &HeaderMap) -> Result<Response<Body>, Failure> {
     let size = blob.size();
     // With an `If-Range` of other bytes the whole is wanted (RFC 9110, section 13.1.5).
     let wanted = if answer::range_holds(request, digest) { range::wanted(request, size)? } else { None };
     let range = wanted.clone().unwrap_or(0..size);
     let length = range.end - range.start;
-    let bytes = blob.stream(range.clone(), reading);
+    let bytes = blob.stream(range.clone());
     let mut response = Response::new(body::streamed(bytes));
     describe(response.headers_mut(), digest, length);
     if wanted.is_some() {

@@ -51,8 +51,8 @@ impl Engine {
                 Ok(manifest::stored(image, head))
             }
             Route::ReadBlob(_, digest) => {
-                let blob = self.registry.run_blob(&permit, &digest).await?;
-                blob::stream(blob, &digest, request.headers(), Reading::Mapped)
+                let blob = self.registry.run_blob(&permit, &digest, Reading::Mapped).await?;
+                blob::stream(blob, &digest, request.headers())
             }
             _ => Err(RouteError::Path.into()),
         }

@@ -1,6 +1,7 @@
 //! The registry without HTTP: runs, results and garbage, with real files and a real database.
 
 mod expiry;
+mod journal;
 mod sparse;
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
@@ -14,8 +15,8 @@ use torno_auth::{Identity, Policy, Project, PushPermit};
 use torno_metadata::Metadata;
 use torno_oci::{Digest, Platform, Reference, RepositoryName, RunId, UserName};
 use torno_registry::{
-    ClaimedRun, Outcome, Progress, Publication, Registry, RegistryError, RunLog, RunState, Selection,
-    Settings,
+    ClaimedRun, Outcome, Progress, Publication, Reading, Registry, RegistryError, RunLog, RunState,
+    Selection, Settings,
 };
 
 const NO_GRACE: Duration = Duration::ZERO;
@@ -219,8 +220,8 @@ async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
         site.registry.image_permit(run, claimed.token.secret()).await.expect("asked").expect("right");
     assert!(site.registry.run_manifest(&permit).await.expect("read").is_some());
     let layer = Digest::sha256(b"image");
-    assert_eq!(site.registry.run_blob(&permit, &layer).await.expect("blob").size(), 5);
-    assert!(site.registry.run_blob(&permit, &Digest::sha256(b"other")).await.is_err());
+    assert_eq!(site.registry.run_blob(&permit, &layer, Reading::Copied).await.expect("blob").size(), 5);
+    assert!(site.registry.run_blob(&permit, &Digest::sha256(b"other"), Reading::Copied).await.is_err());
 
     site.registry.starting(run, Duration::from_secs(1)).await.expect("starting");
     let late = site.registry.image_permit(run, claimed.token.secret()).await.expect("asked");

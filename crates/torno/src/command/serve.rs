@@ -108,7 +108,8 @@ impl Serve {
         };
         let tidying = stop.run_until_cancelled(expire_uploads(&registry, config.registry.upload_lifetime));
         let settling = stop.run_until_cancelled(keep_settling(&registry));
-        let ((), executed, (), _, _) = tokio::join!(serving, executing, signals, tidying, settling);
+        let releasing = stop.run_until_cancelled(keep_releasing(&registry));
+        let ((), executed, (), ..) = tokio::join!(serving, executing, signals, tidying, settling, releasing);
         settle(&registry).await;
         executed?;
         tracing::info!("stopped");
@@ -159,6 +160,17 @@ async fn expire_uploads(registry: &Registry, lifetime: Duration) {
                 );
             }
         }
+    }
+}
+
+/// Lets go of what is kept for pulls that do not come.
+async fn keep_releasing(registry: &Registry) {
+    const OFTEN: Duration = Duration::from_secs(5);
+    let mut due = tokio::time::interval(OFTEN);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        registry.release_unused();
     }
 }
 
