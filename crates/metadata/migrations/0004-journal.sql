@@ -4,8 +4,8 @@
 CREATE TABLE journal (
     id      INTEGER PRIMARY KEY AUTOINCREMENT, -- never used twice: several processes may clear the journal
     blob    TEXT    NOT NULL,
-    bytes   BLOB    NOT NULL,
-    placing INTEGER NOT NULL
+    placing INTEGER NOT NULL,
+    bytes   BLOB    NOT NULL                   -- the last, so that the others are read without it
 ) STRICT;
 
 -- Where the journal has a blob, or had it: that row may be gone.

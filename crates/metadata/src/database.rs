@@ -42,7 +42,7 @@ const BUSY: Duration = Duration::from_secs(30);
 const GROUP: usize = 64;
 
 /// How long a write that nobody waits for may wait for others to be committed with.
-const LATER: Duration = Duration::from_millis(100);
+const LATER: Duration = Duration::from_millis(5);
 
 /// A write on its way to the writing thread.
 struct Job {

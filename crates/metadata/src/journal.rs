@@ -65,6 +65,13 @@ pub enum Unsynced {
     Distrusted,
 }
 
+impl Unsettled {
+    /// Whether it stays in the journal whatever is done, since somebody is about to put its file in place.
+    pub fn stays(&self) -> bool {
+        self.kept
+    }
+}
+
 impl Metadata {
     /// Links a small blob to `owner`'s repository and keeps its bytes, until [`Metadata::settled`].
     pub async fn link_journaled(
@@ -115,6 +122,14 @@ impl Metadata {
         })
     }
 
+    /// Whether somebody is putting a file in place.
+    pub async fn is_placing(&self, now: Timestamp) -> Result<bool, MetadataError> {
+        self.read(move |connection| {
+            exists(connection, "SELECT 1 FROM journal WHERE placing >= ?1", [now.as_millisecond()])
+        })
+        .await
+    }
+
     /// The bytes of a blob, if the journal has them.
     pub async fn journaled(&self, blob: &Digest) -> Result<Option<Vec<u8>>, MetadataError> {
         let blob = blob.clone();
@@ -122,6 +137,15 @@ impl Metadata {
             let sql =
                 "SELECT j.bytes FROM blobs AS b JOIN journal AS j ON j.id = b.journal WHERE b.digest = ?1";
             first(connection, sql, [blob.as_str()], |row| Ok(row.get("bytes")?))
+        })
+        .await
+    }
+
+    /// The bytes of a blob that is to be written; `None` if somebody else has settled it.
+    pub async fn bytes_of(&self, one: &Unsettled) -> Result<Option<Vec<u8>>, MetadataError> {
+        let id = one.id.0;
+        self.read(move |connection| {
+            first(connection, "SELECT bytes FROM journal WHERE id = ?1", [id], |row| Ok(row.get("bytes")?))
         })
         .await
     }

@@ -69,7 +69,7 @@ impl Registry {
             let distrusted = self.distrusted.load(Ordering::Acquire);
             let unsynced = if distrusted { Unsynced::Distrusted } else { Unsynced::Trusted };
             let found = self.metadata.unsettled(unsynced, BATCH, Timestamp::now()).await?;
-            let last = found.len() < BATCH;
+            let last = found.len() < BATCH || found.iter().all(Unsettled::stays);
             let (there, failed) = self.write_journaled(found).await?;
             let files = there.iter().filter(|one| one.todo != Todo::Nothing);
             let digests: Vec<&Digest> = files.map(|one| &one.blob).collect();
@@ -109,12 +109,11 @@ impl Registry {
                 there.push(one);
                 continue;
             }
-            // Gone, it has been settled by somebody else.
-            let written = match self.metadata.journaled(&one.blob).await? {
-                Some(bytes) => self.blobs.restore(&one.blob, bytes).await,
-                None => Ok(()),
+            let Some(bytes) = self.metadata.bytes_of(&one).await? else {
+                not.push(one);
+                continue;
             };
-            match written {
+            match self.blobs.restore(&one.blob, bytes).await {
                 Ok(()) => there.push(one),
                 Err(error) => {
                     failed = Some(error);
