@@ -170,12 +170,14 @@ impl Flow {
 }
 
 impl State {
-    /// Gives the session what came and lets go of it. One whose file could not be written is taken up again from that.
+    /// Gives the session what came and lets go of it. One whose file could not be written, or whose threads never ran
+    /// since the process ends, is taken up again from that file.
     fn conclude(&mut self) -> io::Result<()> {
         let Some(mut turn) = self.turn.take() else { return Ok(()) };
         let failed = self.failed.take();
+        let done = self.hash.waiting.is_empty() && self.write.waiting.is_empty();
         match (turn.as_mut(), self.hasher.take(), &failed) {
-            (Some(session), Some(hasher), None) => {
+            (Some(session), Some(hasher), None) if done => {
                 session.hasher = hasher;
                 session.offset = self.offset;
                 session.used = SystemTime::now();

@@ -2,8 +2,10 @@
 //!
 //! A [`BlobStore`] keeps each blob in one file that is written once, named after its digest and never changed.
 //! Bytes arrive in an upload session ([`BlobStore::append`]), are hashed while they are written, compared
-//! ([`BlobStore::seal`]), synced ([`BlobStore::sync`]) and then moved into place ([`BlobStore::place`]). What repositories link them, and
-//! what keeps them from being deleted meanwhile, is not known here.
+//! ([`BlobStore::seal`]), synced ([`BlobStore::sync`]) and then moved into place ([`BlobStore::place`]). Whoever keeps a
+//! small blob's bytes safe elsewhere may sync it later with others ([`BlobStore::finish`],
+//! [`BlobStore::place_unsynced`], [`BlobStore::settle`]). What repositories link them, and what keeps them from being
+//! deleted meanwhile, is not known here.
 //!
 //! ```text
 //! blobs/sha256/ab/<hex>   whole blobs
