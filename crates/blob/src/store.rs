@@ -118,8 +118,15 @@ impl BlobStore {
         let id = sealed.id.clone();
         let moved = blocking(move || {
             sealed.write()?;
-            make_folder(path.parent().unwrap_or(&path))?;
-            fs::rename(&sealed.path, &path).map_err(BlobError::io(&path))?;
+            let moved = match fs::rename(&sealed.path, &path) {
+                // The first of its folder.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    make_folder(path.parent().unwrap_or(&path))?;
+                    fs::rename(&sealed.path, &path)
+                }
+                moved => moved,
+            };
+            moved.map_err(BlobError::io(&path))?;
             sealed.end();
             Ok(())
         })
