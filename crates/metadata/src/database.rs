@@ -351,6 +351,29 @@ mod tests {
         assert!(refused.contains("newer Torno"), "{refused}");
     }
 
+    #[tokio::test]
+    async fn links_outlive_the_journal_s_migration() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("torno.db");
+        let connection = connect(&path).expect("connect");
+        for migration in &MIGRATIONS[..3] {
+            connection.execute_batch(migration).expect("migrated");
+        }
+        connection.pragma_update(None, "user_version", 3).expect("version");
+        let blob = torno_oci::Digest::sha256(b"blob");
+        let sql = format!(
+            "INSERT INTO repositories (id, name, owner, created_at) VALUES (7, 'tools/x', 'ada', 0);
+            INSERT INTO blobs (digest, size, state) VALUES ('{blob}', 4, 'present');
+            INSERT INTO blob_links (repository, blob, touched_at) VALUES (7, '{blob}', 5);"
+        );
+        connection.execute_batch(&sql).expect("inserted");
+        drop(connection);
+        let metadata = Metadata::open(&path).expect("open");
+        let name = "tools/x".parse().expect("name");
+        assert_eq!(metadata.linked(&name, &blob).await.expect("linked"), Some(4));
+        assert_eq!(metadata.journaled(&blob).await.expect("journaled"), None);
+    }
+
     #[test]
     fn it_can_be_opened_again() {
         let folder = tempfile::tempdir().expect("folder");
