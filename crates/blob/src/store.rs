@@ -135,21 +135,21 @@ impl BlobStore {
         moved
     }
 
-    /// Sees to it that a small blob's file has these bytes; not durable until [`BlobStore::settle`]. A file that has
-    /// others and cannot be replaced is removed.
+    /// Writes a small blob's file anew; not durable until [`BlobStore::settle`]. One that is there and looks right is
+    /// replaced too: of a write that failed the kernel keeps the bytes in memory as if they were on the disk. One that
+    /// has other bytes and cannot be replaced is removed.
     pub async fn restore(&self, digest: &Digest, bytes: Vec<u8>) -> Result<(), BlobError> {
         let path = self.path(digest);
         let beside = self.root.join("uploads").join(format!("restored-{}", digest.hex()));
         blocking(move || {
-            if fs::read(&path).is_ok_and(|found| found == bytes) {
-                return Ok(());
-            }
             let written = make_folder(path.parent().unwrap_or(&path))
                 .and_then(|()| fs::write(&beside, &bytes).map_err(BlobError::io(&beside)))
                 .and_then(|()| fs::rename(&beside, &path).map_err(BlobError::io(&path)));
             if written.is_err() {
                 let _ = fs::remove_file(&beside);
-                let _ = fs::remove_file(&path);
+                if !fs::read(&path).is_ok_and(|found| found == bytes) {
+                    let _ = fs::remove_file(&path);
+                }
             }
             written
         })

@@ -3,7 +3,7 @@
 //! A push of a small blob would wait for the disk three times: for the file, for its folder, for the database. So its
 //! bytes are committed together with its link, its file is put in place at once and synced with many others later. Until
 //! then the journal is the truth: what it has is read from it when the file is not there, and after a start, when the
-//! power may have failed, every file it speaks of is compared with it and written again where it differs.
+//! power may have failed, every file it speaks of is written again.
 
 use std::sync::atomic::Ordering;
 

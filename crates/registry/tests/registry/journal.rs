@@ -1,6 +1,6 @@
 //! Small blobs between their acknowledgement and the disk.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use bytes::Bytes;
 use futures_util::{future, stream};
@@ -62,7 +62,11 @@ async fn files_that_a_loss_of_power_took_are_written_again() {
     for (digest, content) in &digests[..2] {
         assert_eq!(site.content("tools/a", digest).await, *content);
     }
+    let inode = |digest: &Digest| fs::metadata(site.file_of(digest)).expect("file").ino();
+    let whole = &digests[3].0;
+    let before = inode(whole);
     assert_eq!(site.registry.settle().await.expect("settle"), 4);
+    assert_ne!(inode(whole), before, "what looks right may be in memory only");
     for (digest, content) in &digests {
         assert_eq!(fs::read(site.file_of(digest)).expect("file"), *content);
         assert_eq!(site.content("tools/a", digest).await, *content);
