@@ -26,6 +26,9 @@ pub(crate) const LARGE: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Syncer {
     shared: Arc<Shared>,
+    /// The same folder, opened for [`Syncer::everything`] alone: of a write that failed the kernel tells each opened
+    /// file once, and nobody else may be told in its stead.
+    everything: Arc<File>,
 }
 
 #[derive(Debug)]
@@ -52,8 +55,20 @@ struct Waiting {
 impl Syncer {
     /// For what is below `root`, which must be one file system.
     pub(crate) fn new(root: &Path) -> Result<Self, BlobError> {
-        let root = File::open(root).map_err(BlobError::io(root))?;
-        Ok(Self { shared: Arc::new(Shared { root, queue: Mutex::default() }) })
+        let open = || File::open(root).map_err(BlobError::io(root));
+        let shared = Shared { root: open()?, queue: Mutex::default() };
+        Ok(Self { shared: Arc::new(shared), everything: Arc::new(open()?) })
+    }
+
+    /// Resolves once whatever was written to the file system before would survive a loss of power; an error tells of
+    /// any write that failed since the last call.
+    pub(crate) async fn everything(&self) -> Result<(), BlobError> {
+        let root = Arc::clone(&self.everything);
+        blocking(move || {
+            let synced = rustix::fs::syncfs(&root);
+            synced.map_err(|error| BlobError::io(Path::new("syncfs"))(error.into()))
+        })
+        .await
     }
 
     /// Resolves once a file's bytes, or a folder's entries, would survive a loss of power. Cancelled, the work still
@@ -71,18 +86,6 @@ impl Syncer {
             drop(tokio::task::spawn_blocking(move || shared.serve()));
         }
         synced.await.map_err(|_| BlobError::Unfinished)?.map_err(BlobError::io(&path))
-    }
-}
-
-impl Syncer {
-    /// Resolves once whatever was written to the file system before would survive a loss of power.
-    pub(crate) async fn everything(&self) -> Result<(), BlobError> {
-        let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            let synced = rustix::fs::syncfs(&shared.root);
-            synced.map_err(|error| BlobError::io(Path::new("syncfs"))(error.into()))
-        })
-        .await
     }
 }
 
