@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::Instant;
 
-/// Bytes gathered at most before they are handed to threads that hash and write them. While one batch is hashed and
-/// written the next is received, so an upload holds at most two of them.
+/// Bytes gathered at most before they are handed to threads that hash and write them. While two batches are hashed
+/// and written the next is received, so an upload holds at most three of them.
 pub(crate) const MAX_BATCH: usize = 1024 * 1024;
 
 /// The same at least, when very many uploads share [`BATCHES`].

@@ -114,6 +114,7 @@ impl Metadata {
     pub fn placed(&self, id: JournalId, file: Placed) -> Result<(), MetadataError> {
         let placing = match file {
             Placed::There => 0,
+            // Long over.
             Placed::Failed => 1,
         };
         self.write_later(move |connection| {
