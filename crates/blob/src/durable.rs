@@ -8,12 +8,12 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use tokio::sync::oneshot;
 
-use crate::{BlobError, session::blocking};
+use crate::{BlobError, gather::Gatherer, session::blocking};
 
 /// From so many on one flush of everything costs less than one each. With fewer, what other programs have written to
 /// the same file system is left alone.
@@ -35,14 +35,7 @@ pub(crate) struct Syncer {
 struct Shared {
     /// Any folder of the file system.
     root: File,
-    queue: Mutex<Queue>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: Vec<Waiting>,
-    /// A thread is at work and will look again before it goes.
-    served: bool,
+    queue: Gatherer<Waiting>,
 }
 
 /// Somebody who waits for a file or folder.
@@ -56,7 +49,7 @@ impl Syncer {
     /// For what is below `root`, which must be one file system.
     pub(crate) fn new(root: &Path) -> Result<Self, BlobError> {
         let open = || File::open(root).map_err(BlobError::io(root));
-        let shared = Shared { root: open()?, queue: Mutex::default() };
+        let shared = Shared { root: open()?, queue: Gatherer::default() };
         Ok(Self { shared: Arc::new(shared), everything: Arc::new(open()?) })
     }
 
@@ -75,12 +68,7 @@ impl Syncer {
     /// ends.
     pub(crate) async fn sync(&self, path: PathBuf) -> Result<(), BlobError> {
         let (done, synced) = oneshot::channel();
-        let first = {
-            let mut queue = self.shared.lock();
-            queue.waiting.push(Waiting { path: path.clone(), done });
-            !std::mem::replace(&mut queue.served, true)
-        };
-        if first {
+        if self.shared.queue.push(Waiting { path: path.clone(), done }) {
             let shared = Arc::clone(&self.shared);
             // Whoever waits is told by the channel; a thread that never runs drops it.
             drop(tokio::task::spawn_blocking(move || shared.serve()));
@@ -90,21 +78,9 @@ impl Syncer {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Serves group after group until nobody waits.
     fn serve(&self) {
-        loop {
-            let group = {
-                let mut queue = self.lock();
-                if queue.waiting.is_empty() {
-                    queue.served = false;
-                    return;
-                }
-                std::mem::take(&mut queue.waiting)
-            };
+        while let Some(group) = self.queue.next_group() {
             if group.len() < TOGETHER {
                 for waiting in group {
                     let synced = File::open(&waiting.path).and_then(|file| file.sync_all());
@@ -133,10 +109,6 @@ mod tests {
         let many = (0..50).map(|_| syncer.sync(folder.path().to_owned()));
         for synced in futures_util::future::join_all(many).await {
             synced.expect("together");
-        }
-        while syncer.shared.lock().served {
-            // The thread answers first and goes then.
-            tokio::task::yield_now().await;
         }
         let missing = syncer.sync(folder.path().join("missing")).await;
         assert!(matches!(missing, Err(BlobError::Io { .. })), "{missing:?}");

@@ -182,6 +182,8 @@ impl State {
                 session.offset = self.offset;
                 session.used = SystemTime::now();
             }
+            // It had no bytes, and nothing was put into a file.
+            (Some(session), ..) if session.offset == 0 && !session.path.exists() => {}
             _ => *turn = None,
         }
         failed.map_or(Ok(()), Err)
@@ -267,15 +269,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_cannot_be_written_is_taken_up_from_its_file() {
+    async fn a_session_that_cannot_be_written_is_taken_up_from_its_file_or_empty() {
         let folder = tempfile::tempdir().expect("folder");
-        let slot = slot(folder.path().join("missing"));
-        let flow = Flow::new(Arc::clone(&slot).lock_owned().await, Arc::default()).expect("flow");
-        let (batches, _) = batches(&[1 << 20, 1 << 20, 1 << 20]).await;
-        for batch in batches {
-            flow.push(batch).await;
-        }
-        assert!(matches!(flow.finish().await, Err(BlobError::Io { .. })));
-        assert!(slot.lock().await.is_none());
+        let write = async |path: PathBuf, offset: u64| {
+            let slot = slot(path);
+            slot.lock().await.as_mut().expect("session").offset = offset;
+            let flow = Flow::new(Arc::clone(&slot).lock_owned().await, Arc::default()).expect("flow");
+            let (batches, _) = batches(&[1 << 20, 1 << 20, 1 << 20]).await;
+            for batch in batches {
+                flow.push(batch).await;
+            }
+            assert!(matches!(flow.finish().await, Err(BlobError::Io { .. })));
+            slot.lock().await.take()
+        };
+        assert!(write(folder.path().join("missing"), 1 << 20).await.is_none(), "whose file went");
+        let empty = write(folder.path().join("no folder/upload"), 0).await.expect("nothing came of it");
+        assert_eq!((empty.offset, empty.hasher.finish()), (0, Digest::sha256(b"")));
     }
 }

@@ -3,20 +3,21 @@
 //! A [`BlobStore`] keeps each blob in one file that is written once, named after its digest and never changed.
 //! Bytes arrive in an upload session ([`BlobStore::append`]), are hashed while they are written, compared
 //! ([`BlobStore::seal`]), synced ([`BlobStore::sync`]) and then moved into place ([`BlobStore::place`]). Whoever keeps a
-//! small blob's bytes safe elsewhere may sync it later with others ([`BlobStore::finish`],
-//! [`BlobStore::place_unsynced`], [`BlobStore::settle`]). What repositories link them, and what keeps them from being
+//! small blob's bytes safe elsewhere may sync it later with others ([`BlobStore::finish`], [`BlobStore::put`],
+//! [`BlobStore::settle`]). What repositories link them, and what keeps them from being
 //! deleted meanwhile, is not known here.
 //!
 //! ```text
 //! blobs/sha256/ab/<hex>   whole blobs
 //! uploads/<id>            partial uploads; they survive a restart
-//! gc.lock                 held by the one process that deletes
+//! files.lock              held by whoever removes files, or puts them in place unsynced
 //! ```
 
 mod batch;
 mod durable;
 mod error;
 mod flow;
+mod gather;
 mod map;
 mod maps;
 mod read;
@@ -25,6 +26,7 @@ mod store;
 mod write;
 
 pub use error::BlobError;
+pub use gather::Gatherer;
 pub use read::{Blob, Reading};
 pub use session::{SMALL, Sealed, Synced};
-pub use store::{BlobStore, CollectionLock};
+pub use store::{BlobStore, FilesLock};

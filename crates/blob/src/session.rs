@@ -1,11 +1,11 @@
 //! Upload sessions: bytes that arrive, are hashed while they are written, and end as a sealed file.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fs::{self, File},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -45,8 +45,9 @@ pub struct Sealed {
     pub(crate) path: PathBuf,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
-    /// All bytes of a small blob that came in one piece; they are not in the file yet.
-    unwritten: Option<Vec<u8>>,
+    /// All bytes of a small blob; if they came in one piece there is no file.
+    in_memory: Option<Bytes>,
+    pub(crate) has_file: bool,
 }
 
 /// A [`Sealed`] upload whose bytes are on the disk. The only way to [`crate::BlobStore::place`].
@@ -64,34 +65,23 @@ impl Sealed {
         self.size
     }
 
-    /// All of them, for uploads known to be small, and the upload again.
-    pub async fn bytes(self) -> Result<(Vec<u8>, Self), BlobError> {
-        if let Some(bytes) = &self.unwritten {
-            return Ok((bytes.clone(), self));
+    /// All of them, for uploads known to be small.
+    pub async fn bytes(&mut self) -> Result<Bytes, BlobError> {
+        if let Some(bytes) = &self.in_memory {
+            return Ok(bytes.clone());
         }
-        blocking(move || {
-            let bytes = fs::read(&self.path).map_err(BlobError::io(&self.path))?;
-            if bytes.len() as u64 != self.size {
-                return Err(BlobError::Length { announced: self.size, got: bytes.len() as u64 });
+        let (path, size) = (self.path.clone(), self.size);
+        let bytes = blocking(move || {
+            let bytes = fs::read(&path).map_err(BlobError::io(&path))?;
+            if bytes.len() as u64 != size {
+                return Err(BlobError::Length { announced: size, got: bytes.len() as u64 });
             }
-            Ok((bytes, self))
-        })
-        .await
+            Ok(Bytes::from(bytes))
+        });
+        Ok(self.in_memory.insert(bytes.await?).clone())
     }
 
-    /// Writes to the session's file what is in memory only. Blocks.
-    pub(crate) fn write(&mut self) -> Result<(), BlobError> {
-        let Some(bytes) = self.unwritten.take() else { return Ok(()) };
-        let written = || {
-            // Not truncated, since it is empty: ext4 writes a file that was to the disk when it is closed.
-            let mut file = File::options().write(true).create(true).truncate(false).open(&self.path)?;
-            file.write_all(&bytes)?;
-            if file.metadata()?.len() > self.size { file.set_len(self.size) } else { Ok(()) }
-        };
-        written().map_err(BlobError::io(&self.path))
-    }
-
-    /// Ends the session, whose file has been moved: whoever waited for it finds nothing there.
+    /// Ends the session, whose bytes have been moved or are safe elsewhere: whoever waited for it finds nothing there.
     pub(crate) fn end(mut self) {
         *self.turn = None;
     }
@@ -99,12 +89,16 @@ impl Sealed {
 
 /// The sessions that have been used since the process started. Others are taken up again from their files.
 ///
-/// A session is its file and nothing else: the time of its last use is the file's time.
+/// A session that has bytes is its file and nothing else: the time of its last use is the file's time. One without any
+/// has no file. It is known from its beginning in this process; of those that others began before, the name, whose
+/// owner has proved it, is enough: at worst one that had ended is an empty one again.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     folder: PathBuf,
     /// How long one may rest.
     lifetime: Duration,
+    /// Sessions that began before this and have no file may have been left by another process.
+    since: SystemTime,
     open: Mutex<HashMap<UploadId, Arc<AsyncMutex<Option<Session>>>>>,
     writer: Arc<Writer>,
     batches: Arc<Batches>,
@@ -126,23 +120,35 @@ pub(crate) type Turn = OwnedMutexGuard<Option<Session>>;
 
 impl Sessions {
     pub(crate) fn new(folder: PathBuf, lifetime: Duration) -> Self {
-        Self { folder, lifetime, open: Mutex::default(), writer: Arc::default(), batches: Arc::default() }
+        let since = SystemTime::now();
+        Self {
+            folder,
+            lifetime,
+            since,
+            open: Mutex::default(),
+            writer: Arc::default(),
+            batches: Arc::default(),
+        }
     }
 
     fn path(&self, id: &UploadId) -> PathBuf {
         self.folder.join(id.as_str())
     }
 
-    pub(crate) async fn begin(&self, id: &UploadId) -> Result<(), BlobError> {
-        let path = self.path(id);
-        let session = blocking(move || {
-            File::options().write(true).create_new(true).open(&path).map_err(BlobError::io(&path))?;
-            Ok(Session { path, hasher: Hasher::new(Algorithm::Sha256), offset: 0, used: SystemTime::now() })
-        })
-        .await?;
-        let slot = Arc::new(AsyncMutex::new(Some(session)));
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), slot);
-        Ok(())
+    /// Begins a session; whether there was none of that name.
+    pub(crate) fn begin(&self, id: &UploadId) -> bool {
+        match self.lock().entry(id.clone()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                let session = Session::empty(self.path(id));
+                free.insert(Arc::new(AsyncMutex::new(Some(session))));
+                true
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<UploadId, Arc<AsyncMutex<Option<Session>>>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many bytes the session has.
@@ -176,13 +182,14 @@ impl Sessions {
         match self.receive(id, None, body, Small::InMemory).await? {
             Received::Written(_) => self.seal(id, expected).await,
             Received::Whole(turn, batch) => {
-                let bytes = batch.bytes().to_vec();
+                let bytes = Bytes::copy_from_slice(batch.bytes());
                 let found = Digest::of(expected.algorithm(), &bytes);
                 if found != *expected {
                     return Err(BlobError::DigestMismatch { expected: expected.clone(), found });
                 }
                 let (path, size) = (self.path(id), bytes.len() as u64);
-                Ok(Sealed { id: id.clone(), turn, path, digest: found, size, unwritten: Some(bytes) })
+                let in_memory = Some(bytes);
+                Ok(Sealed { id: id.clone(), turn, path, digest: found, size, in_memory, has_file: false })
             }
         }
     }
@@ -242,6 +249,7 @@ impl Sessions {
         let session = turn.as_ref().ok_or(BlobError::Unfinished)?;
         let (path, size) = (session.path.clone(), session.offset);
         let (turn, found) = match expected.algorithm() {
+            _ if size == 0 => (turn, Digest::of(expected.algorithm(), &[])),
             Algorithm::Sha256 => {
                 let found = session.hasher.clone().finish();
                 (turn, found)
@@ -254,14 +262,21 @@ impl Sessions {
         if found != *expected {
             return Err(BlobError::DigestMismatch { expected: expected.clone(), found });
         }
-        Ok(Sealed { id: id.clone(), turn, path, digest: found, size, unwritten: None })
+        let in_memory = (size == 0).then(Bytes::new);
+        Ok(Sealed { id: id.clone(), turn, path, digest: found, size, in_memory, has_file: size > 0 })
     }
 
-    /// Removes what there is of a session.
+    /// Ends a session and removes what there is of it. Whoever waits for it finds nothing there.
     pub(crate) async fn cancel(&self, id: &UploadId) -> Result<(), BlobError> {
+        let mut turn = self.turn(id).await?;
+        *turn = None;
         self.forget(id);
         let path = self.path(id);
-        blocking(move || remove(&path)).await
+        blocking(move || {
+            let _turn = turn;
+            remove_file(&path)
+        })
+        .await
     }
 
     /// Removes the sessions that have rested for longer than they may; answers how many there were.
@@ -280,26 +295,33 @@ impl Sessions {
             Ok(rested)
         })
         .await?;
-        let expired = rested.len() as u64;
+        let mut expired = rested.len() as u64;
+        self.lock().retain(|_, slot| {
+            // One that a request has is in use.
+            let Ok(turn) = slot.try_lock() else { return true };
+            let gone = turn.as_ref().is_some_and(|one| one.offset == 0 && has_expired(one.used, lifetime));
+            expired += u64::from(gone);
+            !gone
+        });
         for path in rested {
             if let Some(id) =
                 path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok())
             {
                 self.forget(&id);
             }
-            blocking(move || remove(&path)).await?;
+            blocking(move || remove_file(&path)).await?;
         }
         Ok(expired)
     }
 
     pub(crate) fn forget(&self, id: &UploadId) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.lock().remove(id);
     }
 
     /// Takes the session into the hands of one request, which is a use of it.
     async fn turn(&self, id: &UploadId) -> Result<Turn, BlobError> {
         let slot = {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = self.lock();
             Arc::clone(open.entry(id.clone()).or_default())
         };
         let waited = tokio::time::timeout(PATIENCE, slot.lock_owned()).await;
@@ -310,8 +332,24 @@ impl Sessions {
             return Ok(turn);
         }
         let (path, lifetime) = (self.path(id), self.lifetime);
+        if let Some(session) = turn.as_mut().filter(|session| session.offset == 0) {
+            if has_expired(session.used, lifetime) {
+                *turn = None;
+                self.forget(id);
+                return Err(BlobError::UnknownUpload(id.clone()));
+            }
+            session.used = SystemTime::now();
+            return Ok(turn);
+        }
+        let left_empty = id.began() <= self.since && !has_expired(id.began(), lifetime);
         let resumed = blocking(move || {
-            let file = File::options().write(true).open(&path).map_err(BlobError::io(&path))?;
+            let file = match File::options().write(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && left_empty && turn.is_none() => {
+                    *turn = Some(Session::empty(path));
+                    return Ok(Some(turn));
+                }
+                other => other.map_err(BlobError::io(&path))?,
+            };
             let used = file.metadata().and_then(|found| found.modified()).map_err(BlobError::io(&path))?;
             if has_expired(used, lifetime) {
                 return Ok(None);
@@ -341,6 +379,11 @@ impl Sessions {
 }
 
 impl Session {
+    /// One without bytes, and so without a file.
+    fn empty(path: PathBuf) -> Self {
+        Self { path, hasher: Hasher::new(Algorithm::Sha256), offset: 0, used: SystemTime::now() }
+    }
+
     /// Takes a session up where its file ends.
     fn resume(path: PathBuf) -> Result<Self, BlobError> {
         let (hasher, offset) = hash_file(&path, Algorithm::Sha256)?;
@@ -358,7 +401,7 @@ fn is_stale(used: SystemTime, lifetime: Duration) -> bool {
     used.elapsed().map_or(true, |rested| rested > lifetime / 4)
 }
 
-fn remove(path: &Path) -> Result<(), BlobError> {
+pub(crate) fn remove_file(path: &Path) -> Result<(), BlobError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BlobError::io(path)(error)),
         _ => Ok(()),

@@ -13,12 +13,12 @@ use futures_util::Stream;
 use torno_oci::{Algorithm, Digest, UploadId};
 
 use crate::{
-    Blob, BlobError, Reading, SMALL, Sealed, Synced,
+    Blob, BlobError, Reading, Sealed, Synced,
     durable::{LARGE, Syncer},
     map::Map,
     maps::{FileId, Maps},
     read::{COPIED, Source},
-    session::{Sessions, blocking},
+    session::{Sessions, blocking, remove_file},
 };
 
 /// The blobs and upload sessions under one folder.
@@ -30,9 +30,11 @@ pub struct BlobStore {
     maps: Arc<Maps>,
 }
 
-/// The right to delete blobs, which one process at a time has. It ends with the value or the process.
+/// The right to remove blobs' files, and to put such in place that are not synced yet. One task of one process at a
+/// time has it, for milliseconds: so what is removed and what is known of it never part. It ends with the value or the
+/// process.
 #[derive(Debug)]
-pub struct CollectionLock {
+pub struct FilesLock {
     _file: File,
 }
 
@@ -50,9 +52,9 @@ impl BlobStore {
         Ok(Self { root: root.to_owned(), sessions, syncer, maps: Arc::default() })
     }
 
-    /// Starts an upload session.
-    pub async fn begin(&self, id: &UploadId) -> Result<(), BlobError> {
-        self.sessions.begin(id).await
+    /// Starts an upload session; whether there was none of that name.
+    pub fn begin(&self, id: &UploadId) -> bool {
+        self.sessions.begin(id)
     }
 
     /// How many bytes an upload session has.
@@ -87,11 +89,9 @@ impl BlobStore {
         self.sessions.seal(id, expected).await
     }
 
-    /// Resolves once the bytes would survive a loss of power. Dropped, it leaves the session as it was.
-    pub async fn sync(&self, mut sealed: Sealed) -> Result<Synced, BlobError> {
-        if sealed.size <= SMALL {
-            sealed = blocking(move || sealed.write().map(|()| sealed)).await?;
-        }
+    /// Resolves once the bytes of a blob of more than [`SMALL`] would survive a loss of power. Dropped, it leaves the
+    /// session as it was.
+    pub async fn sync(&self, sealed: Sealed) -> Result<Synced, BlobError> {
         if sealed.size <= LARGE {
             self.syncer.sync(sealed.path.clone()).await?;
             return Ok(Synced(sealed));
@@ -106,54 +106,45 @@ impl BlobStore {
 
     /// Moves synced bytes to where blobs are read from; durable when it resolves. A blob that is there already is
     /// replaced, which heals it if it was damaged.
-    pub async fn place(&self, synced: Synced) -> Result<(), BlobError> {
-        let folder = self.folder(&synced.0.digest);
-        self.place_unsynced(synced.0).await?;
+    pub async fn place(&self, Synced(sealed): Synced) -> Result<(), BlobError> {
+        let (path, folder) = (self.path(&sealed.digest), self.folder(&sealed.digest));
+        let id = sealed.id.clone();
+        let moved = blocking(move || {
+            into_folder(&path, || fs::rename(&sealed.path, &path))?;
+            sealed.end();
+            Ok(())
+        });
+        let moved = moved.await;
+        self.sessions.forget(&id);
+        moved?;
         self.syncer.sync(folder).await
     }
 
-    /// Moves bytes to where blobs are read from; they would not survive a loss of power until [`BlobStore::settle`].
-    pub async fn place_unsynced(&self, mut sealed: Sealed) -> Result<(), BlobError> {
-        let path = self.path(&sealed.digest);
-        let id = sealed.id.clone();
-        let moved = blocking(move || {
-            sealed.write()?;
-            let moved = match fs::rename(&sealed.path, &path) {
-                // The first of its folder.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    make_folder(path.parent().unwrap_or(&path))?;
-                    fs::rename(&sealed.path, &path)
-                }
-                moved => moved,
-            };
-            moved.map_err(BlobError::io(&path))?;
-            sealed.end();
-            Ok(())
-        })
-        .await;
+    /// Ends the session of a small blob whose bytes are safe elsewhere.
+    pub async fn end(&self, sealed: Sealed) -> Result<(), BlobError> {
+        let (id, path, has_file) = (sealed.id.clone(), sealed.path.clone(), sealed.has_file);
+        sealed.end();
         self.sessions.forget(&id);
-        moved
+        if has_file { blocking(move || remove_file(&path)).await } else { Ok(()) }
     }
 
-    /// Writes a small blob's file anew; not durable until [`BlobStore::settle`]. One that is there and looks right is
+    /// Writes a small blob's file; not durable until [`BlobStore::settle`]. One that is there and looks right is
     /// replaced too: of a write that failed the kernel keeps the bytes in memory as if they were on the disk. One that
-    /// has other bytes and cannot be replaced is removed.
-    pub async fn restore(&self, digest: &Digest, bytes: Vec<u8>) -> Result<(), BlobError> {
+    /// has other bytes and cannot be replaced is removed. Blocks.
+    pub fn put(&self, digest: &Digest, bytes: &[u8], _right: &FilesLock) -> Result<(), BlobError> {
         let path = self.path(digest);
-        let beside = self.root.join("uploads").join(format!("restored-{}", digest.hex()));
-        blocking(move || {
-            let written = make_folder(path.parent().unwrap_or(&path))
-                .and_then(|()| fs::write(&beside, &bytes).map_err(BlobError::io(&beside)))
-                .and_then(|()| fs::rename(&beside, &path).map_err(BlobError::io(&path)));
-            if written.is_err() {
-                let _ = fs::remove_file(&beside);
-                if !fs::read(&path).is_ok_and(|found| found == bytes) {
-                    let _ = fs::remove_file(&path);
-                }
+        // One at a time has the right, so one name does; whatever a crash left there is overwritten.
+        let beside = self.root.join("uploads/placing");
+        let put = fs::write(&beside, bytes)
+            .map_err(BlobError::io(&beside))
+            .and_then(|()| into_folder(&path, || fs::rename(&beside, &path)));
+        if put.is_err() {
+            let _ = fs::remove_file(&beside);
+            if !fs::read(&path).is_ok_and(|found| found == bytes) {
+                let _ = fs::remove_file(&path);
             }
-            written
-        })
-        .await
+        }
+        put
     }
 
     /// Resolves once these blobs' files, where they are, would survive a loss of power.
@@ -218,8 +209,8 @@ impl BlobStore {
         self.maps.release_unused();
     }
 
-    /// Removes a blob's file; one that is not there is no error. The [`CollectionLock`] is the right to.
-    pub async fn remove(&self, digest: &Digest, _right: &CollectionLock) -> Result<(), BlobError> {
+    /// Removes a blob's file; one that is not there is no error. The [`FilesLock`] is the right to.
+    pub async fn remove(&self, digest: &Digest, _right: &FilesLock) -> Result<(), BlobError> {
         self.maps.forget(digest);
         let path = self.path(digest);
         blocking(move || match fs::remove_file(&path) {
@@ -230,19 +221,26 @@ impl BlobStore {
         .await
     }
 
-    /// Takes the right to delete; `None` while another process or task has it.
-    pub async fn lock_collection(&self) -> Result<Option<CollectionLock>, BlobError> {
-        let path = self.root.join("gc.lock");
+    /// Takes the right to remove files, and to put them in place unsynced, as soon as it is free.
+    pub async fn lock_files(&self) -> Result<FilesLock, BlobError> {
+        let path = self.root.join("files.lock");
         blocking(move || {
-            let options = File::options().create(true).truncate(false).write(true).open(&path);
-            let file = options.map_err(BlobError::io(&path))?;
-            match file.try_lock() {
-                Ok(()) => Ok(Some(CollectionLock { _file: file })),
-                Err(TryLockError::WouldBlock) => Ok(None),
-                Err(TryLockError::Error(error)) => Err(BlobError::io(&path)(error)),
-            }
+            let file = open_lock(&path)?;
+            file.lock().map_err(BlobError::io(&path))?;
+            Ok(FilesLock { _file: file })
         })
         .await
+    }
+
+    /// The same without waiting; `None` while another process or task has it.
+    pub fn try_lock_files(&self) -> Result<Option<FilesLock>, BlobError> {
+        let path = self.root.join("files.lock");
+        let file = open_lock(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(FilesLock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(BlobError::io(&path)(error)),
+        }
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -253,6 +251,22 @@ impl BlobStore {
         let shard = digest.hex().get(..2).unwrap_or("xx");
         self.root.join("blobs").join(digest.algorithm().name()).join(shard)
     }
+}
+
+fn open_lock(path: &Path) -> Result<File, BlobError> {
+    File::options().create(true).truncate(false).write(true).open(path).map_err(BlobError::io(path))
+}
+
+/// Moves a file to `path`; if it is the first of its folder, that is made.
+fn into_folder(path: &Path, rename: impl Fn() -> io::Result<()>) -> Result<(), BlobError> {
+    let moved = match rename() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folder(path.parent().unwrap_or(path))?;
+            rename()
+        }
+        moved => moved,
+    };
+    moved.map_err(BlobError::io(path))
 }
 
 /// Makes a folder and its parents; each new one is durable in its parent when this returns.
@@ -320,7 +334,7 @@ mod tests {
     async fn bytes_arrive_are_checked_and_come_back() {
         let folder = tempfile::tempdir().expect("folder");
         let store = open(&folder).expect("store");
-        store.begin(&id(1)).await.expect("begin");
+        assert!(store.begin(&id(1)));
         assert_eq!(store.append(&id(1), None, chunks(&[b"hello ", b"world"])).await.expect("append"), 11);
         let wrong = Digest::sha256(b"other");
         assert!(matches!(store.seal(&id(1), &wrong).await, Err(BlobError::DigestMismatch { .. })));
@@ -333,8 +347,8 @@ mod tests {
             matches!(store.read(&right, 12, Reading::Copied).await, Err(BlobError::Length { .. })),
             "a truncated file is no blob"
         );
-        let lock = store.lock_collection().await.expect("lock").expect("free");
-        assert!(store.lock_collection().await.expect("lock").is_none(), "one at a time");
+        let lock = store.lock_files().await.expect("lock");
+        assert!(store.try_lock_files().expect("lock").is_none(), "one at a time");
         store.remove(&right, &lock).await.expect("remove");
         assert!(matches!(store.read(&right, 11, Reading::Copied).await, Err(BlobError::Missing(_))));
     }
@@ -346,7 +360,7 @@ mod tests {
         let content: Vec<u8> = (0..5_000_000_u32).map(|at| (at >> 5) as u8).collect();
         let digest = Digest::sha256(&content);
         let push = async |id: &UploadId| {
-            store.begin(id).await.expect("begin");
+            assert!(store.begin(id));
             let body = stream::iter([Ok::<_, io::Error>(Bytes::copy_from_slice(&content))]);
             store.append(id, None, body).await.expect("append");
             let sealed = store.seal(id, &digest).await.expect("seal");
@@ -365,7 +379,7 @@ mod tests {
             push(&id(2)).await;
             fs::rename(store.path(&digest), folder.path().join("quarantined")).expect("moved");
             push(&id(3)).await;
-            let lock = store.lock_collection().await.expect("lock").expect("free");
+            let lock = store.lock_files().await.expect("lock");
             store.remove(&digest, &lock).await.expect("remove");
             for (mut read, pull) in pulls {
                 let rest: Vec<Bytes> = pull.try_collect().await.expect("bytes");
@@ -379,7 +393,7 @@ mod tests {
     async fn a_session_goes_on_after_a_restart_and_keeps_its_order() {
         let folder = tempfile::tempdir().expect("folder");
         let store = open(&folder).expect("store");
-        store.begin(&id(1)).await.expect("begin");
+        assert!(store.begin(&id(1)));
         store.append(&id(1), Some(0), chunks(&[b"hello "])).await.expect("append");
         drop(store);
         let store = open(&folder).expect("store");
@@ -398,7 +412,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let store = open(&folder).expect("store");
         for number in [1, 2] {
-            store.begin(&id(number)).await.expect("begin");
+            assert!(store.begin(&id(number)));
             store.append(&id(number), None, chunks(&[b"hello"])).await.expect("append");
         }
         let rest = |number: u8, rested: Duration| {
@@ -421,7 +435,7 @@ mod tests {
     async fn a_body_cut_off_leaves_what_came() {
         let folder = tempfile::tempdir().expect("folder");
         let store = open(&folder).expect("store");
-        store.begin(&id(1)).await.expect("begin");
+        assert!(store.begin(&id(1)));
         let body = stream::iter([Ok(Bytes::from_static(b"abc")), Err(io::Error::other("gone"))]);
         assert!(matches!(store.append(&id(1), None, body).await, Err(BlobError::Interrupted(_))));
         assert_eq!(store.offset(&id(1)).await.expect("offset"), 3);
@@ -431,7 +445,7 @@ mod tests {
     async fn nothing_is_added_to_what_has_been_compared() {
         let folder = tempfile::tempdir().expect("folder");
         let store = open(&folder).expect("store");
-        store.begin(&id(1)).await.expect("begin");
+        assert!(store.begin(&id(1)));
         store.append(&id(1), None, chunks(&[b"hello"])).await.expect("append");
         let digest = Digest::sha256(b"hello");
         let sealed = store.seal(&id(1), &digest).await.expect("seal");
@@ -450,7 +464,7 @@ mod tests {
     async fn one_request_writes_at_a_time() {
         let folder = tempfile::tempdir().expect("folder");
         let store = open(&folder).expect("store");
-        store.begin(&id(1)).await.expect("begin");
+        assert!(store.begin(&id(1)));
         let first = id(1);
         let stuck = store.append(&first, None, stream::pending::<Result<Bytes, io::Error>>());
         tokio::pin!(stuck);

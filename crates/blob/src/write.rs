@@ -4,7 +4,7 @@
 //! left for the `fsync` at its end, and the processor copies less. `docs/PERFORMANCE.md` has the figures.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
@@ -26,7 +26,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Writes bytes at `offset`. After an error the file may hold any part of them. Blocks.
+    /// Writes bytes at `offset`; the first ones make the file. After an error it may hold any part of them. Blocks.
     pub(crate) fn write(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let aligned = offset.is_multiple_of(BLOCK as u64) && bytes.as_ptr().align_offset(BLOCK) == 0;
         if bytes.len() >= DIRECT && aligned && !self.refused.load(Ordering::Relaxed) {
@@ -38,14 +38,21 @@ impl Writer {
                 done => return done,
             }
         }
-        File::options().write(true).open(path)?.write_all_at(bytes, offset)
+        options(offset).open(path)?.write_all_at(bytes, offset)
     }
+}
+
+/// The file of bytes at `offset` is there, unless they are its first.
+fn options(offset: u64) -> OpenOptions {
+    let mut options = File::options();
+    options.write(true).create(offset == 0).truncate(false);
+    options
 }
 
 /// The whole blocks directly, the rest of the last one through the page cache.
 fn write_direct(path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let flags = i32::try_from(OFlags::DIRECT.bits()).map_err(io::Error::other)?;
-    let file = File::options().write(true).custom_flags(flags).open(path)?;
+    let file = options(offset).custom_flags(flags).open(path)?;
     let (blocks, rest) = bytes.split_at(bytes.len() - bytes.len() % BLOCK);
     file.write_all_at(blocks, offset)?;
     if rest.is_empty() {

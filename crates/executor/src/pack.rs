@@ -79,7 +79,7 @@ impl Package<'_> {
         let config = config(&layers, command, self.finished).map_err(ExecutorError::pack)?;
         let digest = Digest::sha256(&config);
         let size = config.len() as u64;
-        let upload = registry.begin_upload(permit).await?;
+        let upload = registry.begin_upload(permit)?;
         let body = futures_util::stream::iter([Ok::<_, io::Error>(Bytes::from(config))]);
         registry.append(permit, &upload, Some(0), body).await?;
         registry.finish_upload(permit, &upload, &digest).await?;
@@ -142,7 +142,7 @@ async fn push_layer(
         }
         made
     });
-    let upload = registry.begin_upload(permit).await?;
+    let upload = registry.begin_upload(permit)?;
     let pieces = futures_util::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|piece| (piece, receiver))
     });

@@ -108,10 +108,9 @@ fn sweep(connection: &Connection, grace: Duration, now: Timestamp) -> Result<Swe
         "UPDATE blobs SET state = 'deleting' WHERE state <> 'deleting'
             AND NOT EXISTS (SELECT 1 FROM blob_links WHERE blob = digest)
             AND NOT EXISTS (SELECT 1 FROM holds WHERE blob = digest)
-            AND NOT EXISTS (SELECT 1 FROM journal WHERE id = blobs.journal AND placing >= ?1)
             AND digest NOT IN (SELECT blob FROM manifest_blobs WHERE manifest IN ({ACTIVE_IMAGES}))"
     );
-    execute(connection, &sql, [now.as_millisecond()])?;
+    execute(connection, &sql, [])?;
     let sql = "DELETE FROM journal WHERE id IN (SELECT journal FROM blobs WHERE state = 'deleting')";
     execute(connection, sql, [])?;
     Ok(Swept { manifests, blobs: deleting(connection)? })

@@ -1,10 +1,11 @@
 //! One SQLite database: its connections, its writing thread, its migrations.
 
 use std::{
-    path::Path,
+    iter,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
@@ -23,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0002-uploads-are-files.sql"),
     include_str!("../migrations/0003-lists.sql"),
     include_str!("../migrations/0004-journal.sql"),
+    include_str!("../migrations/0005-journal-without-places.sql"),
 ];
 
 /// Reading connections. Reads are short; more would only compete for two cores.
@@ -41,25 +43,11 @@ const BUSY: Duration = Duration::from_secs(30);
 /// Writes committed together at most, so that the first of a group does not wait long for the last.
 const GROUP: usize = 64;
 
-/// How long a write that nobody waits for may wait for others to be committed with.
-const LATER: Duration = Duration::from_millis(5);
-
-/// A write on its way to the writing thread.
-struct Job {
-    /// Done inside the group's transaction; returns what to tell the one who waits, once it is committed.
-    work: Box<dyn FnOnce(&mut Transaction<'_>) -> Reply + Send>,
-    urgency: Urgency,
-}
+/// A write on its way to the writing thread: done inside the group's transaction, it returns what to tell the one who
+/// waits, once it is committed.
+type Job = Box<dyn FnOnce(&mut Transaction<'_>) -> Reply + Send>;
 
 type Reply = Box<dyn FnOnce(Result<(), &str>)>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Urgency {
-    /// Somebody waits.
-    Now,
-    /// Nobody does.
-    Later,
-}
 
 /// A handle to the database; clones share it.
 #[derive(Clone, Debug)]
@@ -75,6 +63,7 @@ struct Inner {
     readers: Mutex<Vec<Connection>>,
     turns: Arc<Semaphore>,
     cache: Cache,
+    path: PathBuf,
 }
 
 impl Metadata {
@@ -95,6 +84,7 @@ impl Metadata {
                 readers: Mutex::new(readers),
                 turns: Arc::new(Semaphore::new(READERS)),
                 cache: Cache::default(),
+                path: path.to_owned(),
             }),
         })
     }
@@ -113,35 +103,9 @@ impl Metadata {
         stale: Stale,
         job: impl FnOnce(&Connection) -> Result<T, MetadataError> + Send + 'static,
     ) -> Result<T, MetadataError> {
-        self.submit(Urgency::Now, stale, job)?.await.map_err(|_| MetadataError::Closed)?
-    }
-
-    /// Runs `job`, which makes no answer untrue, with whatever is written next and before that, or by itself a moment
-    /// later. Nobody learns whether it failed.
-    pub(crate) fn write_later(
-        &self,
-        job: impl FnOnce(&Connection) -> Result<(), MetadataError> + Send + 'static,
-    ) -> Result<(), MetadataError> {
-        let logged = move |connection: &Connection| {
-            job(connection).inspect_err(|error| {
-                tracing::error!(
-                    error = error as &dyn std::error::Error,
-                    "a write that nobody waits for failed"
-                );
-            })
-        };
-        self.submit(Urgency::Later, Stale::None, logged).map(drop)
-    }
-
-    fn submit<T: Send + 'static>(
-        &self,
-        urgency: Urgency,
-        stale: Stale,
-        job: impl FnOnce(&Connection) -> Result<T, MetadataError> + Send + 'static,
-    ) -> Result<oneshot::Receiver<Result<T, MetadataError>>, MetadataError> {
         let (sender, receiver) = oneshot::channel();
         let inner = Arc::downgrade(&self.inner);
-        let work = Box::new(move |transaction: &mut Transaction<'_>| -> Reply {
+        let work: Job = Box::new(move |transaction: &mut Transaction<'_>| -> Reply {
             let done = in_savepoint(transaction, job);
             Box::new(move |committed| {
                 // Here, since whoever asked may have gone away.
@@ -157,8 +121,13 @@ impl Metadata {
             })
         });
         let jobs = self.inner.jobs.as_ref().ok_or(MetadataError::Closed)?;
-        jobs.send(Job { work, urgency }).map_err(|_| MetadataError::Closed)?;
-        Ok(receiver)
+        jobs.send(work).map_err(|_| MetadataError::Closed)?;
+        receiver.await.map_err(|_| MetadataError::Closed)?
+    }
+
+    /// A connection of its own.
+    pub(crate) fn connect(&self) -> Result<Connection, MetadataError> {
+        connect(&self.inner.path)
     }
 
     /// Runs `job` on a connection that only reads; it sees one moment of the database per statement.
@@ -257,7 +226,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), MetadataError
 /// The writing thread: takes whatever waits, does it in one transaction, commits, answers.
 fn write_all(connection: &mut Connection, queue: &mpsc::Receiver<Job>) {
     while let Ok(first) = queue.recv() {
-        let group = gather(first, queue);
+        let group: Vec<Job> = iter::once(first).chain(queue.try_iter()).take(GROUP).collect();
         let mut replies = Vec::with_capacity(group.len());
         match write_group(connection, group, &mut replies) {
             Ok(()) => {
@@ -275,21 +244,6 @@ fn write_all(connection: &mut Connection, queue: &mpsc::Receiver<Job>) {
     }
 }
 
-/// Whatever waits, in its order. What nobody waits for does not make a group of its own, unless nothing else comes.
-fn gather(first: Job, queue: &mpsc::Receiver<Job>) -> Vec<Job> {
-    let until = Instant::now() + LATER;
-    let mut group = vec![first];
-    while group.len() < GROUP && group.iter().all(|job| job.urgency == Urgency::Later) {
-        match queue.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(job) => group.push(job),
-            Err(_) => return group,
-        }
-    }
-    let room = GROUP.saturating_sub(group.len());
-    group.extend(queue.try_iter().take(room));
-    group
-}
-
 fn write_group(
     connection: &mut Connection,
     jobs: Vec<Job>,
@@ -298,7 +252,7 @@ fn write_group(
     // A job that is taken and cannot be begun is dropped, and with it its reply: the one who waits sees `Closed`.
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for job in jobs {
-        replies.push((job.work)(&mut transaction));
+        replies.push(job(&mut transaction));
     }
     transaction.commit()
 }

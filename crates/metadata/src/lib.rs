@@ -26,7 +26,7 @@ pub use collect::{Garbage, Swept};
 pub use condition::{Condition, Versions};
 pub use database::Metadata;
 pub use error::MetadataError;
-pub use journal::{JournalId, Journaled, Placed, Todo, Unsettled, Unsynced};
+pub use journal::{JournalId, JournalReader, Journaled, Unsettled};
 pub use manifest::{Deleted, NewManifest, NewRun, PutManifest, StoredManifest};
 pub use named::{Named, NamedKind, Presence, WrongSize};
 pub use referrer::{Referrer, Referrers, Refers};

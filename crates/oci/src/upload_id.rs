@@ -1,6 +1,10 @@
 //! Names of upload sessions (distribution-spec: Pushing blobs).
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 /// The name of an upload session: 32 hexadecimal digits (distribution-spec: Pushing blobs asks for
 /// a UUID), unguessable; safe as a file name.
@@ -24,6 +28,12 @@ impl UploadId {
         // Both ways to make one see to it that there are 32 digits.
         let _ = hex::decode_to_slice(self.0.as_bytes(), &mut bytes);
         bytes
+    }
+
+    /// When the session began, to the second: the first four bytes say it.
+    pub fn began(&self) -> SystemTime {
+        let [a, b, c, d, ..] = self.bytes();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(u32::from_be_bytes([a, b, c, d]).into())
     }
 
     /// The name as written.

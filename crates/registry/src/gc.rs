@@ -39,9 +39,8 @@ impl Registry {
         grace: Duration,
         mut progress: impl FnMut(&[Garbage], Option<&Garbage>),
     ) -> Result<Collected, RegistryError> {
-        let right = self.blobs.lock_collection().await?.ok_or(RegistryError::Collecting)?;
+        let right = self.blobs.lock_files().await?;
         let mut collected = Collected { uploads: self.expire_uploads().await?, ..Collected::default() };
-        self.await_placing().await?;
         let swept = self.metadata.sweep(grace, Timestamp::now()).await?;
         collected.manifests = swept.manifests;
         progress(&swept.blobs, None);
@@ -53,19 +52,5 @@ impl Registry {
             progress(&swept.blobs, Some(garbage));
         }
         Ok(collected)
-    }
-
-    /// A blob that was acknowledged a moment ago may still hold off a collection, in this or another process: waits a
-    /// little for such, so that a deletion and then a collection leave nothing.
-    async fn await_placing(&self) -> Result<(), RegistryError> {
-        const LOOKS: u32 = 10;
-        const BETWEEN: Duration = Duration::from_millis(20);
-        for _ in 0..LOOKS {
-            if !self.metadata.is_placing(Timestamp::now()).await? {
-                break;
-            }
-            tokio::time::sleep(BETWEEN).await;
-        }
-        Ok(())
     }
 }

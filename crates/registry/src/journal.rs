@@ -5,12 +5,12 @@
 //! then the journal is the truth: what it has is read from it when the file is not there, and after a start, when the
 //! power may have failed, every file it speaks of is written again.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use torno_auth::PushPermit;
 use torno_blob::{Blob, BlobError, Reading, SMALL, Sealed};
-use torno_metadata::{Journaled, Placed, Todo, Unsettled, Unsynced};
+use torno_metadata::{JournalId, Journaled, Unsettled};
 use torno_oci::Digest;
 
 use crate::{Registry, RegistryError, upload::Patience};
@@ -18,17 +18,19 @@ use crate::{Registry, RegistryError, upload::Patience};
 /// Settled at a time: a second's worth of pushes, and soon forgotten in one transaction.
 const BATCH: usize = 4096;
 
+/// Read from the journal at a time, 4 MiB at most.
+const READ: usize = 64;
+
 impl Registry {
-    /// Makes a small upload a blob of the repository, durably; or gives it back, if somebody else is just putting a file
-    /// of the same bytes in place.
+    /// Makes a small upload a blob of the repository, durably.
     ///
     /// Cancelled once the blob is linked, it leaves the file to [`Registry::settle`].
     pub(crate) async fn finish_small(
         &self,
         permit: &PushPermit,
-        sealed: Sealed,
-    ) -> Result<Option<Sealed>, RegistryError> {
-        let (bytes, sealed) = sealed.bytes().await?;
+        mut sealed: Sealed,
+    ) -> Result<(), RegistryError> {
+        let bytes = sealed.bytes().await?;
         let digest = sealed.digest().clone();
         let patience = Patience::begin();
         let entry = loop {
@@ -36,21 +38,16 @@ impl Registry {
             let now = Timestamp::now();
             match self.metadata.link_journaled(name, owner, &digest, bytes.clone(), now).await? {
                 Journaled::Linked(entry) => break entry,
-                Journaled::Busy => return Ok(Some(sealed)),
                 Journaled::Deleting => self.await_deletion(&digest, &patience).await?,
             }
         };
-        let placed = match self.blobs.place_unsynced(sealed).await {
-            Ok(()) => Placed::There,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, blob = %digest, "a blob stays in the journal: its file could not be made");
-                Placed::Failed
-            }
-        };
-        self.metadata.placed(entry, placed)?;
         self.unsettled.notify_one();
-        Ok(None)
+        self.placer.place(entry, digest, bytes).await;
+        if let Err(error) = self.blobs.end(sealed).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "what came of an upload that has ended stays until it expires");
+        }
+        Ok(())
     }
 
     /// Resolves when there may be something to [`Registry::settle`].
@@ -60,71 +57,75 @@ impl Registry {
 
     /// Brings what is in the journal to the disk; how many blobs. Stopped anywhere, the next call goes on.
     ///
-    /// The first call of a process, which belongs before anything is served, trusts no file that the journal speaks of.
-    /// What cannot be written stays in the journal, and the error tells of the last such blob.
+    /// A process trusts no file that it has not put in place itself: its first call, which belongs before anything is
+    /// served, writes everything that the journal has. What cannot be written stays there, and the error tells of the
+    /// last such blob.
     pub async fn settle(&self) -> Result<u64, RegistryError> {
         let _turn = self.settling.lock().await;
-        let mut settled = 0;
+        let (mut settled, mut failed_once) = (0, false);
         loop {
-            let distrusted = self.distrusted.load(Ordering::Acquire);
-            let unsynced = if distrusted { Unsynced::Distrusted } else { Unsynced::Trusted };
-            let found = self.metadata.unsettled(unsynced, BATCH, Timestamp::now()).await?;
-            let last = found.len() < BATCH || found.iter().all(Unsettled::stays);
-            let (there, failed) = self.write_journaled(found).await?;
-            let files = there.iter().filter(|one| one.todo != Todo::Nothing);
-            let digests: Vec<&Digest> = files.map(|one| &one.blob).collect();
+            let found = self.metadata.unsettled(BATCH).await?;
+            let last = found.len() < BATCH;
+            let (placed_rows, unplaced): (Vec<_>, Vec<_>) =
+                found.into_iter().partition(|row| self.placer.has_placed(row.id));
+            let (mut there, gone, failed) = self.write_journaled(unplaced).await?;
+            let placed = placed_rows.len();
+            there.extend(placed_rows);
+            let digests: Vec<&Digest> = there.iter().map(|row| &row.blob).collect();
             if let Err(error) = self.blobs.settle(&digests).await {
                 // A file that should be there is not, or the kernel tells of a failed write: that it does only once.
-                self.distrusted.store(true, Ordering::Release);
-                self.metadata.not_settled(there).await?;
-                if distrusted {
+                self.placer.distrust();
+                if std::mem::replace(&mut failed_once, true) || placed == 0 {
                     return Err(error.into());
                 }
                 continue;
             }
             settled += there.len() as u64;
-            if !there.is_empty() {
-                self.metadata.settled(there).await?;
+            let done: Vec<JournalId> = there.iter().map(|row| row.id).chain(gone).collect();
+            if !done.is_empty() {
+                self.metadata.settled(done.clone()).await?;
+                self.placer.forget(&done);
             }
             if let Some(error) = failed {
                 return Err(error.into());
             }
             if last {
-                self.distrusted.store(false, Ordering::Release);
                 return Ok(settled);
             }
         }
     }
 
-    /// Writes the files that are not certainly there; those that then are, and the last failure.
+    /// Writes files anew: which are there then, which are not needed any more, and the last failure.
     async fn write_journaled(
         &self,
-        found: Vec<Unsettled>,
-    ) -> Result<(Vec<Unsettled>, Option<BlobError>), RegistryError> {
-        let mut there = Vec::with_capacity(found.len());
-        let mut not = Vec::new();
+        rows: Vec<Unsettled>,
+    ) -> Result<(Vec<Unsettled>, Vec<JournalId>, Option<BlobError>), RegistryError> {
+        let mut there = Vec::with_capacity(rows.len());
+        let mut gone = Vec::new();
         let mut failed = None;
-        for one in found {
-            if one.todo != Todo::Write {
-                there.push(one);
-                continue;
-            }
-            let Some(bytes) = self.metadata.bytes_of(&one).await? else {
-                not.push(one);
-                continue;
-            };
-            match self.blobs.restore(&one.blob, bytes).await {
-                Ok(()) => there.push(one),
-                Err(error) => {
-                    failed = Some(error);
-                    not.push(one);
+        for some in rows.chunks(READ) {
+            // gc, which needs the same right, has not come by when the file is put in place, or takes it away later.
+            let right = self.blobs.lock_files().await?;
+            let needed = self.metadata.bytes_of(some).await?;
+            let is_needed = |row: &&Unsettled| needed.iter().any(|(one, _)| one.id == row.id);
+            gone.extend(some.iter().filter(|row| !is_needed(row)).map(|row| row.id));
+            let blobs = Arc::clone(&self.blobs);
+            let put = tokio::task::spawn_blocking(move || {
+                let put = |(row, bytes): (Unsettled, Vec<u8>)| {
+                    let put = blobs.put(&row.blob, &bytes, &right);
+                    (row, put)
+                };
+                needed.into_iter().map(put).collect::<Vec<_>>()
+            });
+            for (row, put) in put.await.map_err(|_| BlobError::Unfinished)? {
+                match put {
+                    Ok(()) => there.push(row),
+                    Err(error) => failed = Some(error),
                 }
             }
         }
-        if !not.is_empty() {
-            self.metadata.not_settled(not).await?;
-        }
-        Ok((there, failed))
+        self.placer.note(there.iter().map(|row| row.id));
+        Ok((there, gone, failed))
     }
 
     /// Opens a blob of a known size: its file, or while that cannot be read what the journal has.

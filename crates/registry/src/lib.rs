@@ -10,6 +10,7 @@ mod error;
 mod gc;
 mod journal;
 mod manifest;
+mod placer;
 mod registry;
 mod result;
 mod run;

@@ -1,9 +1,6 @@
 //! The registry itself: what it holds together, and who may do what with it.
 
-use std::{
-    path::Path,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Notify, watch};
@@ -12,12 +9,13 @@ use torno_blob::BlobStore;
 use torno_metadata::{Among, Metadata, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
 
-use crate::{RegistryError, Settings, upload_key::UploadKey};
+use crate::{RegistryError, Settings, placer::Placer, upload_key::UploadKey};
 
 /// A registry over one data directory.
 #[derive(Debug)]
 pub struct Registry {
-    pub(crate) blobs: BlobStore,
+    pub(crate) blobs: Arc<BlobStore>,
+    pub(crate) placer: Placer,
     pub(crate) metadata: Metadata,
     policy: ArcSwap<Policy>,
     pub(crate) settings: Settings,
@@ -32,18 +30,18 @@ pub struct Registry {
     pub(crate) unsettled: Notify,
     /// One settles the journal at a time.
     pub(crate) settling: Mutex<()>,
-    /// The journal speaks of files that may have been lost.
-    pub(crate) distrusted: AtomicBool,
 }
 
 impl Registry {
     /// Opens the registry in a data directory, made as needed. Blocks.
     pub fn open(data: &Path, policy: Policy, settings: Settings) -> Result<Self, RegistryError> {
-        let blobs = BlobStore::open(data, settings.upload_lifetime)?;
+        let blobs = Arc::new(BlobStore::open(data, settings.upload_lifetime)?);
         let metadata = Metadata::open(&data.join("torno.db"))?;
+        let placer = Placer::new(Arc::clone(&blobs), metadata.journal_reader()?);
         let upload_key = UploadKey::open(&data.join("keys/upload"))?;
         Ok(Self {
             blobs,
+            placer,
             metadata,
             policy: ArcSwap::from_pointee(policy),
             settings,
@@ -53,7 +51,6 @@ impl Registry {
             runs_changed: watch::Sender::new(()),
             unsettled: Notify::new(),
             settling: Mutex::new(()),
-            distrusted: AtomicBool::new(true),
         })
     }
 

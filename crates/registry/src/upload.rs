@@ -28,10 +28,14 @@ impl Patience {
 
 impl Registry {
     /// Starts an upload session.
-    pub async fn begin_upload(&self, permit: &PushPermit) -> Result<UploadId, RegistryError> {
-        let id = self.upload_key.issue(permit.repository(), permit.by())?;
-        self.blobs.begin(&id).await?;
-        Ok(id)
+    pub fn begin_upload(&self, permit: &PushPermit) -> Result<UploadId, RegistryError> {
+        loop {
+            let id = self.upload_key.issue(permit.repository(), permit.by())?;
+            // Two of one second may be alike.
+            if self.blobs.begin(&id) {
+                return Ok(id);
+            }
+        }
     }
 
     /// How many bytes an upload session has.
@@ -90,13 +94,10 @@ impl Registry {
     }
 
     /// Makes a complete upload a blob of the repository, durably.
-    async fn keep(&self, permit: &PushPermit, mut sealed: Sealed) -> Result<(), RegistryError> {
+    async fn keep(&self, permit: &PushPermit, sealed: Sealed) -> Result<(), RegistryError> {
         let (digest, size) = (sealed.digest().clone(), sealed.size());
         if size <= SMALL {
-            match self.finish_small(permit, sealed).await? {
-                None => return Ok(()),
-                Some(back) => sealed = back,
-            }
+            return self.finish_small(permit, sealed).await;
         }
         // Two waits for the disk that need not follow one another.
         let (synced, hold) = tokio::join!(self.blobs.sync(sealed), self.hold(&digest, size));
@@ -120,9 +121,7 @@ impl Registry {
     /// Gives an upload session up (distribution-spec, end-14).
     pub async fn cancel_upload(&self, permit: &PushPermit, id: &UploadId) -> Result<(), RegistryError> {
         self.known_upload(permit, id)?;
-        // One that has ended already is unknown.
-        self.blobs.offset(id).await.map_err(unknown_upload)?;
-        Ok(self.blobs.cancel(id).await?)
+        self.blobs.cancel(id).await.map_err(unknown_upload)
     }
 
     /// Links a blob of one repository to another (distribution-spec: Mounting a blob from another repository);
@@ -202,7 +201,7 @@ impl Registry {
 
     /// Ends a deletion that its process did not; whether the right to was free.
     async fn finish_deleting(&self, blob: &Digest) -> Result<bool, RegistryError> {
-        let Some(right) = self.blobs.lock_collection().await? else { return Ok(false) };
+        let Some(right) = self.blobs.try_lock_files()? else { return Ok(false) };
         // Asked again under the lock: the blob may be gone, pushed anew and in use since.
         if self.metadata.deleting().await?.iter().any(|garbage| garbage.blob == *blob) {
             self.blobs.remove(blob, &right).await?;

@@ -12,11 +12,15 @@ use std::{
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use jiff::Timestamp;
 use sha2::Sha256;
 use torno_blob::BlobError;
 use torno_oci::{RepositoryName, UploadId, UserName};
 
 use crate::RegistryError;
+
+/// Bytes of the nonce that say when the session began, as [`UploadId::began`] reads them.
+const BEGAN: usize = 4;
 
 /// Bytes of the nonce; the code has as many. Whoever would guess a code can only ask the server, a few thousand times a
 /// second, and must know the nonce of a session that is under way.
@@ -59,7 +63,11 @@ impl UploadKey {
     ) -> Result<UploadId, RegistryError> {
         let mut bytes = [0; 2 * NONCE];
         let (nonce, code) = bytes.split_at_mut(NONCE);
-        getrandom::fill(nonce).map_err(RegistryError::Random)?;
+        let (began, random) = nonce.split_at_mut(BEGAN);
+        // Good until 2106.
+        let seconds = u32::try_from(Timestamp::now().as_second()).unwrap_or(u32::MAX);
+        began.copy_from_slice(&seconds.to_be_bytes());
+        getrandom::fill(random).map_err(RegistryError::Random)?;
         let full = self.code(nonce, repository, by).finalize().into_bytes();
         code.copy_from_slice(full.split_at(NONCE).0);
         Ok(UploadId::from_bytes(bytes))

@@ -31,7 +31,7 @@ pub(crate) async fn begin(
     {
         return Err(Failure::Query("digest-algorithm", "it is sha256 or sha512".into()));
     }
-    let id = public.registry.begin_upload(&permit).await?;
+    let id = public.registry.begin_upload(&permit)?;
     if let Some(digest) = digest {
         let done = complete(public, &permit, &id, asked, &digest).await;
         if done.is_err() {
