@@ -74,7 +74,7 @@ impl BlobStore {
         self.sessions.append(id, at, body).await
     }
 
-    /// Adds the bytes of `body` to a session and compares all with their digest. A blob of up to [`SMALL`] bytes that
+    /// Adds the bytes of `body` to a session and compares all with their digest. A blob of up to [`SMALL`](crate::SMALL) bytes that
     /// comes in this one piece stays in memory.
     pub async fn finish<S, E>(&self, id: &UploadId, body: S, expected: &Digest) -> Result<Sealed, BlobError>
     where
@@ -89,7 +89,7 @@ impl BlobStore {
         self.sessions.seal(id, expected).await
     }
 
-    /// Resolves once the bytes of a blob of more than [`SMALL`] would survive a loss of power. Dropped, it leaves the
+    /// Resolves once the bytes of a blob of more than [`SMALL`](crate::SMALL) would survive a loss of power. Dropped, it leaves the
     /// session as it was.
     pub async fn sync(&self, sealed: Sealed) -> Result<Synced, BlobError> {
         if sealed.size <= LARGE {
