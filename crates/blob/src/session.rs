@@ -341,7 +341,7 @@ impl Sessions {
             session.used = SystemTime::now();
             return Ok(turn);
         }
-        let left_empty = id.began() <= self.since && !has_expired(id.began(), lifetime);
+        let left_empty = id.began() < self.since && !has_expired(id.began(), lifetime);
         let resumed = blocking(move || {
             let file = match File::options().write(true).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && left_empty && turn.is_none() => {

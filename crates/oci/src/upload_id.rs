@@ -30,10 +30,10 @@ impl UploadId {
         bytes
     }
 
-    /// When the session began, to the second: the first four bytes say it.
+    /// When the session began, to the millisecond: the first six bytes say it.
     pub fn began(&self) -> SystemTime {
-        let [a, b, c, d, ..] = self.bytes();
-        SystemTime::UNIX_EPOCH + Duration::from_secs(u32::from_be_bytes([a, b, c, d]).into())
+        let [a, b, c, d, e, f, ..] = self.bytes();
+        SystemTime::UNIX_EPOCH + Duration::from_millis(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
     }
 
     /// The name as written.

@@ -31,7 +31,7 @@ impl Registry {
     pub fn begin_upload(&self, permit: &PushPermit) -> Result<UploadId, RegistryError> {
         loop {
             let id = self.upload_key.issue(permit.repository(), permit.by())?;
-            // Two of one second may be alike.
+            // Two of one millisecond may be alike.
             if self.blobs.begin(&id) {
                 return Ok(id);
             }

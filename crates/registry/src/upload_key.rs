@@ -20,7 +20,7 @@ use torno_oci::{RepositoryName, UploadId, UserName};
 use crate::RegistryError;
 
 /// Bytes of the nonce that say when the session began, as [`UploadId::began`] reads them.
-const BEGAN: usize = 4;
+const BEGAN: usize = 6;
 
 /// Bytes of the nonce; the code has as many. Whoever would guess a code can only ask the server, a few thousand times a
 /// second, and must know the nonce of a session that is under way.
@@ -64,9 +64,9 @@ impl UploadKey {
         let mut bytes = [0; 2 * NONCE];
         let (nonce, code) = bytes.split_at_mut(NONCE);
         let (began, random) = nonce.split_at_mut(BEGAN);
-        // Good until 2106.
-        let seconds = u32::try_from(Timestamp::now().as_second()).unwrap_or(u32::MAX);
-        began.copy_from_slice(&seconds.to_be_bytes());
+        // The two bytes that are left out are needed in some thousand years.
+        let millis = Timestamp::now().as_millisecond().to_be_bytes();
+        began.copy_from_slice(millis.split_at(millis.len() - BEGAN).1);
         getrandom::fill(random).map_err(RegistryError::Random)?;
         let full = self.code(nonce, repository, by).finalize().into_bytes();
         code.copy_from_slice(full.split_at(NONCE).0);
