@@ -10,9 +10,11 @@
 //! ```text
 //! blobs/sha256/ab/<hex>   whole blobs
 //! uploads/<id>            partial uploads; they survive a restart
+//! alive/<name>            locked by each process that holds blobs
 //! files.lock              held by whoever removes files, or puts them in place unsynced
 //! ```
 
+mod alive;
 mod batch;
 mod durable;
 mod error;
@@ -25,6 +27,7 @@ mod session;
 mod store;
 mod write;
 
+pub use alive::Alive;
 pub use error::BlobError;
 pub use gather::Gatherer;
 pub use read::{Blob, Reading};

@@ -1,6 +1,7 @@
 //! The files of whole blobs.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -13,13 +14,16 @@ use futures_util::Stream;
 use torno_oci::{Algorithm, Digest, UploadId};
 
 use crate::{
-    Blob, BlobError, Reading, Sealed, Synced,
+    Alive, Blob, BlobError, Reading, Sealed, Synced, alive,
     durable::{LARGE, Syncer},
     map::Map,
     maps::{FileId, Maps},
     read::{COPIED, Source},
     session::{Sessions, blocking, remove_file},
 };
+
+/// Above this many, one sync of the whole file system costs less than one each.
+const FEW: usize = 2;
 
 /// The blobs and upload sessions under one folder.
 #[derive(Debug)]
@@ -105,19 +109,21 @@ impl BlobStore {
     }
 
     /// Moves synced bytes to where blobs are read from; durable when it resolves. A blob that is there already is
-    /// replaced, which heals it if it was damaged.
-    pub async fn place(&self, Synced(sealed): Synced) -> Result<(), BlobError> {
+    /// replaced, which heals it if it was damaged. `hold` is given back; if the future is dropped it lives until the
+    /// bytes are where they belong.
+    pub async fn place<H: Send + 'static>(&self, Synced(sealed): Synced, hold: H) -> Result<H, BlobError> {
         let (path, folder) = (self.path(&sealed.digest), self.folder(&sealed.digest));
         let id = sealed.id.clone();
         let moved = blocking(move || {
             into_folder(&path, || fs::rename(&sealed.path, &path))?;
             sealed.end();
-            Ok(())
+            Ok(hold)
         });
         let moved = moved.await;
         self.sessions.forget(&id);
-        moved?;
-        self.syncer.sync(folder).await
+        let hold = moved?;
+        self.syncer.sync(folder).await?;
+        Ok(hold)
     }
 
     /// Ends the session of a small blob whose bytes are safe elsewhere.
@@ -149,8 +155,6 @@ impl BlobStore {
 
     /// Resolves once these blobs' files, where they are, would survive a loss of power.
     pub async fn settle(&self, digests: &[&Digest]) -> Result<(), BlobError> {
-        /// From so many on, one sync of the whole file system costs less.
-        const FEW: usize = 2;
         if digests.len() > FEW {
             return self.syncer.everything().await;
         }
@@ -209,14 +213,47 @@ impl BlobStore {
         self.maps.release_unused();
     }
 
-    /// Removes a blob's file; one that is not there is no error. The [`FilesLock`] is the right to.
-    pub async fn remove(&self, digest: &Digest, _right: &FilesLock) -> Result<(), BlobError> {
-        self.maps.forget(digest);
-        let path = self.path(digest);
-        blocking(move || match fs::remove_file(&path) {
-            Ok(()) => sync_folder(path.parent().unwrap_or(&path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(BlobError::io(&path)(error)),
+    /// Removes blobs' files; one that is not there is no error. Durable when it resolves.
+    pub async fn remove(&self, digests: &[&Digest], _right: &FilesLock) -> Result<(), BlobError> {
+        let mut folders = BTreeSet::new();
+        let mut files = Vec::with_capacity(digests.len());
+        for digest in digests {
+            self.maps.forget(digest);
+            folders.insert(self.folder(digest));
+            files.push(self.path(digest));
+        }
+        blocking(move || files.iter().try_for_each(|file| remove_file(file))).await?;
+        if folders.len() > FEW {
+            return self.syncer.everything().await;
+        }
+        for folder in folders {
+            // The first blob of a folder may never have come.
+            match self.syncer.sync(folder).await {
+                Err(BlobError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                synced => synced?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Signs this process in as one that may hold blobs, under a name that nobody else uses.
+    pub async fn sign_in(&self, name: String) -> Result<Alive, BlobError> {
+        let folder = self.root.join("alive");
+        blocking(move || Alive::sign(&folder, name)).await
+    }
+
+    /// Those of some processes that are no longer alive. What they have left of their signs is removed.
+    pub async fn dead_among(&self, names: Vec<String>) -> Result<Vec<String>, BlobError> {
+        let folder = self.root.join("alive");
+        blocking(move || {
+            alive::bury(&folder)?;
+            let mut dead = Vec::new();
+            for name in names {
+                if !alive::is_alive(&folder, &name)? {
+                    dead.push(name);
+                }
+            }
+            Ok(dead)
         })
         .await
     }
@@ -270,7 +307,7 @@ fn into_folder(path: &Path, rename: impl Fn() -> io::Result<()>) -> Result<(), B
 }
 
 /// Makes a folder and its parents; each new one is durable in its parent when this returns.
-fn make_folder(path: &Path) -> Result<(), BlobError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), BlobError> {
     if path.is_dir() {
         return Ok(());
     }
@@ -340,7 +377,7 @@ mod tests {
         assert!(matches!(store.seal(&id(1), &wrong).await, Err(BlobError::DigestMismatch { .. })));
         let right = Digest::sha256(b"hello world");
         let sealed = store.seal(&id(1), &right).await.expect("seal");
-        store.place(store.sync(sealed).await.expect("sync")).await.expect("place");
+        store.place(store.sync(sealed).await.expect("sync"), ()).await.expect("place");
         assert_eq!(content(&store, &right, 11, 0..11).await, b"hello world");
         assert_eq!(content(&store, &right, 11, 6..9).await, b"wor");
         assert!(
@@ -349,7 +386,7 @@ mod tests {
         );
         let lock = store.lock_files().await.expect("lock");
         assert!(store.try_lock_files().expect("lock").is_none(), "one at a time");
-        store.remove(&right, &lock).await.expect("remove");
+        store.remove(&[&right], &lock).await.expect("remove");
         assert!(matches!(store.read(&right, 11, Reading::Copied).await, Err(BlobError::Missing(_))));
     }
 
@@ -364,7 +401,7 @@ mod tests {
             let body = stream::iter([Ok::<_, io::Error>(Bytes::copy_from_slice(&content))]);
             store.append(id, None, body).await.expect("append");
             let sealed = store.seal(id, &digest).await.expect("seal");
-            store.place(store.sync(sealed).await.expect("sync")).await.expect("place");
+            store.place(store.sync(sealed).await.expect("sync"), ()).await.expect("place");
         };
         let size = content.len() as u64;
         for reading in [Reading::Mapped, Reading::Copied] {
@@ -380,7 +417,7 @@ mod tests {
             fs::rename(store.path(&digest), folder.path().join("quarantined")).expect("moved");
             push(&id(3)).await;
             let lock = store.lock_files().await.expect("lock");
-            store.remove(&digest, &lock).await.expect("remove");
+            store.remove(&[&digest], &lock).await.expect("remove");
             for (mut read, pull) in pulls {
                 let rest: Vec<Bytes> = pull.try_collect().await.expect("bytes");
                 read.extend(rest.concat());
@@ -455,7 +492,7 @@ mod tests {
         let waiting = store.append(&first, None, chunks(&[b"x"]));
         tokio::pin!(waiting);
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        store.place(store.sync(sealed).await.expect("sync")).await.expect("place");
+        store.place(store.sync(sealed).await.expect("sync"), ()).await.expect("place");
         assert!(matches!(waiting.await, Err(BlobError::UnknownUpload(_))));
         assert_eq!(content(&store, &digest, 5, 0..5).await, b"hello");
     }

@@ -9,16 +9,17 @@ use torno_oci::{Digest, RepositoryName, UserName};
 use crate::{
     Deleted, Metadata, MetadataError, NamedKind, Owned,
     cache::{Answer, Question, Stale},
+    collect::suspect_blob,
     named, repository,
     row::{all, execute, exists, first, integer, millis, number, parsed, repository_id},
 };
 
-/// How long a hold lasts whose process has died: longer than any rename and fsync takes.
-pub(crate) const HOLD: Duration = Duration::from_mins(10);
+/// How long a hold lasts: longer than any rename and fsync takes. That of a process that has died ends sooner.
+const HOLD: Duration = Duration::from_mins(10);
 
 /// A hold on a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HoldId(pub(crate) i64);
+pub struct HoldId(i64);
 
 /// Whether a blob may be moved into place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +43,30 @@ impl Metadata {
         }
     }
 
-    /// Announces that the bytes of a blob are complete and about to be moved into place.
-    pub async fn hold(&self, blob: &Digest, size: u64, now: Timestamp) -> Result<Hold, MetadataError> {
-        let blob = blob.clone();
+    /// Announces that the bytes of a blob are complete and about to be moved into place. `holder` names the process,
+    /// so that what it held is let go of when it has died.
+    pub async fn hold(
+        &self,
+        blob: &Digest,
+        size: u64,
+        holder: &str,
+        now: Timestamp,
+    ) -> Result<Hold, MetadataError> {
+        let (blob, holder) = (blob.clone(), holder.to_owned());
         self.write_making(Stale::None, move |connection| {
             if is_deleting(connection, &blob)? {
                 return Ok(Hold::Deleting);
             }
             let sql =
                 "INSERT INTO blobs (digest, size, state) VALUES (?1, ?2, 'incoming') ON CONFLICT DO NOTHING";
-            execute(connection, sql, params![blob.as_str(), integer(size)])?;
-            Ok(Hold::Held(hold_in(connection, &blob, now)?))
+            if execute(connection, sql, params![blob.as_str(), integer(size)])? == 1 {
+                // In case it never arrives.
+                suspect_blob(connection, &blob)?;
+            }
+            let expires = now.as_millisecond() + millis(HOLD);
+            let sql = "INSERT INTO holds (blob, holder, expires_at) VALUES (?1, ?2, ?3)";
+            execute(connection, sql, params![blob.as_str(), holder, expires])?;
+            Ok(Hold::Held(HoldId(connection.last_insert_rowid())))
         })
         .await
     }
@@ -81,10 +95,31 @@ impl Metadata {
         .await
     }
 
-    /// Gives up a hold whose bytes never came into place.
-    pub async fn release(&self, hold: HoldId) -> Result<(), MetadataError> {
-        self.write_making(Stale::None, move |connection| {
+    /// Gives up a hold whose bytes never came into place. Nobody waits for it.
+    pub fn release(&self, hold: HoldId) -> Result<(), MetadataError> {
+        let released = self.submit(move |connection| {
             execute(connection, "DELETE FROM holds WHERE id = ?1", [hold.0])?;
+            Ok(((), Stale::None))
+        });
+        released.map(drop)
+    }
+
+    /// Which processes hold blobs, by the names they gave.
+    pub async fn holders(&self) -> Result<Vec<String>, MetadataError> {
+        self.read(|connection| {
+            let sql = "SELECT DISTINCT holder FROM holds WHERE holder <> ''";
+            all(connection, sql, [], |row| Ok(row.get("holder")?))
+        })
+        .await
+    }
+
+    /// Lets go of what some processes held, and of what has expired.
+    pub async fn release_all(&self, holders: Vec<String>, now: Timestamp) -> Result<(), MetadataError> {
+        self.write_making(Stale::None, move |connection| {
+            execute(connection, "DELETE FROM holds WHERE expires_at < ?1", [now.as_millisecond()])?;
+            for holder in holders {
+                execute(connection, "DELETE FROM holds WHERE holder = ?1", [holder])?;
+            }
             Ok(())
         })
         .await
@@ -113,7 +148,7 @@ impl Metadata {
     }
 
     /// Some of the repositories that may serve a blob, at most `limit`.
-    pub async fn holders(&self, blob: &Digest, limit: usize) -> Result<Vec<Owned>, MetadataError> {
+    pub async fn repositories_of(&self, blob: &Digest, limit: usize) -> Result<Vec<Owned>, MetadataError> {
         let blob = blob.clone();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.read(move |connection| {
@@ -130,12 +165,14 @@ impl Metadata {
     /// Takes a blob out of a repository.
     pub async fn unlink(&self, name: &RepositoryName, blob: &Digest) -> Result<Deleted, MetadataError> {
         let (name, blob) = (name.clone(), blob.clone());
-        self.write(move |connection| {
+        let stale = Stale::Of(vec![name.clone()]);
+        self.write_making(stale, move |connection| {
             let Some(repository) = repository_id(connection, &name)? else { return Ok(Deleted::Unknown) };
             let sql = "DELETE FROM blob_links WHERE repository = ?1 AND blob = ?2";
             if execute(connection, sql, params![repository, blob.as_str()])? == 0 {
                 return Ok(Deleted::Unknown);
             }
+            suspect_blob(connection, &blob)?;
             let named_by = named::count_names(connection, repository, NamedKind::Blob, &blob)?;
             Ok(Deleted::Gone { named_by })
         })
@@ -159,26 +196,17 @@ pub(crate) fn is_deleting(connection: &Connection, blob: &Digest) -> Result<bool
     exists(connection, "SELECT 1 FROM blobs WHERE digest = ?1 AND state = 'deleting'", [blob.as_str()])
 }
 
-/// Keeps gc away from a blob that it is not deleting.
-pub(crate) fn hold_in(
-    connection: &Connection,
-    blob: &Digest,
-    now: Timestamp,
-) -> Result<HoldId, MetadataError> {
-    let expires = now.as_millisecond() + millis(HOLD);
-    let sql = "INSERT INTO holds (blob, expires_at) VALUES (?1, ?2)";
-    execute(connection, sql, params![blob.as_str(), expires])?;
-    Ok(HoldId(connection.last_insert_rowid()))
-}
-
 pub(crate) fn insert_link(
     connection: &Connection,
     repository: i64,
     blob: &Digest,
     now: Timestamp,
 ) -> Result<(), MetadataError> {
+    let parameters = params![repository, blob.as_str(), now.as_millisecond()];
     let sql = "INSERT INTO blob_links (repository, blob, touched_at) VALUES (?1, ?2, ?3)
         ON CONFLICT DO UPDATE SET touched_at = excluded.touched_at";
-    execute(connection, sql, params![repository, blob.as_str(), now.as_millisecond()])?;
+    execute(connection, sql, parameters)?;
+    let sql = "INSERT INTO arrivals (repository, blob, at) VALUES (?1, ?2, ?3)";
+    execute(connection, sql, parameters)?;
     Ok(())
 }

@@ -1,15 +1,23 @@
 //! Finding garbage, and forgetting it.
+//!
+//! Whatever takes a need away from a blob or a manifest leaves a note in `suspects`, and each link that a push brings
+//! one in `arrivals`. Only these are looked at, some in a transaction, so finding garbage costs what there is of it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
-use torno_oci::Digest;
+use rusqlite::{Connection, Row, params};
+use torno_oci::{Digest, RepositoryName};
 
 use crate::{
-    Metadata, MetadataError, manifest,
-    row::{all, execute, millis, number, parsed},
+    Metadata, MetadataError,
+    cache::Stale,
+    manifest,
+    row::{all, execute, exists, first, integer, millis, number, parsed, parsed_option},
 };
+
+/// Looked at in one transaction: pushes wait for some milliseconds at most.
+const STEP: u64 = 500;
 
 /// A blob that nothing needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,98 +28,322 @@ pub struct Garbage {
     pub size: u64,
 }
 
-/// What a sweep found.
+/// What a step of a sweep found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Manifests forgotten, over all repositories.
     pub manifests: u64,
     /// Blobs whose files are to be removed; each is `deleting` until [`Metadata::forget`].
     pub blobs: Vec<Garbage>,
+    /// What was looked at.
+    pub looked_at: u64,
+    /// Where the next step goes on; `None` when there is nothing more to look at.
+    pub next: Option<Sweep>,
 }
 
-/// Runs that still need their image.
-const ACTIVE_IMAGES: &str = "SELECT image FROM runs WHERE finished_at IS NULL";
+/// How far a sweep has come. It can be given up anywhere: the next one begins with what this one has not done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    suspects: i64,
+    arrivals: i64,
+}
 
 impl Metadata {
-    /// Forgets manifests that deletions left without a name, and marks as `deleting` every blob that no manifest
-    /// and no unfinished run needs, no hold protects, and no push has touched for `grace`.
-    pub async fn sweep(&self, grace: Duration, now: Timestamp) -> Result<Swept, MetadataError> {
-        self.write(move |connection| sweep(connection, grace, now)).await
+    /// A step of a sweep: forgets manifests that deletions left without a name, and marks as `deleting` blobs that no
+    /// manifest and no unfinished run needs, no hold protects, and no push has touched for `grace`.
+    pub async fn sweep(&self, from: Sweep, grace: Duration, now: Timestamp) -> Result<Swept, MetadataError> {
+        self.write_telling(move |connection| {
+            let mut step = Step::new(connection, grace, now);
+            let swept = step.take(from)?;
+            Ok((swept, step.stale()?))
+        })
+        .await
     }
 
-    /// What [`Metadata::sweep`] would find; nothing changes.
+    /// What a whole sweep would find; nothing changes. Pushes wait until it is known.
     pub async fn sweepable(&self, grace: Duration, now: Timestamp) -> Result<Swept, MetadataError> {
         let (sender, receiver) = std::sync::mpsc::channel();
         let undone = self
-            .write(move |connection| {
+            .write_making(Stale::None, move |connection| {
                 // The failure is what rolls the sweep back.
-                let _ = sender.send(sweep(connection, grace, now));
+                let _ = sender.send(sweep_all(connection, grace, now));
                 Err::<(), _>(MetadataError::Closed)
             })
             .await;
         receiver.try_recv().unwrap_or_else(|_| Err(undone.err().unwrap_or(MetadataError::Closed)))
     }
 
-    /// Forgets a `deleting` blob whose file is gone.
-    pub async fn forget(&self, blob: &Digest) -> Result<(), MetadataError> {
-        let blob = blob.clone();
-        self.write(move |connection| {
-            execute(
-                connection,
-                "DELETE FROM blobs WHERE digest = ?1 AND state = 'deleting'",
-                [blob.as_str()],
-            )?;
+    /// How much a sweep has to look at, before what it finds leads to more.
+    pub async fn to_look_at(&self, grace: Duration, now: Timestamp) -> Result<u64, MetadataError> {
+        let before = now.as_millisecond().saturating_sub(millis(grace));
+        self.read(move |connection| {
+            let sql =
+                "SELECT (SELECT count(*) FROM suspects) + (SELECT count(*) FROM arrivals WHERE at < ?1) AS n";
+            Ok(first(connection, sql, [before], |row| number(row, "n"))?.unwrap_or(0))
+        })
+        .await
+    }
+
+    /// Forgets `deleting` blobs whose files are gone.
+    pub async fn forget(&self, blobs: Vec<Digest>) -> Result<(), MetadataError> {
+        self.write_making(Stale::None, move |connection| {
+            for blob in blobs {
+                let sql = "DELETE FROM blobs WHERE digest = ?1 AND state = 'deleting'";
+                execute(connection, sql, [blob.as_str()])?;
+            }
             Ok(())
         })
         .await
     }
 
-    /// Blobs that are `deleting`.
+    /// Blobs that are `deleting`, at most as many as a step finds.
     pub async fn deleting(&self) -> Result<Vec<Garbage>, MetadataError> {
-        self.read(deleting).await
+        self.read(|connection| {
+            let sql = "SELECT digest, size FROM blobs WHERE state = 'deleting' LIMIT ?1";
+            all(connection, sql, [integer(STEP)], garbage)
+        })
+        .await
+    }
+
+    /// The size of a blob that is `deleting`, if it is.
+    pub async fn deleting_blob(&self, blob: &Digest) -> Result<Option<Garbage>, MetadataError> {
+        let blob = blob.clone();
+        self.read(move |connection| {
+            let sql = "SELECT digest, size FROM blobs WHERE digest = ?1 AND state = 'deleting'";
+            first(connection, sql, [blob.as_str()], garbage)
+        })
+        .await
     }
 }
 
-fn deleting(connection: &Connection) -> Result<Vec<Garbage>, MetadataError> {
+fn garbage(row: &Row<'_>) -> Result<Garbage, MetadataError> {
+    Ok(Garbage { blob: parsed(row, "digest")?, size: number(row, "size")? })
+}
+
+/// Every step of a sweep, in one transaction.
+fn sweep_all(connection: &Connection, grace: Duration, now: Timestamp) -> Result<Swept, MetadataError> {
     let sql = "SELECT digest, size FROM blobs WHERE state = 'deleting'";
-    all(connection, sql, [], |row| Ok(Garbage { blob: parsed(row, "digest")?, size: number(row, "size")? }))
+    let mut swept = Swept { blobs: all(connection, sql, [], garbage)?, ..Swept::default() };
+    let mut next = Some(Sweep::default());
+    while let Some(from) = next {
+        let step = Step::new(connection, grace, now).take(from)?;
+        swept.manifests += step.manifests;
+        swept.looked_at += step.looked_at;
+        swept.blobs.extend(step.blobs);
+        next = step.next;
+    }
+    Ok(swept)
 }
 
-fn sweep(connection: &Connection, grace: Duration, now: Timestamp) -> Result<Swept, MetadataError> {
-    let before = now.as_millisecond().saturating_sub(millis(grace));
-    execute(connection, "DELETE FROM holds WHERE expires_at < ?1", [now.as_millisecond()])?;
+/// Notes that gc must look at a blob.
+pub(crate) fn suspect_blob(connection: &Connection, blob: &Digest) -> Result<(), MetadataError> {
+    execute(connection, "INSERT INTO suspects (blob) VALUES (?1)", [blob.as_str()])?;
+    Ok(())
+}
 
-    // Forgetting an index leaves its manifests without a name, so again until none is left.
-    loop {
-        let sql = "SELECT repository, manifest FROM manifest_links AS l WHERE orphaned = 1
-            AND NOT EXISTS (SELECT 1 FROM tags AS t WHERE t.repository = l.repository AND t.manifest = l.manifest)";
-        let orphans: Vec<(i64, Digest)> =
-            all(connection, sql, [], |row| Ok((row.get("repository")?, parsed(row, "manifest")?)))?;
-        if orphans.is_empty() {
-            break;
-        }
-        for (repository, digest) in &orphans {
-            manifest::unlink(connection, *repository, digest)?;
-        }
+/// Notes that gc must look at a manifest.
+pub(crate) fn suspect_manifest(connection: &Connection, manifest: &Digest) -> Result<(), MetadataError> {
+    execute(connection, "INSERT INTO suspects (manifest) VALUES (?1)", [manifest.as_str()])?;
+    Ok(())
+}
+
+/// What is to be looked at.
+struct Suspect {
+    id: i64,
+    repository: Option<i64>,
+    what: What,
+}
+
+enum What {
+    Blob(Digest),
+    Manifest(Digest),
+}
+
+/// What a look at a suspect led to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It is needed, or gone; whatever changes that leaves a note again.
+    Known,
+    /// A push is bringing it: it must be looked at again.
+    Held,
+}
+
+/// One step of a sweep.
+struct Step<'a> {
+    connection: &'a Connection,
+    now: i64,
+    /// Links that were touched earlier have no grace left.
+    before: i64,
+    swept: Swept,
+    repositories: BTreeSet<i64>,
+}
+
+impl<'a> Step<'a> {
+    fn new(connection: &'a Connection, grace: Duration, now: Timestamp) -> Self {
+        let now = now.as_millisecond();
+        let before = now.saturating_sub(millis(grace));
+        Self { connection, now, before, swept: Swept::default(), repositories: BTreeSet::new() }
     }
-    let sql = format!(
-        "DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM manifest_links WHERE manifest = digest)
-            AND digest NOT IN ({ACTIVE_IMAGES})"
-    );
-    let manifests = u64::try_from(execute(connection, &sql, [])?).unwrap_or(0);
 
-    let sql = "DELETE FROM blob_links WHERE touched_at < ?1 AND NOT EXISTS (
-            SELECT 1 FROM manifest_blobs AS m JOIN manifest_links AS l ON l.manifest = m.manifest
-            WHERE m.blob = blob_links.blob AND l.repository = blob_links.repository)";
-    execute(connection, sql, params![before])?;
-    let sql = format!(
-        "UPDATE blobs SET state = 'deleting' WHERE state <> 'deleting'
-            AND NOT EXISTS (SELECT 1 FROM blob_links WHERE blob = digest)
-            AND NOT EXISTS (SELECT 1 FROM holds WHERE blob = digest)
-            AND digest NOT IN (SELECT blob FROM manifest_blobs WHERE manifest IN ({ACTIVE_IMAGES}))"
-    );
-    execute(connection, &sql, [])?;
-    let sql = "DELETE FROM journal WHERE id IN (SELECT journal FROM blobs WHERE state = 'deleting')";
-    execute(connection, sql, [])?;
-    Ok(Swept { manifests, blobs: deleting(connection)? })
+    /// Looks at suspects first, since they may lead to others, then at arrivals.
+    fn take(&mut self, from: Sweep) -> Result<Swept, MetadataError> {
+        self.swept.next = match self.look_at_suspects(from)? {
+            None => self.look_at_arrivals(from)?,
+            next => next,
+        };
+        Ok(std::mem::take(&mut self.swept))
+    }
+
+    /// Whose answers are no longer true.
+    fn stale(&self) -> Result<Stale, MetadataError> {
+        let mut names = Vec::with_capacity(self.repositories.len());
+        for id in &self.repositories {
+            let sql = "SELECT name FROM repositories WHERE id = ?1";
+            let name: Option<RepositoryName> = first(self.connection, sql, [id], |row| parsed(row, "name"))?;
+            names.extend(name);
+        }
+        Ok(Stale::Of(names))
+    }
+
+    fn look_at_suspects(&mut self, from: Sweep) -> Result<Option<Sweep>, MetadataError> {
+        let sql = "SELECT id, repository, blob, manifest FROM suspects WHERE id > ?1 ORDER BY id LIMIT ?2";
+        let suspects = all(self.connection, sql, params![from.suspects, integer(STEP)], suspect)?;
+        let Some(last) = suspects.last().map(|suspect| suspect.id) else { return Ok(None) };
+        self.swept.looked_at += suspects.len() as u64;
+        for Suspect { id, repository, what } in suspects {
+            let verdict = match (repository, what) {
+                (Some(repository), What::Blob(blob)) => self.look_at_link(repository, &blob)?,
+                (None, What::Blob(blob)) => self.look_at_blob(&blob)?,
+                (Some(repository), What::Manifest(manifest)) => {
+                    self.look_at_manifest_link(repository, &manifest)?
+                }
+                (None, What::Manifest(manifest)) => self.look_at_manifest(&manifest)?,
+            };
+            if verdict == Verdict::Known {
+                execute(self.connection, "DELETE FROM suspects WHERE id = ?1", [id])?;
+            }
+        }
+        Ok(Some(Sweep { suspects: last, ..from }))
+    }
+
+    fn look_at_arrivals(&mut self, from: Sweep) -> Result<Option<Sweep>, MetadataError> {
+        let sql = "SELECT id, repository, blob, at FROM arrivals WHERE id > ?1 ORDER BY id LIMIT ?2";
+        let arrivals = all(self.connection, sql, params![from.arrivals, integer(STEP)], |row| {
+            Ok((row.get("id")?, row.get("repository")?, parsed(row, "blob")?, row.get("at")?))
+        })?;
+        let mut next = None;
+        for (id, repository, blob, at) in arrivals {
+            // A clock that was set back makes later ones seem earlier: those are passed over.
+            if (self.before..=self.now).contains(&at) {
+                return Ok(None);
+            }
+            next = Some(Sweep { arrivals: id, ..from });
+            self.swept.looked_at += 1;
+            if at > self.now {
+                continue;
+            }
+            if self.look_at_link(repository, &blob)? == Verdict::Held {
+                suspect_blob(self.connection, &blob)?;
+            }
+            execute(self.connection, "DELETE FROM arrivals WHERE id = ?1", [id])?;
+        }
+        Ok(next)
+    }
+
+    /// Takes a link away whose grace is over and whose manifest has not come, or has gone.
+    fn look_at_link(&mut self, repository: i64, blob: &Digest) -> Result<Verdict, MetadataError> {
+        let sql = "SELECT touched_at FROM blob_links WHERE blob = ?1 AND repository = ?2";
+        let parameters = params![blob.as_str(), repository];
+        let touched: Option<i64> = first(self.connection, sql, parameters, |row| Ok(row.get("touched_at")?))?;
+        if let Some(touched) = touched {
+            if touched >= self.before || self.is_named(repository, blob)? {
+                return Ok(Verdict::Known);
+            }
+            let sql = "DELETE FROM blob_links WHERE blob = ?1 AND repository = ?2";
+            execute(self.connection, sql, parameters)?;
+            self.repositories.insert(repository);
+        }
+        self.look_at_blob(blob)
+    }
+
+    /// Whether a manifest of a repository names a blob.
+    fn is_named(&self, repository: i64, blob: &Digest) -> Result<bool, MetadataError> {
+        /// Some blobs are named all over the house: of those the repository's own manifests are asked.
+        const MANY: i64 = 64;
+        let sql = "SELECT 1 FROM (SELECT manifest FROM manifest_blobs WHERE blob = ?1 LIMIT ?3) AS m
+            JOIN manifest_links AS l ON l.repository = ?2 AND l.manifest = m.manifest";
+        if exists(self.connection, sql, params![blob.as_str(), repository, MANY])? {
+            return Ok(true);
+        }
+        let sql = "SELECT 1 FROM manifest_blobs WHERE blob = ?1 LIMIT 1 OFFSET ?2";
+        if !exists(self.connection, sql, params![blob.as_str(), MANY])? {
+            return Ok(false);
+        }
+        // The `+` keeps SQLite from asking by blob again.
+        let sql = "SELECT 1 FROM manifest_links AS l CROSS JOIN manifest_blobs AS m
+            ON m.manifest = l.manifest AND +m.blob = ?1 WHERE l.repository = ?2";
+        exists(self.connection, sql, params![blob.as_str(), repository])
+    }
+
+    /// Marks a blob that nothing needs.
+    fn look_at_blob(&mut self, blob: &Digest) -> Result<Verdict, MetadataError> {
+        let sql = "SELECT size FROM blobs WHERE digest = ?1 AND state <> 'deleting'
+            AND NOT EXISTS (SELECT 1 FROM blob_links WHERE blob = ?1)";
+        let size = first(self.connection, sql, [blob.as_str()], |row| number(row, "size"))?;
+        let Some(size) = size else { return Ok(Verdict::Known) };
+        let sql = "SELECT 1 FROM holds WHERE blob = ?1 AND expires_at >= ?2";
+        if exists(self.connection, sql, params![blob.as_str(), self.now])? {
+            return Ok(Verdict::Held);
+        }
+        let sql = "SELECT 1 FROM runs AS r CROSS JOIN manifest_blobs AS m
+            ON m.manifest = r.image AND m.blob = ?1 WHERE r.finished_at IS NULL";
+        if exists(self.connection, sql, [blob.as_str()])? {
+            // The end of the run leaves a note.
+            return Ok(Verdict::Known);
+        }
+        let sql = "DELETE FROM journal WHERE id = (SELECT journal FROM blobs WHERE digest = ?1)";
+        execute(self.connection, sql, [blob.as_str()])?;
+        execute(self.connection, "UPDATE blobs SET state = 'deleting' WHERE digest = ?1", [blob.as_str()])?;
+        self.swept.blobs.push(Garbage { blob: blob.clone(), size });
+        Ok(Verdict::Known)
+    }
+
+    /// Takes a manifest out of a repository where nothing names it any more.
+    fn look_at_manifest_link(
+        &mut self,
+        repository: i64,
+        manifest: &Digest,
+    ) -> Result<Verdict, MetadataError> {
+        let sql = "SELECT 1 FROM manifest_links AS l WHERE repository = ?1 AND manifest = ?2 AND orphaned = 1
+            AND NOT EXISTS (SELECT 1 FROM tags AS t WHERE t.repository = ?1 AND t.manifest = ?2)";
+        if exists(self.connection, sql, params![repository, manifest.as_str()])? {
+            manifest::unlink(self.connection, repository, manifest)?;
+            self.repositories.insert(repository);
+        }
+        Ok(Verdict::Known)
+    }
+
+    /// Forgets a manifest that no repository has and no unfinished run needs.
+    fn look_at_manifest(&mut self, manifest: &Digest) -> Result<Verdict, MetadataError> {
+        let sql = "SELECT 1 FROM manifests WHERE digest = ?1
+            AND NOT EXISTS (SELECT 1 FROM manifest_links WHERE manifest = ?1)
+            AND NOT EXISTS (SELECT 1 FROM runs WHERE finished_at IS NULL AND image = ?1)";
+        if exists(self.connection, sql, [manifest.as_str()])? {
+            // Those that only a run has kept have no link that would lead here.
+            let sql = "INSERT INTO suspects (blob) SELECT blob FROM manifest_blobs WHERE manifest = ?1";
+            execute(self.connection, sql, [manifest.as_str()])?;
+            execute(self.connection, "DELETE FROM manifests WHERE digest = ?1", [manifest.as_str()])?;
+            self.swept.manifests += 1;
+        }
+        Ok(Verdict::Known)
+    }
+}
+
+fn suspect(row: &Row<'_>) -> Result<Suspect, MetadataError> {
+    let what = match (parsed_option(row, "blob")?, parsed_option(row, "manifest")?) {
+        (Some(blob), _) => What::Blob(blob),
+        (None, Some(manifest)) => What::Manifest(manifest),
+        (None, None) => return Err(MetadataError::Corrupt("suspects")),
+    };
+    Ok(Suspect { id: row.get("id")?, repository: row.get("repository")?, what })
 }

@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003-lists.sql"),
     include_str!("../migrations/0004-journal.sql"),
     include_str!("../migrations/0005-journal-without-places.sql"),
+    include_str!("../migrations/0006-suspects.sql"),
 ];
 
 /// Reading connections. Reads are short; more would only compete for two cores.
@@ -103,15 +104,34 @@ impl Metadata {
         stale: Stale,
         job: impl FnOnce(&Connection) -> Result<T, MetadataError> + Send + 'static,
     ) -> Result<T, MetadataError> {
+        self.write_telling(move |connection| Ok((job(connection)?, stale))).await
+    }
+
+    /// The same for a job that tells what it has changed.
+    pub(crate) async fn write_telling<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<(T, Stale), MetadataError> + Send + 'static,
+    ) -> Result<T, MetadataError> {
+        self.submit(job)?.await.map_err(|_| MetadataError::Closed)?
+    }
+
+    /// Hands a job to the writing thread, which does it whether or not anybody waits.
+    pub(crate) fn submit<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<(T, Stale), MetadataError> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, MetadataError>>, MetadataError> {
         let (sender, receiver) = oneshot::channel();
         let inner = Arc::downgrade(&self.inner);
         let work: Job = Box::new(move |transaction: &mut Transaction<'_>| -> Reply {
             let done = in_savepoint(transaction, job);
             Box::new(move |committed| {
-                // Here, since whoever asked may have gone away.
-                if let Some(inner) = inner.upgrade() {
-                    inner.cache.forget(&stale);
-                }
+                let done = done.map(|(answer, stale)| {
+                    // Here, since whoever asked may have gone away.
+                    if let Some(inner) = inner.upgrade() {
+                        inner.cache.forget(&stale);
+                    }
+                    answer
+                });
                 let answer = match committed {
                     Ok(()) => done,
                     Err(message) => done.and(Err(MetadataError::Commit(message.to_owned()))),
@@ -122,7 +142,7 @@ impl Metadata {
         });
         let jobs = self.inner.jobs.as_ref().ok_or(MetadataError::Closed)?;
         jobs.send(work).map_err(|_| MetadataError::Closed)?;
-        receiver.await.map_err(|_| MetadataError::Closed)?
+        Ok(receiver)
     }
 
     /// A connection of its own.

@@ -22,7 +22,7 @@ mod row;
 mod run;
 
 pub use blob::{Hold, HoldId};
-pub use collect::{Garbage, Swept};
+pub use collect::{Garbage, Sweep, Swept};
 pub use condition::{Condition, Versions};
 pub use database::Metadata;
 pub use error::MetadataError;

@@ -10,6 +10,7 @@ use torno_oci::{Digest, MediaType, Reference, RepositoryName, RunId, Tag, UserNa
 use crate::{
     Condition, Metadata, MetadataError, Named, NamedKind, Refers, WrongSize,
     cache::{Answer, Question, Stale},
+    collect::suspect_manifest,
     condition, named, referrer, repository,
     row::{all, execute, first, parsed, parsed_option, repository_id},
     run,
@@ -169,7 +170,8 @@ impl Metadata {
         only_if: Option<Condition>,
     ) -> Result<Deleted, MetadataError> {
         let (name, tag) = (name.clone(), tag.clone());
-        self.write(move |connection| {
+        let stale = Stale::Of(vec![name.clone()]);
+        self.write_making(stale, move |connection| {
             let Some(repository) = repository_id(connection, &name)? else { return Ok(Deleted::Unknown) };
             if let ControlFlow::Break(current) = condition::check(connection, repository, only_if.as_ref())? {
                 return Ok(Deleted::Changed(current));
@@ -192,7 +194,8 @@ impl Metadata {
         only_if: Option<Condition>,
     ) -> Result<Deleted, MetadataError> {
         let (name, manifest) = (name.clone(), manifest.clone());
-        self.write(move |connection| {
+        let stale = Stale::Of(vec![name.clone()]);
+        self.write_making(stale, move |connection| {
             let Some(repository) = repository_id(connection, &name)? else { return Ok(Deleted::Unknown) };
             if let ControlFlow::Break(current) = condition::check(connection, repository, only_if.as_ref())? {
                 return Ok(Deleted::Changed(current));
@@ -274,6 +277,10 @@ pub(crate) fn unlink(
     let sql = "UPDATE blob_links SET touched_at = 0 WHERE repository = ?1 AND touched_at <= ?3
         AND blob IN (SELECT blob FROM manifest_blobs WHERE manifest = ?2)";
     execute(connection, sql, params![repository, manifest.as_str(), pushed_at])?;
+    let sql =
+        "INSERT INTO suspects (repository, blob) SELECT ?1, blob FROM manifest_blobs WHERE manifest = ?2";
+    execute(connection, sql, parameters)?;
+    suspect_manifest(connection, manifest)?;
     let sql = "SELECT child FROM manifest_children WHERE manifest = ?1";
     let children: Vec<Digest> = all(connection, sql, [manifest.as_str()], |row| parsed(row, "child"))?;
     for child in children {
@@ -293,7 +300,11 @@ pub(crate) fn orphan(
         AND NOT EXISTS (SELECT 1 FROM manifest_children AS c
             JOIN manifest_links AS parent ON parent.manifest = c.manifest AND parent.repository = ?1
             WHERE c.child = ?2)";
-    execute(connection, sql, params![repository, manifest.as_str()])?;
+    let parameters = params![repository, manifest.as_str()];
+    if execute(connection, sql, parameters)? == 1 {
+        let sql = "INSERT INTO suspects (repository, manifest) VALUES (?1, ?2)";
+        execute(connection, sql, parameters)?;
+    }
     Ok(())
 }
 

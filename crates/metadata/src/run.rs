@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use torno_oci::{Digest, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Metadata, MetadataError, NewManifest, NewRun, StoredManifest, manifest, repository,
+    Metadata, MetadataError, NewManifest, NewRun, StoredManifest,
+    collect::suspect_manifest,
+    manifest, repository,
     row::{
         all, execute, exists, first, integer, millis, number, parsed, parsed_option, repository_id, time,
         time_option,
@@ -271,7 +273,12 @@ impl Metadata {
                 finished.log.stdout,
                 finished.log.stderr
             ];
-            changed(execute(connection, sql, parameters)?)
+            changed(execute(connection, sql, parameters)?)?;
+            // It may have been deleted while only the run needed it.
+            suspect_manifest(connection, &run.image)?;
+            let sql = "INSERT INTO suspects (blob) SELECT blob FROM manifest_blobs WHERE manifest = ?1";
+            execute(connection, sql, [run.image.as_str()])?;
+            Ok(())
         })
         .await
     }

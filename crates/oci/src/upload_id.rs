@@ -32,8 +32,8 @@ impl UploadId {
 
     /// When the session began, to the millisecond: the first six bytes say it.
     pub fn began(&self) -> SystemTime {
-        let [a, b, c, d, e, f, ..] = self.bytes();
-        SystemTime::UNIX_EPOCH + Duration::from_millis(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+        let [first @ .., _, _, _, _, _, _, _, _] = self.bytes();
+        SystemTime::UNIX_EPOCH + Duration::from_millis(u64::from_be_bytes(first) >> 16)
     }
 
     /// The name as written.

@@ -55,8 +55,8 @@ pub enum RegistryError {
     /// The image cannot run here.
     #[error(transparent)]
     Admission(#[from] AdmissionError),
-    /// Another process or request is deleting garbage.
-    #[error("another gc is at work; try again when it is done")]
+    /// The very blob that a push brings is being deleted, and that does not end.
+    #[error("gc has not ended deleting the blob that is pushed")]
     Collecting,
     /// The bytes could not be stored or read.
     #[error(transparent)]

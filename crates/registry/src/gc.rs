@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use torno_metadata::{Garbage, Swept};
+use torno_blob::FilesLock;
+use torno_metadata::{Garbage, Sweep, Swept};
+use torno_oci::Digest;
 
 use crate::{Registry, RegistryError};
 
@@ -24,33 +26,91 @@ pub struct Collected {
     pub uploads: u64,
 }
 
+/// What happens in a collection.
+#[derive(Clone, Copy, Debug)]
+pub enum CollectionProgress<'a> {
+    /// A blob is gone.
+    Removed(&'a Garbage),
+    /// So many of what may be garbage have been looked at.
+    LookedAt {
+        /// How many.
+        looked_at: u64,
+        /// Of so many; what is found can lead to more.
+        of: u64,
+    },
+}
+
+impl Collected {
+    fn add(&mut self, blobs: &[Garbage], progress: &mut impl FnMut(CollectionProgress<'_>)) {
+        for garbage in blobs {
+            self.blobs += 1;
+            self.bytes += garbage.size;
+            progress(CollectionProgress::Removed(garbage));
+        }
+    }
+}
+
 impl Registry {
     /// What [`Registry::collect`] would remove. Nothing changes.
     pub async fn garbage(&self, grace: Duration) -> Result<Swept, RegistryError> {
+        self.release_dead().await?;
         Ok(self.metadata.sweepable(grace, Timestamp::now()).await?)
     }
 
-    /// Removes what nothing needs, beside pushes and pulls, in this or another process. `progress` is told of all
-    /// that was found, and then of each blob when it is gone.
+    /// Removes what nothing needs, beside pushes and pulls, in this or another process, and beside other collections.
+    /// `progress` is told how it goes on.
     ///
-    /// Stopped anywhere, it leaves blobs that are `deleting`; the next collection, or a push of such a blob, goes on.
+    /// It works in small steps. Stopped anywhere, it leaves blobs that are `deleting`; the next collection, or a push
+    /// of such a blob, goes on.
     pub async fn collect(
         &self,
         grace: Duration,
-        mut progress: impl FnMut(&[Garbage], Option<&Garbage>),
+        mut progress: impl FnMut(CollectionProgress<'_>),
     ) -> Result<Collected, RegistryError> {
-        let right = self.blobs.lock_files().await?;
         let mut collected = Collected { uploads: self.expire_uploads().await?, ..Collected::default() };
-        let swept = self.metadata.sweep(grace, Timestamp::now()).await?;
-        collected.manifests = swept.manifests;
-        progress(&swept.blobs, None);
-        for garbage in &swept.blobs {
-            self.blobs.remove(&garbage.blob, &right).await?;
-            self.metadata.forget(&garbage.blob).await?;
-            collected.blobs += 1;
-            collected.bytes += garbage.size;
-            progress(&swept.blobs, Some(garbage));
+        self.release_dead().await?;
+        loop {
+            let right = self.blobs.lock_files().await?;
+            // What a collection that was stopped has left.
+            let left = self.metadata.deleting().await?;
+            if left.is_empty() {
+                break;
+            }
+            self.remove(&left, &right).await?;
+            collected.add(&left, &mut progress);
+        }
+        let (now, mut next) = (Timestamp::now(), Some(Sweep::default()));
+        let mut looked_at = 0;
+        let all = self.metadata.to_look_at(grace, now).await?;
+        while let Some(from) = next {
+            // Let go of after each step, so that pushes which want one of these blobs, or to put theirs in place, come
+            // in between.
+            let right = self.blobs.lock_files().await?;
+            let swept = self.metadata.sweep(from, grace, now).await?;
+            self.remove(&swept.blobs, &right).await?;
+            drop(right);
+            collected.manifests += swept.manifests;
+            collected.add(&swept.blobs, &mut progress);
+            looked_at += swept.looked_at;
+            progress(CollectionProgress::LookedAt { of: all.max(looked_at), looked_at });
+            next = swept.next;
         }
         Ok(collected)
+    }
+
+    /// Removes the files of `deleting` blobs, and then their rows.
+    async fn remove(&self, blobs: &[Garbage], right: &FilesLock) -> Result<(), RegistryError> {
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let digests: Vec<&Digest> = blobs.iter().map(|garbage| &garbage.blob).collect();
+        self.blobs.remove(&digests, right).await?;
+        Ok(self.metadata.forget(digests.into_iter().cloned().collect()).await?)
+    }
+
+    /// Lets go of what processes held that have died.
+    async fn release_dead(&self) -> Result<(), RegistryError> {
+        let dead = self.blobs.dead_among(self.metadata.holders().await?).await?;
+        Ok(self.metadata.release_all(dead, Timestamp::now()).await?)
     }
 }

@@ -20,7 +20,7 @@ mod upload_key;
 
 pub use admit::AdmissionError;
 pub use error::RegistryError;
-pub use gc::{Collected, DEFAULT_GRACE};
+pub use gc::{Collected, CollectionProgress, DEFAULT_GRACE};
 pub use manifest::Pushed;
 pub use registry::Registry;
 pub use result::{NoResult, Progress};

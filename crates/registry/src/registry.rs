@@ -3,9 +3,9 @@
 use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, OnceCell, watch};
 use torno_auth::{DeletePermit, Identity, Policy, PullPermit, PushPermit, Reach, UserName};
-use torno_blob::BlobStore;
+use torno_blob::{Alive, BlobStore};
 use torno_metadata::{Among, Metadata, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
 
@@ -30,6 +30,8 @@ pub struct Registry {
     pub(crate) unsettled: Notify,
     /// One settles the journal at a time.
     pub(crate) settling: Mutex<()>,
+    /// What tells that this process is alive, once it has held something.
+    pub(crate) alive: OnceCell<Alive>,
 }
 
 impl Registry {
@@ -51,6 +53,7 @@ impl Registry {
             runs_changed: watch::Sender::new(()),
             unsettled: Notify::new(),
             settling: Mutex::new(()),
+            alive: OnceCell::new(),
         })
     }
 

@@ -10,7 +10,7 @@ use futures_util::Stream;
 use jiff::Timestamp;
 use torno_auth::{Identity, PullPermit, PushPermit};
 use torno_blob::{BlobError, SMALL, Sealed};
-use torno_metadata::{Hold, HoldId};
+use torno_metadata::{Hold, HoldId, Metadata};
 use torno_oci::{Digest, UploadId};
 
 use crate::{Registry, RegistryError};
@@ -23,6 +23,21 @@ impl Patience {
 
     pub(crate) fn begin() -> Self {
         Self(Instant::now())
+    }
+}
+
+/// A hold on a blob, which ends with the value, or with the link that the blob gets.
+struct Held {
+    metadata: Metadata,
+    id: Option<HoldId>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        if let Err(error) = self.metadata.release(id) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a hold stays until it expires");
+        }
     }
 }
 
@@ -101,21 +116,13 @@ impl Registry {
         }
         // Two waits for the disk that need not follow one another.
         let (synced, hold) = tokio::join!(self.blobs.sync(sealed), self.hold(&digest, size));
-        let hold = hold?;
-        let placed = match synced {
-            Ok(synced) => self.blobs.place(synced).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = placed {
-            self.metadata.release(hold).await?;
-            return Err(error.into());
-        }
+        let mut hold = self.blobs.place(synced?, hold?).await?;
         let now = Timestamp::now();
-        let linked = self.metadata.link(hold, permit.repository(), permit.owner(), &digest, now).await;
-        if linked.is_err() {
-            self.metadata.release(hold).await?;
+        if let Some(id) = hold.id {
+            self.metadata.link(id, permit.repository(), permit.owner(), &digest, now).await?;
         }
-        Ok(linked?)
+        hold.id = None;
+        Ok(())
     }
 
     /// Gives an upload session up (distribution-spec, end-14).
@@ -146,7 +153,7 @@ impl Registry {
     ) -> Result<bool, RegistryError> {
         /// A blob that stands in more repositories than this is a base layer; one of these is as good as the others.
         const LOOKED_AT: usize = 1000;
-        for holder in self.metadata.holders(blob, LOOKED_AT).await? {
+        for holder in self.metadata.repositories_of(blob, LOOKED_AT).await? {
             match self.pull_permit(who, &holder.name).await {
                 Ok(from) if self.mount(&from, to, blob).await? => return Ok(true),
                 Ok(_) | Err(RegistryError::Refused(_)) => {}
@@ -174,11 +181,17 @@ impl Registry {
     }
 
     /// Keeps gc away from a blob. If gc is deleting it just now, waits.
-    async fn hold(&self, blob: &Digest, size: u64) -> Result<HoldId, RegistryError> {
+    async fn hold(&self, blob: &Digest, size: u64) -> Result<Held, RegistryError> {
         let patience = Patience::begin();
+        let alive = self.alive.get_or_try_init(async || {
+            let mut name = [0; 16];
+            getrandom::fill(&mut name).map_err(RegistryError::Random)?;
+            Ok::<_, RegistryError>(self.blobs.sign_in(hex::encode(name)).await?)
+        });
+        let holder = alive.await?.name();
         loop {
-            match self.metadata.hold(blob, size, Timestamp::now()).await? {
-                Hold::Held(hold) => return Ok(hold),
+            match self.metadata.hold(blob, size, holder, Timestamp::now()).await? {
+                Hold::Held(id) => return Ok(Held { metadata: self.metadata.clone(), id: Some(id) }),
                 Hold::Deleting => self.await_deletion(blob, &patience).await?,
             }
         }
@@ -203,9 +216,9 @@ impl Registry {
     async fn finish_deleting(&self, blob: &Digest) -> Result<bool, RegistryError> {
         let Some(right) = self.blobs.try_lock_files()? else { return Ok(false) };
         // Asked again under the lock: the blob may be gone, pushed anew and in use since.
-        if self.metadata.deleting().await?.iter().any(|garbage| garbage.blob == *blob) {
-            self.blobs.remove(blob, &right).await?;
-            self.metadata.forget(blob).await?;
+        if self.metadata.deleting_blob(blob).await?.is_some() {
+            self.blobs.remove(&[blob], &right).await?;
+            self.metadata.forget(vec![blob.clone()]).await?;
         }
         Ok(true)
     }

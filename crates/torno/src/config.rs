@@ -4,6 +4,7 @@
 //! Every key is described in `docs/CONFIGURATION.md`.
 
 mod error;
+mod gc;
 mod limits;
 mod project;
 mod reader;
@@ -28,6 +29,7 @@ use torno_registry::Presence;
 use torno_server::Certificate;
 
 pub(crate) use error::ConfigErrors;
+pub(crate) use gc::Gc;
 pub(crate) use reader::Environment;
 pub(crate) use value::Hostname;
 
@@ -96,6 +98,8 @@ pub(crate) struct Config {
     pub(crate) datasets: Vec<Dataset>,
     /// How long a pull of a result waits for its run.
     pub(crate) result_wait: Duration,
+    /// When garbage is collected.
+    pub(crate) gc: Gc,
     /// What is allowed but probably not meant, a sentence each.
     pub(crate) warnings: Vec<String>,
 }
@@ -144,6 +148,7 @@ impl Config {
             registry: Stored { registry, chunk_min_length },
             executor,
             result_wait,
+            gc,
         } = settings;
         Ok(Self {
             data,
@@ -159,6 +164,7 @@ impl Config {
             projects: projects.policies,
             datasets: projects.datasets,
             result_wait,
+            gc,
             warnings,
         })
     }
@@ -176,6 +182,7 @@ struct Fixed {
     registry: Stored,
     executor: Settings,
     result_wait: Duration,
+    gc: Gc,
 }
 
 /// What stands in `[registry]`.
@@ -237,9 +244,11 @@ impl Fixed {
             .unwrap_or(DEFAULT_WAIT);
         variables.extend(results.finish());
 
+        let gc = gc::read(root.table("gc"), environment, &mut variables);
+
         variables.extend(root.finish());
         environment.warn_of_strangers(&variables, problems);
-        Self { data, address, hostname, tls, drain, htpasswd, admins, registry, executor, result_wait }
+        Self { data, address, hostname, tls, drain, htpasswd, admins, registry, executor, result_wait, gc }
     }
 }
 

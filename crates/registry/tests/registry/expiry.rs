@@ -76,7 +76,7 @@ async fn a_session_that_is_used_lives_on() {
     let file = site.folder.path().join("uploads").join(id.as_str());
     let used = std::fs::metadata(file).and_then(|found| found.modified()).expect("time");
     assert!(used.elapsed().expect("past") < Duration::from_mins(1), "what another process judges by");
-    assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").uploads, 0);
+    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").uploads, 0);
 }
 
 #[tokio::test]

@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use serde_json::json;
 use tempfile::TempDir;
 use torno_auth::{Identity, Policy, Project, PushPermit};
-use torno_metadata::Metadata;
+use torno_metadata::{Metadata, Sweep};
 use torno_oci::{Digest, Platform, Reference, RepositoryName, RunId, UserName};
 use torno_registry::{
-    ClaimedRun, Outcome, Progress, Publication, Reading, Registry, RegistryError, RunLog, RunState,
-    Selection, Settings,
+    ClaimedRun, CollectionProgress, Outcome, Progress, Publication, Reading, Registry, RegistryError, RunLog,
+    RunState, Selection, Settings,
 };
 
 const NO_GRACE: Duration = Duration::ZERO;
@@ -206,7 +206,7 @@ async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
     let (digest, run) = site.push("run/p/n", "1", "image").await;
     let permit = site.registry.delete_permit(&ada(), &name("run/p/n")).await.expect("permit");
     site.registry.delete_manifest(&permit, &digest, None).await.expect("delete");
-    let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
+    let collected = site.registry.collect(NO_GRACE, |_| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (0, 0), "the queued run needs them");
 
     let claimed = site.claim().await;
@@ -227,7 +227,7 @@ async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
     let late = site.registry.image_permit(run, claimed.token.secret()).await.expect("asked");
     assert!(late.is_none(), "the token ends before the container starts");
     site.registry.finish(run, Outcome::EngineGone, RunLog::default(), None).await.expect("finish");
-    let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
+    let collected = site.registry.collect(NO_GRACE, |_| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (2, 1), "now nobody does");
     assert_eq!(site.blob_files(), 0);
 }
@@ -270,7 +270,11 @@ async fn gc_takes_what_deletion_freed_and_nothing_else() {
     let mut gone = Vec::new();
     let collected = site
         .registry
-        .collect(hour, |_, blob| gone.extend(blob.map(|blob| blob.blob.clone())))
+        .collect(hour, |progress| {
+            if let CollectionProgress::Removed(garbage) = progress {
+                gone.push(garbage.blob.clone());
+            }
+        })
         .await
         .expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (2, 1));
@@ -281,7 +285,7 @@ async fn gc_takes_what_deletion_freed_and_nothing_else() {
     while Timestamp::now().as_millisecond() == pushed.as_millisecond() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").blobs, 1);
+    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 1);
 }
 
 #[tokio::test]
@@ -291,11 +295,16 @@ async fn a_deletion_that_was_cut_off_is_ended_by_the_next_push() {
     site.delete_tag("tools/a", "1").await;
     // What a gc leaves that dies between marking and removing.
     let other = Metadata::open(&site.folder.path().join("torno.db")).expect("open");
-    assert_eq!(other.sweep(NO_GRACE, Timestamp::now()).await.expect("sweep").blobs.len(), 2);
+    let (mut next, mut blobs) = (Some(Sweep::default()), 0);
+    while let Some(from) = next {
+        let swept = other.sweep(from, NO_GRACE, Timestamp::now()).await.expect("sweep");
+        (next, blobs) = (swept.next, blobs + swept.blobs.len());
+    }
+    assert_eq!(blobs, 2);
     assert_eq!(site.blob_files(), 2);
     let (digest, _) = site.push("tools/a", "1", "bytes").await;
     assert_eq!(site.pull("tools/a", "1").await.expect("pull"), digest);
-    assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").blobs, 0);
+    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 0);
     assert_eq!(site.blob_files(), 2);
 }
 
@@ -303,18 +312,32 @@ async fn a_deletion_that_was_cut_off_is_ended_by_the_next_push() {
 async fn a_push_cut_off_between_its_bytes_and_its_link_leaves_garbage_only() {
     let site = Site::new();
     let permit = site.permit("tools/a").await;
-    // What a push leaves that dies between placing and linking: bytes, and a hold that runs out.
+    // What a push leaves that dies between placing and linking: bytes, and the hold of a process that is no more.
     let metadata = Metadata::open(&site.folder.path().join("torno.db")).expect("open");
     let digest = Digest::sha256(b"bytes");
-    let long_ago = Timestamp::now() - Duration::from_hours(1);
-    metadata.hold(&digest, 5, long_ago).await.expect("hold");
+    metadata.hold(&digest, 5, "dead", Timestamp::now()).await.expect("hold");
     let path = site.folder.path().join("blobs/sha256").join(&digest.hex()[..2]);
     std::fs::create_dir_all(&path).expect("folder");
     std::fs::write(path.join(digest.hex()), b"bytes").expect("write");
     let pull = site.registry.pull_permit(&ada(), permit.repository()).await;
     assert!(pull.is_err(), "there is no such repository yet");
-    assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").blobs, 1);
+    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 1);
     assert_eq!(site.blob_files(), 0);
+    assert!(metadata.holders().await.expect("holders").is_empty());
+}
+
+#[tokio::test]
+async fn gc_keeps_away_from_what_a_living_process_holds() {
+    let site = Site::new();
+    let metadata = Metadata::open(&site.folder.path().join("torno.db")).expect("open");
+    let store = torno_blob::BlobStore::open(site.folder.path(), Duration::ZERO).expect("open");
+    let digest = Digest::sha256(b"bytes");
+    let alive = store.sign_in("alive".into()).await.expect("signed");
+    metadata.hold(&digest, 5, alive.name(), Timestamp::now()).await.expect("hold");
+    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 0);
+    assert_eq!(metadata.holders().await.expect("holders"), ["alive"]);
+    drop(alive);
+    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 1, "it is looked at again");
 }
 
 #[tokio::test]
@@ -334,9 +357,9 @@ async fn an_index_keeps_its_manifests_until_it_goes() {
     });
     let bytes = index.to_string().into_bytes();
     site.registry.put_manifest(&permit, &tag("1"), Vec::new(), None, bytes, None).await.expect("index");
-    assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").blobs, 0);
+    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 0);
     site.delete_tag("tools/a", "1").await;
-    let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
+    let collected = site.registry.collect(NO_GRACE, |_| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (2, 2));
 }
 

@@ -76,8 +76,8 @@ async fn what_comes_later_belongs_to_what_named_it() {
     };
     assert_eq!(put(&tag("1"), &index).await, std::slice::from_ref(&digest));
     assert_eq!(put(&Reference::Digest(digest), &child).await, []);
-    assert_eq!(site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc").manifests, 0);
+    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").manifests, 0);
     site.delete_tag("tools/a", "1").await;
-    let collected = site.registry.collect(NO_GRACE, |_, _| ()).await.expect("gc");
+    let collected = site.registry.collect(NO_GRACE, |_| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (2, 2));
 }

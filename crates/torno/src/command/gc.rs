@@ -7,7 +7,8 @@ use std::{
 
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
-use torno_registry::{DEFAULT_GRACE, Garbage};
+use serde::Serialize;
+use torno_registry::{Collected, CollectionProgress, Garbage, Registry};
 
 use super::{ConfigFile, Failure};
 
@@ -29,7 +30,11 @@ pub(crate) struct Gc {
     /// Only say what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// How long a blob waits for its manifest before it is garbage, such as `30m` [default: 1h]
+    /// Print one JSON object: `dry_run`, `manifests`, `blobs`, `bytes`, `uploads`, and `deleted` with each blob's
+    /// `digest` and `size`
+    #[arg(long)]
+    json: bool,
+    /// How long a blob waits for its manifest before it is garbage, such as `30m` [default: `gc.grace`, 1h]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     grace: Option<Duration>,
 }
@@ -37,52 +42,98 @@ pub(crate) struct Gc {
 impl Gc {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let config = self.file.load()?;
-        let grace = self.grace.unwrap_or(DEFAULT_GRACE);
+        let grace = self.grace.unwrap_or(config.gc.grace);
         super::with_registry(&config, async |registry| {
-            if self.dry_run {
-                let swept = registry.garbage(grace).await?;
-                for garbage in &swept.blobs {
-                    say(&line("would delete", garbage))?;
-                }
-                let bytes = swept.blobs.iter().map(|garbage| garbage.size).sum();
-                return say(&total("would free", swept.blobs.len() as u64, bytes, swept.manifests));
+            let told = if self.dry_run {
+                self.foresee(registry, grace).await?
+            } else {
+                self.collect(registry, grace).await?
+            };
+            if self.json {
+                let told = serde_json::to_string_pretty(&told);
+                return say(&told.map_err(|error| Failure::Output(error.into()))?);
             }
-            let bar = if io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-            if let Ok(style) =
-                ProgressStyle::with_template("{bar:30} {pos}/{len} blobs, {msg} freed, {elapsed}")
-            {
-                bar.set_style(style);
-            }
-            let mut freed = 0;
-            let mut failed = Ok(());
-            let collected = registry
-                .collect(grace, |all, gone| {
-                    bar.set_length(all.len() as u64);
-                    let Some(gone) = gone else { return };
-                    freed += gone.size;
-                    bar.set_message(size(freed));
-                    bar.inc(1);
-                    let said = bar.suspend(|| say(&line("deleted", gone)));
-                    // A reader that has gone away does not stop the collection.
-                    if failed.is_ok() {
-                        failed = said;
-                    }
-                })
-                .await?;
-            bar.finish_and_clear();
-            failed?;
-            say(&total("freed", collected.blobs, collected.bytes, collected.manifests))?;
-            match collected.uploads {
-                0 => Ok(()),
-                1 => say("gc: 1 abandoned upload removed"),
-                many => say(&format!("gc: {many} abandoned uploads removed")),
-            }
+            told.say()
         })
+    }
+
+    async fn foresee(&self, registry: &Registry, grace: Duration) -> Result<Told, Failure> {
+        let swept = registry.garbage(grace).await?;
+        let mut told = Told { dry_run: true, manifests: swept.manifests, ..Told::default() };
+        for garbage in &swept.blobs {
+            told.blobs += 1;
+            told.bytes += garbage.size;
+            self.one("would delete", garbage, &mut told)?;
+        }
+        Ok(told)
+    }
+
+    async fn collect(&self, registry: &Registry, grace: Duration) -> Result<Told, Failure> {
+        let bar = if io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let style = "{bar:30} {pos}/{len} looked at, {msg} freed, {elapsed}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        let (mut told, mut freed, mut said) = (Told::default(), 0, Ok(()));
+        let collected = registry
+            .collect(grace, |progress| match progress {
+                CollectionProgress::LookedAt { looked_at, of } => {
+                    bar.set_length(of);
+                    bar.set_position(looked_at);
+                }
+                CollectionProgress::Removed(garbage) => {
+                    freed += garbage.size;
+                    bar.set_message(size(freed));
+                    // A reader that has gone away does not stop the collection.
+                    if said.is_ok() {
+                        said = bar.suspend(|| self.one("deleted", garbage, &mut told));
+                    }
+                }
+            })
+            .await?;
+        bar.finish_and_clear();
+        said?;
+        let Collected { manifests, blobs, bytes, uploads } = collected;
+        Ok(Told { manifests, blobs, bytes, uploads, ..told })
+    }
+
+    /// A blob: a line at once, or an entry of what is told at the end.
+    fn one(&self, what: &str, garbage: &Garbage, told: &mut Told) -> Result<(), Failure> {
+        if self.json {
+            told.deleted.push(Deleted { digest: garbage.blob.to_string(), size: garbage.size });
+            return Ok(());
+        }
+        say(&format!("{what} {} {}", garbage.blob, size(garbage.size)))
     }
 }
 
-fn line(what: &str, garbage: &Garbage) -> String {
-    format!("{what} {} {}", garbage.blob, size(garbage.size))
+/// What is told at the end, as `--json` writes it.
+#[derive(Debug, Default, Serialize)]
+struct Told {
+    dry_run: bool,
+    manifests: u64,
+    blobs: u64,
+    bytes: u64,
+    uploads: u64,
+    deleted: Vec<Deleted>,
+}
+
+#[derive(Debug, Serialize)]
+struct Deleted {
+    digest: String,
+    size: u64,
+}
+
+impl Told {
+    fn say(&self) -> Result<(), Failure> {
+        let what = if self.dry_run { "would free" } else { "freed" };
+        say(&total(what, self.blobs, self.bytes, self.manifests))?;
+        match self.uploads {
+            0 => Ok(()),
+            1 => say("gc: 1 abandoned upload removed"),
+            many => say(&format!("gc: {many} abandoned uploads removed")),
+        }
+    }
 }
 
 fn total(what: &str, blobs: u64, bytes: u64, manifests: u64) -> String {

@@ -17,11 +17,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use torno_auth::Authenticator;
 use torno_executor::Executor;
-use torno_registry::Registry;
+use torno_registry::{Collected, Registry};
 use torno_server::{Certificate, Server, Settings, Tls};
 
 use super::{ConfigFile, Failure};
-use crate::{config::Config, telemetry};
+use crate::{
+    config::{Config, Gc},
+    telemetry,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -106,10 +109,12 @@ impl Serve {
             stop.cancel();
             done
         };
+        let collecting = stop.run_until_cancelled(collect_garbage(&registry, config.gc));
         let tidying = stop.run_until_cancelled(expire_uploads(&registry, config.registry.upload_lifetime));
         let settling = stop.run_until_cancelled(keep_settling(&registry));
         let releasing = stop.run_until_cancelled(keep_releasing(&registry));
-        let ((), executed, (), ..) = tokio::join!(serving, executing, signals, tidying, settling, releasing);
+        let ((), executed, (), ..) =
+            tokio::join!(serving, executing, signals, tidying, collecting, settling, releasing);
         settle(&registry).await;
         executed?;
         tracing::info!("stopped");
@@ -158,6 +163,28 @@ async fn expire_uploads(registry: &Registry, lifetime: Duration) {
                     error = &error as &dyn std::error::Error,
                     "upload sessions could not be removed"
                 );
+            }
+        }
+    }
+}
+
+/// Removes what nothing needs, so that nobody need run `torno gc`. Cancelling it is harmless.
+async fn collect_garbage(registry: &Registry, gc: Gc) {
+    if gc.interval.is_zero() {
+        return;
+    }
+    let mut due = tokio::time::interval(gc.interval);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        match registry.collect(gc.grace, |_| ()).await {
+            Ok(Collected { manifests: 0, blobs: 0, .. }) => {}
+            Ok(Collected { manifests, blobs, bytes, .. }) => {
+                tracing::info!(manifests, blobs, bytes, "garbage was removed");
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "garbage could not be removed; the next try is in {:?}", gc.interval);
             }
         }
     }
