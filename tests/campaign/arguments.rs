@@ -4,13 +4,15 @@ use std::{env, path::PathBuf, time::SystemTime};
 
 use crate::failure::Failure;
 
-const USAGE: &str = "usage: torno-crash [--kills N] [--seed N] [--torno PROGRAM]";
+const USAGE: &str = "usage: torno-crash [--kills N] [--power N] [--seed N] [--torno PROGRAM]";
 
 /// What is to be done to whom.
 #[derive(Clone, Debug)]
 pub(crate) struct Arguments {
     /// How often the server is killed.
     pub(crate) kills: u64,
+    /// How often its power is cut.
+    pub(crate) cuts: u64,
     /// What decides everything that chance would.
     pub(crate) seed: u64,
     /// The program under test.
@@ -27,6 +29,7 @@ impl Arguments {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut this = Self {
             kills: 200,
+            cuts: 12,
             seed: now.as_secs(),
             torno: profile.join("torno"),
             target: profile.parent().unwrap_or(profile).to_owned(),
@@ -39,6 +42,7 @@ impl Arguments {
             };
             match word.as_str() {
                 "--kills" => this.kills = number()?,
+                "--power" => this.cuts = number()?,
                 "--seed" => this.seed = number()?,
                 "--torno" => this.torno = value.into(),
                 _ => return Err(Failure::Usage(format!("`{word}` means nothing here; {USAGE}"))),

@@ -39,6 +39,11 @@ impl Clock {
         mark.0 == Some(self.times().started)
     }
 
+    /// One that goes on alone from here.
+    pub(crate) fn copy(&self) -> Self {
+        Self(Mutex::new(*self.times()))
+    }
+
     /// Before one starts.
     pub(crate) fn start(&self) {
         let mut times = self.times();

@@ -291,3 +291,33 @@ impl Repository {
         }
     }
 }
+
+impl World {
+    /// What was true all the time between this copy and a later one.
+    pub(crate) fn throughout(mut self, later: &Self) -> Self {
+        for (name, before) in &mut self.repositories {
+            let Some(after) = later.repositories.get(name) else { continue };
+            let changed: Vec<String> = after
+                .manifests
+                .iter()
+                .filter(|(digest, now)| {
+                    before.manifests.get(*digest).is_none_or(|then| then.version != now.version)
+                })
+                .map(|(digest, _)| digest.clone())
+                .collect();
+            for digest in changed {
+                let Some(now) = after.manifests.get(&digest) else { continue };
+                before.manifests.insert(digest, Manifest { state: State::Perhaps, ..now.clone() });
+            }
+            for (digest, now) in &after.blobs {
+                if before.blobs.get(digest).is_none_or(|then| then.version != now.version) {
+                    before.blobs.insert(digest.clone(), Blob { state: BlobState::Perhaps, ..*now });
+                }
+            }
+            before
+                .tags
+                .retain(|tag, then| after.tags.get(tag).is_some_and(|now| now.version == then.version));
+        }
+        self
+    }
+}
