@@ -29,6 +29,12 @@ bench: ## speed, beside nginx, distribution and openssl; ONLY="push-1gib …", W
 	@$(BUILT)/release/torno-bench $(foreach name,$(ONLY),--only $(name)) $(foreach name,$(WITHOUT),--without $(name)) $(ROUNDS:%=--rounds %) \
 		$(DISTRIBUTION:%=--distribution %) $(if $(STRICT),--strict)
 
+.PHONY: crash
+crash: ## 200 kills and 12 power cuts under load, and whether anything promised was lost; KILLS=1000, POWER=0, SEED=7
+	@scripts/setup crash
+	@$(STEP) "build" cargo build --release --locked --package torno --package torno-crash --bins
+	@$(BUILT)/release/torno-crash $(KILLS:%=--kills %) $(POWER:%=--power %) $(SEED:%=--seed %)
+
 .PHONY: build
 build: ## the binary, optimised: target/release/torno
 	@$(STEP) "build" cargo build --release --locked --bin torno

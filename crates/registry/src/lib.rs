@@ -31,6 +31,6 @@ pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
 
 pub use torno_blob::{Blob, BlobError, Reading};
 pub use torno_metadata::{
-    Condition, FinishedRun, Garbage, Outcome, Owned, Presence, Referrer, Referrers, Run, RunLog, RunState,
-    Selection, StoredManifest, Swept, Versions, WrongSize,
+    Condition, FinishedRun, Garbage, MetadataError, Outcome, Owned, Presence, Referrer, Referrers, Run,
+    RunLog, RunState, Selection, StoredManifest, Swept, Versions, WrongSize,
 };
