@@ -28,5 +28,5 @@ mod write;
 pub use error::BlobError;
 pub use gather::Gatherer;
 pub use read::{Blob, Reading};
-pub use session::{SMALL, Sealed, Synced};
+pub use session::{SMALL, Sealed, Synced, Uploads};
 pub use store::{BlobStore, FilesLock};

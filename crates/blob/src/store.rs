@@ -13,7 +13,7 @@ use futures_util::Stream;
 use torno_oci::{Algorithm, Digest, UploadId};
 
 use crate::{
-    Blob, BlobError, Reading, Sealed, Synced,
+    Blob, BlobError, Reading, Sealed, Synced, Uploads,
     durable::{LARGE, Syncer},
     map::Map,
     maps::{FileId, Maps},
@@ -170,6 +170,11 @@ impl BlobStore {
     /// were.
     pub async fn expire(&self) -> Result<u64, BlobError> {
         self.sessions.expire().await
+    }
+
+    /// The uploads under way that have bytes.
+    pub async fn uploads(&self) -> Result<Uploads, BlobError> {
+        self.sessions.usage().await
     }
 
     /// Opens a blob, which must have `size` bytes.

@@ -20,6 +20,7 @@ mod referrer;
 mod repository;
 mod row;
 mod run;
+mod usage;
 
 pub use blob::{Hold, HoldId};
 pub use collect::{Garbage, Swept};
@@ -32,3 +33,4 @@ pub use named::{Named, NamedKind, Presence, WrongSize};
 pub use referrer::{Referrer, Referrers, Refers};
 pub use repository::{Among, Owned};
 pub use run::{FinishedRun, Outcome, Run, RunLog, RunState, Selection};
+pub use usage::{Usage, Usages, Waiting};

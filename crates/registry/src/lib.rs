@@ -17,6 +17,7 @@ mod run;
 mod settings;
 mod upload;
 mod upload_key;
+mod usage;
 
 pub use admit::AdmissionError;
 pub use error::RegistryError;
@@ -26,9 +27,10 @@ pub use registry::Registry;
 pub use result::{NoResult, Progress};
 pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
 pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
+pub use usage::DiskUsage;
 
-pub use torno_blob::{Blob, BlobError, Reading};
+pub use torno_blob::{Blob, BlobError, Reading, Uploads};
 pub use torno_metadata::{
     Condition, FinishedRun, Garbage, Outcome, Owned, Presence, Referrer, Referrers, Run, RunLog, RunState,
-    Selection, StoredManifest, Swept, Versions, WrongSize,
+    Selection, StoredManifest, Swept, Usage, Usages, Versions, Waiting, WrongSize,
 };

@@ -1,6 +1,7 @@
 //! The subcommands, one file each, and what they share: finding the configuration and failing in words.
 
 pub(crate) mod check_config;
+pub(crate) mod df;
 pub(crate) mod gc;
 pub(crate) mod init;
 pub(crate) mod runs;

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use command::{Failure, check_config::CheckConfig, gc::Gc, init::Init, runs::Runs, serve::Serve, user::User};
+use command::{
+    Failure, check_config::CheckConfig, df::Df, gc::Gc, init::Init, runs::Runs, serve::Serve, user::User,
+};
 
 /// Requests make and drop small things all the time, on several threads: faster here than with the system's allocator
 /// (`docs/PERFORMANCE.md`).
@@ -43,6 +45,7 @@ enum Command {
     Serve(Serve),
     Runs(Runs),
     Gc(Gc),
+    Df(Df),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +63,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Runs(runs) => runs.run(),
         Command::Gc(gc) => gc.run(),
+        Command::Df(df) => df.run(),
     }
 }
 
