@@ -275,7 +275,7 @@ fn into_folder(path: &Path, rename: impl Fn() -> io::Result<()>) -> Result<(), B
 }
 
 /// Makes a folder and its parents; each new one is durable in its parent when this returns.
-fn make_folder(path: &Path) -> Result<(), BlobError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), BlobError> {
     if path.is_dir() {
         return Ok(());
     }

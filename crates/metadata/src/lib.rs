@@ -7,6 +7,7 @@
 //! Every write is one transaction. It is durable when its future resolves; when the future is dropped earlier the
 //! write still happens, whole.
 
+mod backup;
 mod blob;
 mod cache;
 mod collect;
@@ -22,6 +23,7 @@ mod row;
 mod run;
 mod usage;
 
+pub use backup::{Kept, Snapshot};
 pub use blob::{Hold, HoldId};
 pub use collect::{Garbage, Swept};
 pub use condition::{Condition, Versions};

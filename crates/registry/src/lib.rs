@@ -5,6 +5,7 @@
 //! runs here ([`Registry::claim`]) and publishes what they leave.
 
 mod admit;
+mod backup;
 mod blob;
 mod error;
 mod gc;
@@ -20,6 +21,7 @@ mod upload_key;
 mod usage;
 
 pub use admit::AdmissionError;
+pub use backup::{BackedUp, Backup, BackupError, Lost, restore};
 pub use error::RegistryError;
 pub use gc::{Collected, DEFAULT_GRACE};
 pub use manifest::Pushed;

@@ -1,5 +1,6 @@
 //! The subcommands, one file each, and what they share: finding the configuration and failing in words.
 
+pub(crate) mod backup;
 pub(crate) mod check_config;
 pub(crate) mod df;
 pub(crate) mod gc;
@@ -21,7 +22,7 @@ use std::{
 use torno_auth::{HtpasswdError, ProjectName, UserName};
 use torno_executor::{ExecutorError, ProjectPolicy};
 use torno_oci::RunId;
-use torno_registry::{Registry, RegistryError, RunState};
+use torno_registry::{BackupError, Registry, RegistryError, RunState};
 
 use crate::config::{Config, ConfigErrors, Environment};
 
@@ -89,6 +90,12 @@ pub(crate) enum Failure {
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// There is no backup, or nothing was restored.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A backup lacks what its original lacks.
+    #[error("{0} blobs could not be had; everything else is there")]
+    Lost(usize),
     /// The executor failed.
     #[error("runs cannot be carried out: {0}")]
     Executor(#[from] ExecutorError),

@@ -9,7 +9,15 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use command::{
-    Failure, check_config::CheckConfig, df::Df, gc::Gc, init::Init, runs::Runs, serve::Serve, user::User,
+    Failure,
+    backup::{Backup, Restore},
+    check_config::CheckConfig,
+    df::Df,
+    gc::Gc,
+    init::Init,
+    runs::Runs,
+    serve::Serve,
+    user::User,
 };
 
 /// Requests make and drop small things all the time, on several threads: faster here than with the system's allocator
@@ -46,6 +54,8 @@ enum Command {
     Runs(Runs),
     Gc(Gc),
     Df(Df),
+    Backup(Backup),
+    Restore(Restore),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +74,8 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Runs(runs) => runs.run(),
         Command::Gc(gc) => gc.run(),
         Command::Df(df) => df.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
     }
 }
 
