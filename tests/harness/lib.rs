@@ -6,6 +6,7 @@
 
 #![expect(clippy::missing_panics_doc, reason = "failing is what tests do")]
 
+mod distribution;
 mod docker;
 mod http;
 mod image;
@@ -15,6 +16,7 @@ mod site;
 mod tls;
 mod tools;
 
+pub use distribution::Distribution;
 pub use docker::{Docker, tool};
 pub use http::{Answer, Http};
 pub use image::{Image, OCI_IMAGE, OCI_INDEX, busybox, index, layer, sha256};

@@ -13,6 +13,7 @@
 //! files.lock              held by whoever removes files, or puts them in place unsynced
 //! ```
 
+mod adopt;
 mod batch;
 mod durable;
 mod error;
@@ -26,6 +27,7 @@ mod shelf;
 mod store;
 mod write;
 
+pub use adopt::{Adopter, Prepared, Sharing, Verified};
 pub use error::BlobError;
 pub use gather::Gatherer;
 pub use read::{Blob, Reading};

@@ -9,6 +9,7 @@ mod backup;
 mod blob;
 mod error;
 mod gc;
+mod import;
 mod journal;
 mod manifest;
 mod placer;
@@ -24,6 +25,7 @@ pub use admit::AdmissionError;
 pub use backup::{BackedUp, Backup, BackupError, Lost, restore};
 pub use error::RegistryError;
 pub use gc::{Collected, DEFAULT_GRACE};
+pub use import::{Advance, Exported, Fault, ImportError, ImportSettings, Imported, LeftOut};
 pub use manifest::Pushed;
 pub use registry::Registry;
 pub use result::{NoResult, Progress};
@@ -31,7 +33,7 @@ pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
 pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
 pub use usage::DiskUsage;
 
-pub use torno_blob::{Blob, BlobError, Reading, Uploads};
+pub use torno_blob::{Blob, BlobError, Reading, Sharing, Uploads};
 pub use torno_metadata::{
     Condition, FinishedRun, Garbage, Outcome, Owned, Presence, Referrer, Referrers, Run, RunLog, RunState,
     Selection, StoredManifest, Swept, Usage, Usages, Versions, Waiting, WrongSize,

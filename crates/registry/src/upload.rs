@@ -106,12 +106,36 @@ impl Registry {
             Ok(synced) => self.blobs.place(synced).await,
             Err(error) => Err(error),
         };
+        self.link_placed(permit, hold, &digest, placed).await
+    }
+
+    /// Makes a file a blob of the repository, durably, while `placing` puts it where blobs are read from.
+    pub(crate) async fn place_and_link(
+        &self,
+        permit: &PushPermit,
+        digest: &Digest,
+        size: u64,
+        placing: impl Future<Output = Result<(), BlobError>>,
+    ) -> Result<(), RegistryError> {
+        let hold = self.hold(digest, size).await?;
+        let placed = placing.await;
+        self.link_placed(permit, hold, digest, placed).await
+    }
+
+    /// Links a blob that is held and was put in place, if it was.
+    async fn link_placed(
+        &self,
+        permit: &PushPermit,
+        hold: HoldId,
+        digest: &Digest,
+        placed: Result<(), BlobError>,
+    ) -> Result<(), RegistryError> {
         if let Err(error) = placed {
             self.metadata.release(hold).await?;
             return Err(error.into());
         }
         let now = Timestamp::now();
-        let linked = self.metadata.link(hold, permit.repository(), permit.owner(), &digest, now).await;
+        let linked = self.metadata.link(hold, permit.repository(), permit.owner(), digest, now).await;
         if linked.is_err() {
             self.metadata.release(hold).await?;
         }

@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod check_config;
 pub(crate) mod df;
 pub(crate) mod gc;
+pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod runs;
 pub(crate) mod serve;
@@ -22,7 +23,7 @@ use std::{
 use torno_auth::{HtpasswdError, ProjectName, UserName};
 use torno_executor::{ExecutorError, ProjectPolicy};
 use torno_oci::RunId;
-use torno_registry::{BackupError, Registry, RegistryError, RunState};
+use torno_registry::{BackupError, ImportError, Registry, RegistryError, RunState};
 
 use crate::config::{Config, ConfigErrors, Environment};
 
@@ -96,6 +97,12 @@ pub(crate) enum Failure {
     /// A backup lacks what its original lacks.
     #[error("{0} blobs could not be had; everything else is there")]
     Lost(usize),
+    /// Nothing more could be imported or exported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Some of what was to be imported was broken or refused.
+    #[error("{0} things were left out; the rest is imported")]
+    LeftOut(usize),
     /// The executor failed.
     #[error("runs cannot be carried out: {0}")]
     Executor(#[from] ExecutorError),

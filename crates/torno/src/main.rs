@@ -14,6 +14,7 @@ use command::{
     check_config::CheckConfig,
     df::Df,
     gc::Gc,
+    import::{Export, Import},
     init::Init,
     runs::Runs,
     serve::Serve,
@@ -56,6 +57,8 @@ enum Command {
     Df(Df),
     Backup(Backup),
     Restore(Restore),
+    Import(Import),
+    Export(Export),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +79,8 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Df(df) => df.run(),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),
+        Command::Import(import) => import.run(),
+        Command::Export(export) => export.run(),
     }
 }
 

@@ -1,0 +1,505 @@
+//! Taking over what another registry has, or an OCI image layout, with the checks of pushes.
+//!
+//! For each repository: read the manifests and compare them with their digests, bring the blobs they name, then the
+//! images, then the indexes. What is there already is passed over. What is broken is left out and told, the rest is
+//! imported.
+
+mod distribution;
+mod layout;
+mod source;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt,
+    io::{self, Read as _},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use tokio::task::spawn_blocking;
+use torno_auth::{Identity, PushPermit};
+use torno_blob::{Adopter, BlobError, SMALL, Sharing, Verified};
+use torno_oci::{
+    Digest, MAX_MANIFEST_SIZE, Manifest, ManifestKind, MediaType, Namespace, Reference, RepositoryName, Tag,
+};
+
+pub use layout::Exported;
+pub use source::Fault;
+
+use crate::{Registry, RegistryError};
+use source::Source;
+
+/// Blobs or manifests on their way at once, so that they share what waits for the disk.
+const AT_ONCE: usize = 8;
+
+/// Why nothing, or nothing more, could be imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The folder is something else.
+    #[error("{0} is not {1}")]
+    Strange(PathBuf, &'static str),
+    /// The layout does not say which image is meant.
+    #[error("{0} holds no image that is meant: it has {1}")]
+    Ambiguous(PathBuf, String),
+    /// Another import is at work.
+    #[error("another import is at work; try again when it is done")]
+    Busy,
+    /// A folder or file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The registry failed. What was imported until then stays; do it again.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// Something that was left out.
+#[derive(Debug)]
+pub struct LeftOut {
+    /// What, in words: a stranger's.
+    pub what: String,
+    /// Why.
+    pub fault: Fault,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A terminal gets to see a stranger's names, not to obey them.
+        let text = format!("{}: {}", self.what, self.fault);
+        text.chars()
+            .map(|character| if character.is_control() { '\u{fffd}' } else { character })
+            .try_for_each(|character| fmt::Write::write_char(f, character))
+    }
+}
+
+/// What an import did.
+#[derive(Debug, Default)]
+pub struct Imported {
+    /// Repositories looked at.
+    pub repositories: u64,
+    /// Manifests that were imported.
+    pub manifests: u64,
+    /// Manifests that were there, with their tags.
+    pub had: u64,
+    /// Blobs that were imported.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What was broken or refused.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// How far an import is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Advance {
+    /// Manifests there are.
+    pub all: u64,
+    /// Manifests that are done, well or not.
+    pub done: u64,
+    /// Bytes of blobs that were read and compared.
+    pub bytes: u64,
+}
+
+/// How to import.
+#[derive(Clone, Debug)]
+pub struct ImportSettings {
+    /// In whose name: whose what is imported becomes.
+    pub owner: Identity,
+    /// What is put before the names of repositories.
+    pub prefix: Option<RepositoryName>,
+    /// Whether files may be shared with the source.
+    pub sharing: Sharing,
+}
+
+/// Where a source keeps what it knows by digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Places {
+    Distribution,
+    Layout,
+}
+
+impl Places {
+    fn of(self, digest: &Digest) -> String {
+        let (algorithm, hex) = (digest.algorithm().name(), digest.hex());
+        match self {
+            Self::Distribution => {
+                let shard = hex.get(..2).unwrap_or("xx");
+                format!("docker/registry/v2/blobs/{algorithm}/{shard}/{hex}/data")
+            }
+            Self::Layout => format!("blobs/{algorithm}/{hex}"),
+        }
+    }
+}
+
+/// What one repository is to have.
+#[derive(Debug)]
+struct Wanted {
+    name: RepositoryName,
+    manifests: BTreeSet<Digest>,
+    tags: BTreeMap<Digest, Vec<Tag>>,
+    /// The blobs that the source's repository may serve; `None`: all that are there.
+    blobs: Option<HashSet<Digest>>,
+}
+
+/// A manifest that has been read.
+#[derive(Debug)]
+struct Read {
+    media_type: MediaType,
+    /// What must be there first: blobs of an image, manifests of an index.
+    names: Vec<Digest>,
+    /// Blobs that may be kept elsewhere.
+    optional: Vec<Digest>,
+    is_index: bool,
+}
+
+/// An import under way.
+struct Import<'a, P> {
+    registry: &'a Registry,
+    settings: &'a ImportSettings,
+    source: Arc<Source>,
+    places: Places,
+    adopter: Adopter,
+    imported: Imported,
+    advance: Advance,
+    progress: P,
+}
+
+impl<'a, P: FnMut(Advance)> Import<'a, P> {
+    fn new(
+        registry: &'a Registry,
+        settings: &'a ImportSettings,
+        source: Source,
+        places: Places,
+        progress: P,
+    ) -> Result<Self, ImportError> {
+        let adopter = Adopter::new(&registry.blobs).map_err(RegistryError::from)?.ok_or(ImportError::Busy)?;
+        Ok(Self {
+            registry,
+            settings,
+            source: Arc::new(source),
+            places,
+            adopter,
+            imported: Imported::default(),
+            advance: Advance::default(),
+            progress,
+        })
+    }
+
+    fn leave_out(&mut self, what: impl Into<String>, fault: Fault) {
+        self.imported.left_out.push(LeftOut { what: what.into(), fault });
+    }
+
+    fn done(&mut self) {
+        self.advance.done += 1;
+        (self.progress)(self.advance);
+    }
+
+    /// Imports one repository. Stopped anywhere, the next import goes on.
+    async fn repository(&mut self, mut wanted: Wanted) -> Result<(), ImportError> {
+        let name = wanted.name.clone();
+        if name.namespace() != Namespace::Plain {
+            self.leave_out(name.to_string(), Fault::Namespace);
+            self.advance.done += wanted.manifests.len() as u64;
+            return Ok(());
+        }
+        let permit = match self.registry.push_permit(&self.settings.owner, &name).await {
+            Ok(permit) => permit,
+            Err(error @ RegistryError::Refused(_)) => {
+                self.leave_out(name.to_string(), Fault::Refused(error));
+                self.advance.done += wanted.manifests.len() as u64;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let read = self.read_all(&mut wanted).await?;
+        let mut broken = self.blobs(&permit, &wanted, &read).await?;
+        self.manifests(&permit, &wanted, read, &mut broken).await?;
+        // What small blobs left in the journal.
+        self.registry.settle().await?;
+        Ok(())
+    }
+
+    /// Reads the manifests that are not there yet.
+    async fn read_all(&mut self, wanted: &mut Wanted) -> Result<BTreeMap<Digest, Read>, ImportError> {
+        let mut waiting: Vec<Digest> = wanted.manifests.iter().rev().cloned().collect();
+        let mut all = BTreeMap::new();
+        while let Some(digest) = waiting.pop() {
+            if self.is_there(wanted, &digest).await? {
+                self.imported.had += 1;
+                self.done();
+                continue;
+            }
+            let read = self.read(&digest).await.and_then(|bytes| read_manifest(&bytes));
+            match read {
+                Ok(read) => {
+                    if read.is_index && self.places == Places::Layout {
+                        // A layout lists what it begins with only.
+                        let children =
+                            read.names.iter().filter(|child| wanted.manifests.insert((*child).clone()));
+                        let before = waiting.len();
+                        waiting.extend(children.cloned());
+                        self.advance.all += (waiting.len() - before) as u64;
+                    }
+                    all.insert(digest, read);
+                }
+                Err(fault) => {
+                    self.leave_out(described(wanted, &digest), fault);
+                    self.done();
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether a manifest and its tags are where they should be.
+    async fn is_there(&self, wanted: &Wanted, digest: &Digest) -> Result<bool, ImportError> {
+        let permit = match self.registry.pull_permit(&self.settings.owner, &wanted.name).await {
+            Ok(permit) => permit,
+            Err(RegistryError::Refused(_)) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let digests = [Reference::Digest(digest.clone())];
+        let tags = wanted.tags.get(digest).into_iter().flatten().cloned().map(Reference::Tag);
+        for reference in digests.into_iter().chain(tags) {
+            match self.registry.manifest(&permit, &reference, std::time::Duration::ZERO).await {
+                Ok(found) if found.digest == *digest => {}
+                Ok(_) | Err(RegistryError::ManifestUnknown(_)) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    async fn read(&self, digest: &Digest) -> Result<Vec<u8>, Fault> {
+        let (source, path, digest) = (Arc::clone(&self.source), self.places.of(digest), digest.clone());
+        blocking(move || {
+            let bytes = source.bytes(&path, MAX_MANIFEST_SIZE)?;
+            let found = Digest::of(digest.algorithm(), &bytes);
+            if found == digest { Ok(bytes) } else { Err(Fault::Digest(found)) }
+        })
+        .await
+    }
+
+    /// Brings the blobs that the manifests name; those that could not be had, and why.
+    async fn blobs(
+        &mut self,
+        permit: &PushPermit,
+        wanted: &Wanted,
+        read: &BTreeMap<Digest, Read>,
+    ) -> Result<HashMap<Digest, String>, ImportError> {
+        let images = || read.values().filter(|read| !read.is_index);
+        let required: BTreeSet<&Digest> = images().flat_map(|read| &read.names).collect();
+        let optional: BTreeSet<&Digest> = images().flat_map(|read| &read.optional).collect();
+        let linked = |digest: &Digest| wanted.blobs.as_ref().is_none_or(|blobs| blobs.contains(digest));
+        let mut broken = HashMap::new();
+        let (here, elsewhere): (Vec<&Digest>, Vec<&Digest>) =
+            required.union(&optional).copied().partition(|digest| linked(digest));
+        for digest in elsewhere {
+            broken.insert(digest.clone(), "the source's repository has no link to it".to_owned());
+        }
+        let (registry, settings, source) = (self.registry, self.settings, &self.source);
+        let (adopter, places) = (&self.adopter, self.places);
+        let mut coming = stream::iter(here)
+            .map(async |digest| {
+                let one = One { registry, settings, adopter, permit, digest };
+                (digest, one.bring(source, places.of(digest)).await)
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some((digest, brought)) = coming.next().await {
+            match brought {
+                Ok(Some(size)) => {
+                    self.imported.blobs += 1;
+                    self.imported.bytes += size;
+                    self.advance.bytes += size;
+                    (self.progress)(self.advance);
+                }
+                Ok(None) => {}
+                Err(Fault::Refused(error)) if is_ours(&error) => return Err(error.into()),
+                Err(fault) => {
+                    broken.insert(digest.clone(), fault.to_string());
+                }
+            }
+        }
+        Ok(broken)
+    }
+
+    /// Stores images, and then indexes as soon as what they name is stored.
+    async fn manifests(
+        &mut self,
+        permit: &PushPermit,
+        wanted: &Wanted,
+        read: BTreeMap<Digest, Read>,
+        broken: &mut HashMap<Digest, String>,
+    ) -> Result<(), ImportError> {
+        let (mut indexes, images): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            read.into_iter().partition(|(_, read)| read.is_index);
+        let mut ready: Vec<(Digest, Read)> = images.into_iter().collect();
+        while !ready.is_empty() {
+            let mut good = Vec::new();
+            for (digest, read) in ready {
+                let lacking = read.names.iter().find_map(|name| Some((name, broken.get(name)?)));
+                // An index that lacks some of its images is refused or not by the same rule as a push.
+                match lacking.filter(|_| !read.is_index) {
+                    Some((name, why)) => {
+                        let fault = Fault::Named(name.clone(), why.clone());
+                        broken.insert(digest.clone(), format!("it was left out ({fault})"));
+                        self.leave_out(described(wanted, &digest), fault);
+                        self.done();
+                    }
+                    None => good.push((digest, read.media_type)),
+                }
+            }
+            self.put_all(permit, wanted, good, broken).await?;
+            let waiting: HashSet<Digest> = indexes.keys().cloned().collect();
+            let (now, later) = indexes
+                .into_iter()
+                .partition(|(_, read)| !read.names.iter().any(|name| waiting.contains(name)));
+            ready = Vec::from_iter::<BTreeMap<_, _>>(now);
+            indexes = later;
+        }
+        Ok(())
+    }
+
+    async fn put_all(
+        &mut self,
+        permit: &PushPermit,
+        wanted: &Wanted,
+        manifests: Vec<(Digest, MediaType)>,
+        broken: &mut HashMap<Digest, String>,
+    ) -> Result<(), ImportError> {
+        let mut results = Vec::new();
+        for some in manifests.chunks(AT_ONCE) {
+            let puts = some.iter().map(async |(digest, media_type)| {
+                let bytes = self.read(digest).await?;
+                let tags = wanted.tags.get(digest).cloned().unwrap_or_default();
+                let reference = Reference::Digest(digest.clone());
+                let put = self.registry.put_manifest(permit, &reference, tags, Some(media_type), bytes, None);
+                put.await.map(drop).map_err(Fault::Refused)
+            });
+            results.extend(some.iter().zip(futures_util::future::join_all(puts).await));
+            for ((digest, _), put) in results.drain(..) {
+                match put {
+                    Ok(()) => self.imported.manifests += 1,
+                    Err(Fault::Refused(error)) if is_ours(&error) => return Err(error.into()),
+                    Err(fault) => {
+                        broken.insert(digest.clone(), format!("it was left out ({fault})"));
+                        self.imported.left_out.push(LeftOut { what: described(wanted, digest), fault });
+                    }
+                }
+                self.advance.done += 1;
+                (self.progress)(self.advance);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A blob on its way.
+struct One<'a> {
+    registry: &'a Registry,
+    settings: &'a ImportSettings,
+    adopter: &'a Adopter,
+    permit: &'a PushPermit,
+    digest: &'a Digest,
+}
+
+impl One<'_> {
+    /// Brings a blob to the repository; its size, if its bytes were read for that.
+    async fn bring(&self, source: &Arc<Source>, path: String) -> Result<Option<u64>, Fault> {
+        let Self { registry, permit, digest, .. } = *self;
+        let linked = registry.metadata.linked(permit.repository(), digest).await;
+        if linked.map_err(|error| Fault::Refused(error.into()))?.is_some() {
+            return Ok(None);
+        }
+        let mounted = registry.mount_from_anywhere(&self.settings.owner, permit, digest).await;
+        if mounted.map_err(Fault::Refused)? {
+            return Ok(None);
+        }
+        let source = Arc::clone(source);
+        let (file, size) = blocking(move || {
+            let file = source.file(&path)?;
+            let size = file.metadata().map_err(Fault::Io)?.len();
+            Ok((file, size))
+        })
+        .await?;
+        if size > SMALL {
+            return self.adopt(file).await.map(Some);
+        }
+        let bytes = blocking(move || {
+            let mut bytes = Vec::new();
+            file.take(SMALL + 1).read_to_end(&mut bytes).map_err(Fault::Io)?;
+            Ok(bytes)
+        })
+        .await?;
+        let id = registry.begin_upload(permit).map_err(Fault::Refused)?;
+        let body = stream::iter([Ok::<_, io::Error>(Bytes::from(bytes))]);
+        registry.finish_upload_with(permit, &id, body, digest).await.map_err(fault)?;
+        Ok(Some(size))
+    }
+
+    /// Makes a file a blob as an upload becomes one, but that its bytes need not be received.
+    async fn adopt(&self, file: std::fs::File) -> Result<u64, Fault> {
+        let verified = Verified::new(file, self.digest).await.map_err(|error| fault(error.into()))?;
+        let size = verified.size();
+        let prepared = self.adopter.prepare(verified, self.settings.sharing).await;
+        let placing = self.adopter.place(prepared.map_err(|error| fault(error.into()))?);
+        let kept = self.registry.place_and_link(self.permit, self.digest, size, placing).await;
+        kept.map_err(fault)?;
+        Ok(size)
+    }
+}
+
+fn fault(error: RegistryError) -> Fault {
+    match error {
+        RegistryError::Blob(BlobError::DigestMismatch { found, .. }) => Fault::Digest(found),
+        other => Fault::Refused(other),
+    }
+}
+
+/// Whether the registry is at fault, and not what is imported: then nothing more can be.
+fn is_ours(error: &RegistryError) -> bool {
+    use RegistryError as E;
+    match error {
+        E::Blob(error) => matches!(error, BlobError::Full | BlobError::Unfinished),
+        E::Metadata(_) | E::Random(_) | E::Collecting => true,
+        _ => false,
+    }
+}
+
+fn read_manifest(bytes: &[u8]) -> Result<Read, Fault> {
+    let unsaid = Manifest::unsaid_type(bytes);
+    let manifest = Manifest::parse(unsaid.as_ref(), bytes)?;
+    let media_type = manifest.media_type;
+    Ok(match manifest.kind {
+        ManifestKind::Image { config, layers } => {
+            let (optional, required): (Vec<_>, Vec<_>) =
+                layers.into_iter().partition(torno_oci::Descriptor::is_non_distributable);
+            let names = required.into_iter().chain([config]).map(|one| one.digest).collect();
+            let optional = optional.into_iter().map(|one| one.digest).collect();
+            Read { media_type, names, optional, is_index: false }
+        }
+        ManifestKind::Index { children } => {
+            let names = children.into_iter().map(|child| child.descriptor.digest).collect();
+            Read { media_type, names, optional: Vec::new(), is_index: true }
+        }
+    })
+}
+
+/// A manifest with its tags, for people.
+fn described(wanted: &Wanted, digest: &Digest) -> String {
+    let tags: Vec<&str> = wanted.tags.get(digest).into_iter().flatten().map(Tag::as_str).collect();
+    let tags = if tags.is_empty() { String::new() } else { format!(" ({})", tags.join(", ")) };
+    format!("{}@{digest}{tags}", wanted.name)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    spawn_blocking(work).await.map_err(|error| Fault::Io(io::Error::other(error)))?
+}
