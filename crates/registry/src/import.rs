@@ -9,6 +9,7 @@ mod layout;
 mod source;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     io::{self, Read as _},
@@ -18,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use tokio::task::spawn_blocking;
+use tokio::{sync::Mutex, task::spawn_blocking};
 use torno_auth::{Identity, PushPermit};
 use torno_blob::{Adopter, BlobError, SMALL, Sharing, Verified};
 use torno_oci::{
@@ -31,8 +32,15 @@ pub use source::Fault;
 use crate::{Registry, RegistryError};
 use source::Source;
 
-/// Blobs or manifests on their way at once, so that they share what waits for the disk.
+/// Repositories, and in each of them blobs or manifests, on their way at once, so that they share what waits for the
+/// disk.
 const AT_ONCE: usize = 8;
+
+/// Small blobs that may wait in the journal for the disk.
+const UNSETTLED: u64 = 1024;
+
+/// Blobs whose digests begin alike come one after the other: so none comes twice at the same time.
+const TURNS: usize = 256;
 
 /// Why nothing, or nothing more, could be imported.
 #[derive(Debug, thiserror::Error)]
@@ -165,8 +173,17 @@ struct Import<'a, P> {
     source: Arc<Source>,
     places: Places,
     adopter: Adopter,
+    turns: Vec<Mutex<()>>,
+    /// Never borrowed over an await.
+    state: RefCell<State<P>>,
+}
+
+/// What an import has come to.
+struct State<P> {
     imported: Imported,
     advance: Advance,
+    /// Blobs since the journal was settled.
+    unsettled: u64,
     progress: P,
 }
 
@@ -179,60 +196,88 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
         progress: P,
     ) -> Result<Self, ImportError> {
         let adopter = Adopter::new(&registry.blobs).map_err(RegistryError::from)?.ok_or(ImportError::Busy)?;
+        let (imported, advance) = (Imported::default(), Advance::default());
         Ok(Self {
             registry,
             settings,
             source: Arc::new(source),
             places,
             adopter,
-            imported: Imported::default(),
-            advance: Advance::default(),
-            progress,
+            turns: std::iter::repeat_with(Mutex::default).take(TURNS).collect(),
+            state: RefCell::new(State { imported, advance, unsettled: 0, progress }),
         })
     }
 
-    fn leave_out(&mut self, what: impl Into<String>, fault: Fault) {
-        self.imported.left_out.push(LeftOut { what: what.into(), fault });
+    fn leave_out(&self, what: impl Into<String>, fault: Fault) {
+        self.state.borrow_mut().imported.left_out.push(LeftOut { what: what.into(), fault });
     }
 
-    fn done(&mut self) {
-        self.advance.done += 1;
-        (self.progress)(self.advance);
+    /// Tells of manifests that are there.
+    fn expect(&self, manifests: u64) {
+        self.state.borrow_mut().advance.all += manifests;
+    }
+
+    /// Tells of manifests that are done, well or not.
+    fn done(&self, manifests: u64) {
+        let state = &mut *self.state.borrow_mut();
+        state.advance.done += manifests;
+        (state.progress)(state.advance);
+    }
+
+    /// Imports repositories, some at once.
+    async fn repositories(
+        &self,
+        all: impl Iterator<Item = impl Future<Output = Result<(), ImportError>>>,
+    ) -> Result<(), ImportError> {
+        let mut coming = stream::iter(all).buffer_unordered(AT_ONCE);
+        while let Some(done) = coming.next().await {
+            done?;
+            if self.state.borrow().unsettled >= UNSETTLED {
+                self.state.borrow_mut().unsettled = 0;
+                self.registry.settle().await?;
+            }
+        }
+        self.registry.settle().await?;
+        Ok(())
+    }
+
+    /// What there is to tell at the end.
+    fn finish(self) -> Imported {
+        let mut imported = self.state.into_inner().imported;
+        imported.left_out.sort_by(|one, other| one.what.cmp(&other.what));
+        imported
     }
 
     /// Imports one repository. Stopped anywhere, the next import goes on.
-    async fn repository(&mut self, mut wanted: Wanted) -> Result<(), ImportError> {
+    async fn repository(&self, mut wanted: Wanted) -> Result<(), ImportError> {
         let name = wanted.name.clone();
         if name.namespace() != Namespace::Plain {
             self.leave_out(name.to_string(), Fault::Namespace);
-            self.advance.done += wanted.manifests.len() as u64;
+            self.done(wanted.manifests.len() as u64);
             return Ok(());
         }
         let permit = match self.registry.push_permit(&self.settings.owner, &name).await {
             Ok(permit) => permit,
             Err(error @ RegistryError::Refused(_)) => {
                 self.leave_out(name.to_string(), Fault::Refused(error));
-                self.advance.done += wanted.manifests.len() as u64;
+                self.done(wanted.manifests.len() as u64);
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
         let read = self.read_all(&mut wanted).await?;
         let mut broken = self.blobs(&permit, &wanted, &read).await?;
-        self.manifests(&permit, &wanted, read, &mut broken).await?;
-        // What small blobs left in the journal.
-        self.registry.settle().await?;
-        Ok(())
+        self.manifests(&permit, &wanted, read, &mut broken).await
     }
 
     /// Reads the manifests that are not there yet.
-    async fn read_all(&mut self, wanted: &mut Wanted) -> Result<BTreeMap<Digest, Read>, ImportError> {
+    async fn read_all(&self, wanted: &mut Wanted) -> Result<BTreeMap<Digest, Read>, ImportError> {
         let mut waiting: Vec<Digest> = wanted.manifests.iter().rev().cloned().collect();
         let mut all = BTreeMap::new();
         while let Some(digest) = waiting.pop() {
             if self.is_there(wanted, &digest).await? {
-                self.imported.had += 1;
-                self.done();
+                self.state.borrow_mut().imported.had += 1;
+                self.done(1);
                 continue;
             }
             let read = self.read(&digest).await.and_then(|bytes| read_manifest(&bytes));
@@ -244,13 +289,13 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
                             read.names.iter().filter(|child| wanted.manifests.insert((*child).clone()));
                         let before = waiting.len();
                         waiting.extend(children.cloned());
-                        self.advance.all += (waiting.len() - before) as u64;
+                        self.expect((waiting.len() - before) as u64);
                     }
                     all.insert(digest, read);
                 }
                 Err(fault) => {
                     self.leave_out(described(wanted, &digest), fault);
-                    self.done();
+                    self.done(1);
                 }
             }
         }
@@ -288,7 +333,7 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
 
     /// Brings the blobs that the manifests name; those that could not be had, and why.
     async fn blobs(
-        &mut self,
+        &self,
         permit: &PushPermit,
         wanted: &Wanted,
         read: &BTreeMap<Digest, Read>,
@@ -304,20 +349,23 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
             broken.insert(digest.clone(), "the source's repository has no link to it".to_owned());
         }
         let (registry, settings, source) = (self.registry, self.settings, &self.source);
-        let (adopter, places) = (&self.adopter, self.places);
+        let (adopter, turns, places) = (&self.adopter, &self.turns, self.places);
         let mut coming = stream::iter(here)
             .map(async |digest| {
-                let one = One { registry, settings, adopter, permit, digest };
+                let one = One { registry, settings, adopter, turns, permit, digest };
                 (digest, one.bring(source, places.of(digest)).await)
             })
             .buffer_unordered(AT_ONCE);
         while let Some((digest, brought)) = coming.next().await {
             match brought {
                 Ok(Some(size)) => {
-                    self.imported.blobs += 1;
-                    self.imported.bytes += size;
-                    self.advance.bytes += size;
-                    (self.progress)(self.advance);
+                    let mut state = self.state.borrow_mut();
+                    state.imported.blobs += 1;
+                    state.imported.bytes += size;
+                    state.advance.bytes += size;
+                    state.unsettled += u64::from(size <= SMALL);
+                    drop(state);
+                    self.done(0);
                 }
                 Ok(None) => {}
                 Err(Fault::Refused(error)) if is_ours(&error) => return Err(error.into()),
@@ -331,7 +379,7 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
 
     /// Stores images, and then indexes as soon as what they name is stored.
     async fn manifests(
-        &mut self,
+        &self,
         permit: &PushPermit,
         wanted: &Wanted,
         read: BTreeMap<Digest, Read>,
@@ -350,7 +398,7 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
                         let fault = Fault::Named(name.clone(), why.clone());
                         broken.insert(digest.clone(), format!("it was left out ({fault})"));
                         self.leave_out(described(wanted, &digest), fault);
-                        self.done();
+                        self.done(1);
                     }
                     None => good.push((digest, read.media_type)),
                 }
@@ -367,7 +415,7 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
     }
 
     async fn put_all(
-        &mut self,
+        &self,
         permit: &PushPermit,
         wanted: &Wanted,
         manifests: Vec<(Digest, MediaType)>,
@@ -385,15 +433,14 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
             results.extend(some.iter().zip(futures_util::future::join_all(puts).await));
             for ((digest, _), put) in results.drain(..) {
                 match put {
-                    Ok(()) => self.imported.manifests += 1,
+                    Ok(()) => self.state.borrow_mut().imported.manifests += 1,
                     Err(Fault::Refused(error)) if is_ours(&error) => return Err(error.into()),
                     Err(fault) => {
                         broken.insert(digest.clone(), format!("it was left out ({fault})"));
-                        self.imported.left_out.push(LeftOut { what: described(wanted, digest), fault });
+                        self.leave_out(described(wanted, digest), fault);
                     }
                 }
-                self.advance.done += 1;
-                (self.progress)(self.advance);
+                self.done(1);
             }
         }
         Ok(())
@@ -405,6 +452,7 @@ struct One<'a> {
     registry: &'a Registry,
     settings: &'a ImportSettings,
     adopter: &'a Adopter,
+    turns: &'a [Mutex<()>],
     permit: &'a PushPermit,
     digest: &'a Digest,
 }
@@ -413,6 +461,11 @@ impl One<'_> {
     /// Brings a blob to the repository; its size, if its bytes were read for that.
     async fn bring(&self, source: &Arc<Source>, path: String) -> Result<Option<u64>, Fault> {
         let Self { registry, permit, digest, .. } = *self;
+        let turn = digest.hex().get(..2).and_then(|start| usize::from_str_radix(start, 16).ok());
+        let _turn = match turn.and_then(|turn| self.turns.get(turn)) {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
         let linked = registry.metadata.linked(permit.repository(), digest).await;
         if linked.map_err(|error| Fault::Refused(error.into()))?.is_some() {
             return Ok(None);

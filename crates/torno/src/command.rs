@@ -158,10 +158,18 @@ pub(crate) fn with_registry(
     work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     match config.data.join("torno.db").try_exists() {
-        Ok(true) => {}
-        Ok(false) => return Err(Failure::NoRegistry(config.data.clone())),
-        Err(source) => return Err(Failure::Unreadable { path: config.data.clone(), source }),
+        Ok(true) => with_new_registry(config, work),
+        Ok(false) => Err(Failure::NoRegistry(config.data.clone())),
+        Err(source) => Err(Failure::Unreadable { path: config.data.clone(), source }),
     }
+}
+
+/// The same, and makes the registry if there is none.
+pub(crate) fn with_new_registry(
+    config: &Config,
+    work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    make_private_folder(&config.data)?;
     keep_from_others(&config.data);
     let registry = Registry::open(&config.data, config.policy.clone(), config.registry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

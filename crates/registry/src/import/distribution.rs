@@ -44,36 +44,50 @@ impl Registry {
         if source.entries(REPOSITORIES).is_err() {
             return Err(strange());
         }
-        let mut import = Import::new(self, settings, source, Places::Distribution, progress)?;
+        let import = Import::new(self, settings, source, Places::Distribution, progress)?;
         let shared = Arc::clone(&import.source);
         let found = blocking(move || Ok(find(&shared))).await;
         let (found, left_out) = found.map_err(|fault| io(std::io::Error::other(fault)))?;
-        import.imported.left_out = left_out;
-        import.advance.all = found.iter().map(|one| one.revisions).sum();
-        for one in found {
-            import.imported.repositories += 1;
-            let shared = Arc::clone(&import.source);
-            let (path, name) = (format!("{REPOSITORIES}/{}", one.name), one.name);
-            let prefixed = match &settings.prefix {
-                Some(prefix) => format!("{prefix}/{name}").parse(),
-                None => name.parse(),
-            };
-            let prefixed: RepositoryName = match prefixed {
-                Ok(prefixed) => prefixed,
-                Err(error) => {
-                    import.leave_out(name, Fault::Name(error));
-                    import.advance.done += one.revisions;
-                    continue;
-                }
-            };
-            let looked = blocking(move || Ok(look(&shared, &path, prefixed))).await;
-            let (wanted, left_out) = looked.map_err(|fault| io(std::io::Error::other(fault)))?;
-            // Those that are no digests, or lead elsewhere.
-            import.advance.done += one.revisions.saturating_sub(wanted.manifests.len() as u64);
-            import.imported.left_out.extend(left_out);
-            import.repository(wanted).await?;
+        {
+            let mut state = import.state.borrow_mut();
+            state.imported.left_out = left_out;
+            state.imported.repositories = found.len() as u64;
         }
-        Ok(import.imported)
+        import.expect(found.iter().map(|one| one.revisions).sum());
+        import.repositories(found.into_iter().map(|one| import.found(one))).await?;
+        Ok(import.finish())
+    }
+}
+
+impl<P: FnMut(Advance)> Import<'_, P> {
+    /// Imports one of the repositories that were found.
+    async fn found(&self, Found { name, revisions }: Found) -> Result<(), ImportError> {
+        let target = match &self.settings.prefix {
+            Some(prefix) => format!("{prefix}/{name}").parse(),
+            None => name.parse(),
+        };
+        let target: RepositoryName = match target {
+            Ok(target) => target,
+            Err(error) => {
+                self.leave_out(name, Fault::Name(error));
+                self.done(revisions);
+                return Ok(());
+            }
+        };
+        let (source, path) = (Arc::clone(&self.source), format!("{REPOSITORIES}/{name}"));
+        let looked = match blocking(move || Ok(look(&source, &path, target))).await {
+            Ok(looked) => looked,
+            Err(fault) => {
+                self.leave_out(name, fault);
+                self.done(revisions);
+                return Ok(());
+            }
+        };
+        let (wanted, left_out) = looked;
+        // Those that are no digests, or lead elsewhere.
+        self.done(revisions.saturating_sub(wanted.manifests.len() as u64));
+        self.state.borrow_mut().imported.left_out.extend(left_out);
+        self.repository(wanted).await
     }
 }
 

@@ -58,8 +58,8 @@ impl Registry {
         let index = index.map_err(|_| strange("an OCI image layout: its index.json cannot be read"))?;
         let unreadable = || strange("an OCI image layout: its index.json is no index");
         let images = images(&index).ok_or_else(unreadable)?;
-        let mut import = Import::new(self, settings, source, Places::Layout, progress)?;
-        import.imported.repositories = 1;
+        let import = Import::new(self, settings, source, Places::Layout, progress)?;
+        import.state.borrow_mut().imported.repositories = 1;
         let mut wanted = Wanted { name, manifests: BTreeSet::new(), tags: BTreeMap::new(), blobs: None };
         match tag {
             Some(tag) => {
@@ -82,9 +82,9 @@ impl Registry {
                 }
             }
         }
-        import.advance.all = wanted.manifests.len() as u64;
-        import.repository(wanted).await?;
-        Ok(import.imported)
+        import.expect(wanted.manifests.len() as u64);
+        import.repositories(std::iter::once(import.repository(wanted))).await?;
+        Ok(import.finish())
     }
 
     /// Writes the image that a tag names, with all it names in turn, to an OCI image layout, new or there already:

@@ -125,7 +125,7 @@ impl Import {
             prefix: self.prefix.clone(),
             sharing: if self.copy { Sharing::Copied } else { Sharing::Linked },
         };
-        super::with_registry(&config, async |registry| {
+        super::with_new_registry(&config, async |registry| {
             let bar = bar();
             let imported = match (&self.from, &self.oci_layout, &self.name) {
                 (Some(from), ..) => registry.import_distribution(from, &settings, advance(&bar)).await,
