@@ -1,9 +1,10 @@
 //! Taking over what another registry has, or an OCI image layout, with the checks of pushes.
 //!
-//! For each repository: read the manifests and compare them with their digests, bring the blobs they name, then the
-//! images, then the indexes. What is there already is passed over. What is broken is left out and told, the rest is
+//! For each repository: read the manifests and compare them with their digests; of a few images at a time, bring the
+//! blobs and store the manifests; then store the indexes. What is there already is passed over. What is broken is left out and told, the rest is
 //! imported.
 
+mod blob;
 mod distribution;
 mod layout;
 mod source;
@@ -11,17 +12,15 @@ mod source;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fmt,
-    io::{self, Read as _},
+    fmt, io,
     path::PathBuf,
     sync::Arc,
 };
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tokio::{sync::Mutex, task::spawn_blocking};
 use torno_auth::{Identity, PushPermit};
-use torno_blob::{Adopter, BlobError, SMALL, Sharing, Verified};
+use torno_blob::{Adopter, BlobError, SMALL, Sharing};
 use torno_oci::{
     Digest, MAX_MANIFEST_SIZE, Manifest, ManifestKind, MediaType, Namespace, Reference, RepositoryName, Tag,
 };
@@ -30,6 +29,7 @@ pub use layout::Exported;
 pub use source::Fault;
 
 use crate::{Registry, RegistryError};
+use blob::One;
 use source::Source;
 
 /// Repositories, and in each of them blobs or manifests, on their way at once, so that they share what waits for the
@@ -266,8 +266,20 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
             Err(error) => return Err(error.into()),
         };
         let read = self.read_all(&mut wanted).await?;
-        let mut broken = self.blobs(&permit, &wanted, &read).await?;
-        self.manifests(&permit, &wanted, read, &mut broken).await
+        let (indexes, images): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            read.into_iter().partition(|(_, read)| read.is_index);
+        let mut broken = HashMap::new();
+        let mut images = images.into_iter();
+        loop {
+            // A few at a time: no blob waits for its manifest for so long that gc takes it.
+            let some: Vec<(Digest, Read)> = images.by_ref().take(AT_ONCE).collect();
+            if some.is_empty() {
+                break;
+            }
+            self.blobs(&permit, &wanted, &some, &mut broken).await?;
+            self.images(&permit, &wanted, some, &mut broken).await?;
+        }
+        self.indexes(&permit, &wanted, indexes).await
     }
 
     /// Reads the manifests that are not there yet.
@@ -331,20 +343,19 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
         .await
     }
 
-    /// Brings the blobs that the manifests name; those that could not be had, and why.
+    /// Brings the blobs that images name, or adds to what is `broken`, and why.
     async fn blobs(
         &self,
         permit: &PushPermit,
         wanted: &Wanted,
-        read: &BTreeMap<Digest, Read>,
-    ) -> Result<HashMap<Digest, String>, ImportError> {
-        let images = || read.values().filter(|read| !read.is_index);
-        let required: BTreeSet<&Digest> = images().flat_map(|read| &read.names).collect();
-        let optional: BTreeSet<&Digest> = images().flat_map(|read| &read.optional).collect();
+        images: &[(Digest, Read)],
+        broken: &mut HashMap<Digest, String>,
+    ) -> Result<(), ImportError> {
+        let named = images.iter().flat_map(|(_, read)| read.names.iter().chain(&read.optional));
+        let named: BTreeSet<&Digest> = named.filter(|blob| !broken.contains_key(blob)).collect();
         let linked = |digest: &Digest| wanted.blobs.as_ref().is_none_or(|blobs| blobs.contains(digest));
-        let mut broken = HashMap::new();
         let (here, elsewhere): (Vec<&Digest>, Vec<&Digest>) =
-            required.union(&optional).copied().partition(|digest| linked(digest));
+            named.into_iter().partition(|digest| linked(digest));
         for digest in elsewhere {
             broken.insert(digest.clone(), "the source's repository has no link to it".to_owned());
         }
@@ -374,41 +385,49 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
                 }
             }
         }
-        Ok(broken)
+        Ok(())
     }
 
-    /// Stores images, and then indexes as soon as what they name is stored.
-    async fn manifests(
+    /// Stores images whose blobs are there.
+    async fn images(
         &self,
         permit: &PushPermit,
         wanted: &Wanted,
-        read: BTreeMap<Digest, Read>,
+        images: Vec<(Digest, Read)>,
         broken: &mut HashMap<Digest, String>,
     ) -> Result<(), ImportError> {
-        let (mut indexes, images): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            read.into_iter().partition(|(_, read)| read.is_index);
-        let mut ready: Vec<(Digest, Read)> = images.into_iter().collect();
-        while !ready.is_empty() {
-            let mut good = Vec::new();
-            for (digest, read) in ready {
-                let lacking = read.names.iter().find_map(|name| Some((name, broken.get(name)?)));
-                // An index that lacks some of its images is refused or not by the same rule as a push.
-                match lacking.filter(|_| !read.is_index) {
-                    Some((name, why)) => {
-                        let fault = Fault::Named(name.clone(), why.clone());
-                        broken.insert(digest.clone(), format!("it was left out ({fault})"));
-                        self.leave_out(described(wanted, &digest), fault);
-                        self.done(1);
-                    }
-                    None => good.push((digest, read.media_type)),
+        let mut whole = Vec::new();
+        for (digest, read) in images {
+            match read.names.iter().find_map(|name| Some((name, broken.get(name)?))) {
+                Some((name, why)) => {
+                    self.leave_out(described(wanted, &digest), Fault::Named(name.clone(), why.clone()));
+                    self.done(1);
                 }
+                None => whole.push((digest, read.media_type)),
             }
-            self.put_all(permit, wanted, good, broken).await?;
+        }
+        self.put_all(permit, wanted, &whole).await
+    }
+
+    /// Stores indexes, each behind those that it names. One that lacks some of its images is refused or not by the same
+    /// rule as a push.
+    async fn indexes(
+        &self,
+        permit: &PushPermit,
+        wanted: &Wanted,
+        mut indexes: BTreeMap<Digest, Read>,
+    ) -> Result<(), ImportError> {
+        while !indexes.is_empty() {
             let waiting: HashSet<Digest> = indexes.keys().cloned().collect();
-            let (now, later) = indexes
+            let (ready, later): (BTreeMap<_, _>, _) = indexes
                 .into_iter()
                 .partition(|(_, read)| !read.names.iter().any(|name| waiting.contains(name)));
-            ready = Vec::from_iter::<BTreeMap<_, _>>(now);
+            if ready.is_empty() {
+                // Digests make no circles.
+                return Ok(());
+            }
+            let ready: Vec<_> = ready.into_iter().map(|(digest, read)| (digest, read.media_type)).collect();
+            self.put_all(permit, wanted, &ready).await?;
             indexes = later;
         }
         Ok(())
@@ -418,10 +437,8 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
         &self,
         permit: &PushPermit,
         wanted: &Wanted,
-        manifests: Vec<(Digest, MediaType)>,
-        broken: &mut HashMap<Digest, String>,
+        manifests: &[(Digest, MediaType)],
     ) -> Result<(), ImportError> {
-        let mut results = Vec::new();
         for some in manifests.chunks(AT_ONCE) {
             let puts = some.iter().map(async |(digest, media_type)| {
                 let bytes = self.read(digest).await?;
@@ -430,88 +447,17 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
                 let put = self.registry.put_manifest(permit, &reference, tags, Some(media_type), bytes, None);
                 put.await.map(drop).map_err(Fault::Refused)
             });
-            results.extend(some.iter().zip(futures_util::future::join_all(puts).await));
-            for ((digest, _), put) in results.drain(..) {
+            let puts = futures_util::future::join_all(puts).await;
+            for ((digest, _), put) in some.iter().zip(puts) {
                 match put {
                     Ok(()) => self.state.borrow_mut().imported.manifests += 1,
                     Err(Fault::Refused(error)) if is_ours(&error) => return Err(error.into()),
-                    Err(fault) => {
-                        broken.insert(digest.clone(), format!("it was left out ({fault})"));
-                        self.leave_out(described(wanted, digest), fault);
-                    }
+                    Err(fault) => self.leave_out(described(wanted, digest), fault),
                 }
                 self.done(1);
             }
         }
         Ok(())
-    }
-}
-
-/// A blob on its way.
-struct One<'a> {
-    registry: &'a Registry,
-    settings: &'a ImportSettings,
-    adopter: &'a Adopter,
-    turns: &'a [Mutex<()>],
-    permit: &'a PushPermit,
-    digest: &'a Digest,
-}
-
-impl One<'_> {
-    /// Brings a blob to the repository; its size, if its bytes were read for that.
-    async fn bring(&self, source: &Arc<Source>, path: String) -> Result<Option<u64>, Fault> {
-        let Self { registry, permit, digest, .. } = *self;
-        let turn = digest.hex().get(..2).and_then(|start| usize::from_str_radix(start, 16).ok());
-        let _turn = match turn.and_then(|turn| self.turns.get(turn)) {
-            Some(turn) => Some(turn.lock().await),
-            None => None,
-        };
-        let linked = registry.metadata.linked(permit.repository(), digest).await;
-        if linked.map_err(|error| Fault::Refused(error.into()))?.is_some() {
-            return Ok(None);
-        }
-        let mounted = registry.mount_from_anywhere(&self.settings.owner, permit, digest).await;
-        if mounted.map_err(Fault::Refused)? {
-            return Ok(None);
-        }
-        let source = Arc::clone(source);
-        let (file, size) = blocking(move || {
-            let file = source.file(&path)?;
-            let size = file.metadata().map_err(Fault::Io)?.len();
-            Ok((file, size))
-        })
-        .await?;
-        if size > SMALL {
-            return self.adopt(file).await.map(Some);
-        }
-        let bytes = blocking(move || {
-            let mut bytes = Vec::new();
-            file.take(SMALL + 1).read_to_end(&mut bytes).map_err(Fault::Io)?;
-            Ok(bytes)
-        })
-        .await?;
-        let id = registry.begin_upload(permit).map_err(Fault::Refused)?;
-        let body = stream::iter([Ok::<_, io::Error>(Bytes::from(bytes))]);
-        registry.finish_upload_with(permit, &id, body, digest).await.map_err(fault)?;
-        Ok(Some(size))
-    }
-
-    /// Makes a file a blob as an upload becomes one, but that its bytes need not be received.
-    async fn adopt(&self, file: std::fs::File) -> Result<u64, Fault> {
-        let verified = Verified::new(file, self.digest).await.map_err(|error| fault(error.into()))?;
-        let size = verified.size();
-        let prepared = self.adopter.prepare(verified, self.settings.sharing).await;
-        let placing = self.adopter.place(prepared.map_err(|error| fault(error.into()))?);
-        let kept = self.registry.place_and_link(self.permit, self.digest, size, placing).await;
-        kept.map_err(fault)?;
-        Ok(size)
-    }
-}
-
-fn fault(error: RegistryError) -> Fault {
-    match error {
-        RegistryError::Blob(BlobError::DigestMismatch { found, .. }) => Fault::Digest(found),
-        other => Fault::Refused(other),
     }
 }
 
