@@ -10,24 +10,28 @@
 //! ```text
 //! blobs/sha256/ab/<hex>   whole blobs
 //! uploads/<id>            partial uploads; they survive a restart
+//! quarantine/<name>      files whose bytes are not theirs any more
 //! alive/<name>            locked by each process that holds blobs
 //! files.lock              held by whoever removes files, or puts them in place unsynced
 //! ```
 
 mod alive;
 mod batch;
+mod check;
 mod durable;
 mod error;
 mod flow;
 mod gather;
 mod map;
 mod maps;
+mod quarantine;
 mod read;
 mod session;
 mod store;
 mod write;
 
 pub use alive::Alive;
+pub use check::{CheckError, Damage, WhichFile};
 pub use error::BlobError;
 pub use gather::Gatherer;
 pub use read::{Blob, Reading};

@@ -6,28 +6,34 @@
 
 mod admit;
 mod blob;
+mod check;
+mod content;
 mod error;
 mod gc;
 mod journal;
 mod manifest;
 mod placer;
+mod quarantine;
 mod registry;
 mod result;
 mod run;
+mod scrub;
 mod settings;
 mod upload;
 mod upload_key;
 
 pub use admit::AdmissionError;
+pub use content::{Check, Content};
 pub use error::RegistryError;
 pub use gc::{Collected, CollectionProgress, DEFAULT_GRACE};
 pub use manifest::Pushed;
 pub use registry::Registry;
 pub use result::{NoResult, Progress};
 pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
+pub use scrub::Scrubbed;
 pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
 
-pub use torno_blob::{Blob, BlobError, Reading};
+pub use torno_blob::{BlobError, Damage, Reading};
 pub use torno_metadata::{
     Condition, FinishedRun, Garbage, Outcome, Owned, Presence, Referrer, Referrers, Run, RunLog, RunState,
     Selection, StoredManifest, Swept, Versions, WrongSize,

@@ -104,7 +104,7 @@ impl Registry {
         if let (Some(source), Reference::Tag(tag)) = (repository.source(), reference) {
             return self.result(repository, &source, tag, wait).await;
         }
-        let found = self.metadata.manifest(repository, reference).await?;
+        let found = self.quarantine.manifest(self.metadata.manifest(repository, reference).await).await?;
         found.ok_or_else(|| RegistryError::ManifestUnknown(reference.clone()))
     }
 

@@ -9,6 +9,7 @@ mod limits;
 mod project;
 mod reader;
 mod source;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -31,6 +32,7 @@ use torno_server::Certificate;
 pub(crate) use error::ConfigErrors;
 pub(crate) use gc::Gc;
 pub(crate) use reader::Environment;
+pub(crate) use storage::Scrub;
 pub(crate) use value::Hostname;
 
 use error::{Place, Problems};
@@ -100,6 +102,8 @@ pub(crate) struct Config {
     pub(crate) result_wait: Duration,
     /// When garbage is collected.
     pub(crate) gc: Gc,
+    /// When everything that is stored is looked at again.
+    pub(crate) scrub: Scrub,
     /// What is allowed but probably not meant, a sentence each.
     pub(crate) warnings: Vec<String>,
 }
@@ -149,6 +153,7 @@ impl Config {
             executor,
             result_wait,
             gc,
+            scrub,
         } = settings;
         Ok(Self {
             data,
@@ -165,6 +170,7 @@ impl Config {
             datasets: projects.datasets,
             result_wait,
             gc,
+            scrub,
             warnings,
         })
     }
@@ -183,6 +189,7 @@ struct Fixed {
     executor: Settings,
     result_wait: Duration,
     gc: Gc,
+    scrub: Scrub,
 }
 
 /// What stands in `[registry]`.
@@ -234,7 +241,8 @@ impl Fixed {
         let admins = auth.take("admins").map(project::users).unwrap_or_default();
         variables.extend(auth.finish());
 
-        let registry = registry(root.table("registry"), environment, &mut variables);
+        let mut registry = registry(root.table("registry"), environment, &mut variables);
+        registry.registry.check = storage::read(root.table("storage"), environment, &mut variables);
         let executor = executor(root.table("executor"), environment, &mut variables);
 
         let mut results = root.table("results");
@@ -245,10 +253,24 @@ impl Fixed {
         variables.extend(results.finish());
 
         let gc = gc::read(root.table("gc"), environment, &mut variables);
+        let scrub = storage::read_scrub(root.table("scrub"), environment, &mut variables);
 
         variables.extend(root.finish());
         environment.warn_of_strangers(&variables, problems);
-        Self { data, address, hostname, tls, drain, htpasswd, admins, registry, executor, result_wait, gc }
+        Self {
+            data,
+            address,
+            hostname,
+            tls,
+            drain,
+            htpasswd,
+            admins,
+            registry,
+            executor,
+            result_wait,
+            gc,
+            scrub,
+        }
     }
 }
 
@@ -268,7 +290,11 @@ fn registry(mut table: TableReader<'_>, environment: &Environment, variables: &m
         .take_or_variable("chunk_min_length", environment)
         .and_then(|item| limits::size_within(&item, &CHUNK_MIN_LENGTH));
     variables.extend(table.finish());
-    Stored { registry: torno_registry::Settings { children, blobs, upload_lifetime }, chunk_min_length }
+    let check = torno_registry::Check::default();
+    Stored {
+        registry: torno_registry::Settings { children, blobs, upload_lifetime, check },
+        chunk_min_length,
+    }
 }
 
 fn executor(mut table: TableReader<'_>, environment: &Environment, variables: &mut Vec<String>) -> Settings {

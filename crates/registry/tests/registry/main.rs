@@ -2,6 +2,7 @@
 
 mod expiry;
 mod journal;
+mod scrub;
 mod sparse;
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
