@@ -1,39 +1,12 @@
 //! Blobs whose stored bytes are damaged: what a pull of one ends as, where it goes, and how a push mends it.
 
-use std::{
-    fs::{self, File},
-    io::Read as _,
-    os::unix::fs::FileExt as _,
-    path::PathBuf,
-};
+use std::{fs, io::Read as _};
 
 use torno_tests::{Http, Image, Site, layer, sha256, wait_until};
 
 /// A layer too large for the journal, of many pieces.
 fn large(seed: u8) -> Vec<u8> {
     (0..1_500_000_u32).map(|at| u8::try_from((at >> 7) % 251).expect("small") ^ seed).collect()
-}
-
-fn file_of(site: &Site, digest: &str) -> PathBuf {
-    let hex = digest.strip_prefix("sha256:").expect("SHA-256");
-    site.path("registry-data/blobs/sha256").join(&hex[..2]).join(hex)
-}
-
-fn in_quarantine(site: &Site, digest: &str) -> PathBuf {
-    site.path("registry-data/quarantine").join(digest.replace(':', "-"))
-}
-
-/// Changes one bit of a blob's file.
-fn flip(site: &Site, digest: &str, at: u64) {
-    let file = File::options().read(true).write(true).open(file_of(site, digest)).expect("the file");
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).expect("read");
-    file.write_all_at(&[byte[0] ^ 4], at).expect("write");
-}
-
-fn truncate(site: &Site, digest: &str, length: u64) {
-    let file = File::options().write(true).open(file_of(site, digest)).expect("the file");
-    file.set_len(length).expect("shorter");
 }
 
 /// Everything that comes on a connection of its own: the head, and the bytes of the body until the server closes.
@@ -79,8 +52,8 @@ fn expect_quarantined(site: &Site, digest: &str, kept: &[u8]) {
         ada.get(&path).expect_error(404, "BLOB_UNKNOWN");
         ada.head(&path).expect(404);
     }
-    assert!(!file_of(site, digest).exists());
-    assert!(fs::read(in_quarantine(site, digest)).expect("kept") == kept);
+    assert!(!site.blob_file(digest).exists());
+    assert!(fs::read(site.quarantined_file(digest)).expect("kept") == kept);
 }
 
 /// Pushing it to one repository brings it back in all.
@@ -93,7 +66,7 @@ fn expect_healed_by_push(site: &Site, digest: &str, bytes: &[u8]) {
         ada.head(&path).expect(200);
         assert!(ada.get(&path).expect(200).body == bytes);
     }
-    assert!(in_quarantine(site, digest).exists(), "what was put aside is never deleted");
+    assert!(site.quarantined_file(digest).exists(), "what was put aside is never deleted");
 }
 
 #[test]
@@ -106,8 +79,8 @@ fn a_damaged_large_blob_is_never_pulled_whole() {
     let (head, body) = pull(&ada, &path, "");
     assert!(head.starts_with("http/1.1 200") && body == *bytes);
     for (tries, at) in [0, bytes.len() as u64 / 2, bytes.len() as u64 - 1].into_iter().enumerate() {
-        flip(&site, &digest, at);
-        let damaged = fs::read(file_of(&site, &digest)).expect("file");
+        site.flip_bit(&digest, at);
+        let damaged = fs::read(site.blob_file(&digest)).expect("file");
         let (head, body) = pull(&ada, &path, "");
         assert!(head.contains(&format!("content-length: {}", bytes.len())), "{head}");
         assert!(body.len() < bytes.len(), "{} of {} bytes came", body.len(), bytes.len());
@@ -130,8 +103,8 @@ fn a_damaged_small_blob_is_an_error_with_words() {
     let (site, image) = site_with_image("digest");
     let bytes = &image.layers[0];
     let digest = sha256(bytes);
-    flip(&site, &digest, 7);
-    let damaged = fs::read(file_of(&site, &digest)).expect("file");
+    site.flip_bit(&digest, 7);
+    let damaged = fs::read(site.blob_file(&digest)).expect("file");
     let message = site.http("ada").get(&path_of("tools/y", &digest)).expect_error(500, "UNKNOWN");
     assert!(message.contains(&digest) && message.contains("push the image again"), "{message}");
     expect_quarantined(&site, &digest, &damaged);
@@ -145,7 +118,7 @@ fn a_part_is_checked_by_length_and_a_whole_range_by_digest() {
     let bytes = &image.layers[1];
     let digest = sha256(bytes);
     let path = path_of("tools/x", &digest);
-    flip(&site, &digest, 1_400_000);
+    site.flip_bit(&digest, 1_400_000);
     let (head, body) = pull(&ada, &path, "range: bytes=10-99\r\n");
     assert!(head.starts_with("http/1.1 206") && body == bytes[10..100]);
     let (head, body) = pull(&ada, &path, "range: bytes=0-\r\n");
@@ -159,7 +132,7 @@ fn a_file_of_another_length_or_none_is_noticed_in_any_case() {
         let (mut site, image) = site_with_image(check);
         for bytes in &image.layers {
             let digest = sha256(bytes);
-            truncate(&site, &digest, bytes.len() as u64 - 1);
+            site.truncate(&digest, bytes.len() as u64 - 1);
             let message = site.http("ada").get(&path_of("tools/x", &digest)).expect_error(500, "UNKNOWN");
             assert!(message.contains("push the image again"), "{message}");
             expect_quarantined(&site, &digest, &bytes[..bytes.len() - 1]);
@@ -168,7 +141,7 @@ fn a_file_of_another_length_or_none_is_noticed_in_any_case() {
             // Out of the journal, which would have written it anew.
             site.stop();
             site.start();
-            fs::remove_file(file_of(&site, &digest)).expect("removed");
+            fs::remove_file(site.blob_file(&digest)).expect("removed");
             let ada = site.http("ada");
             ada.get(&path_of("tools/x", &digest)).expect_error(500, "UNKNOWN");
             ada.head(&path_of("tools/y", &digest)).expect(404);
@@ -183,9 +156,9 @@ fn a_push_mends_what_nobody_has_noticed() {
     let ada = site.http("ada");
     for bytes in &image.layers {
         let digest = sha256(bytes);
-        flip(&site, &digest, 0);
+        site.flip_bit(&digest, 0);
         ada.push_blob("tools/y", bytes);
-        assert!(fs::read(file_of(&site, &digest)).expect("file") == *bytes);
+        assert!(fs::read(site.blob_file(&digest)).expect("file") == *bytes);
         for repository in ["tools/x", "tools/y"] {
             assert!(ada.get(&path_of(repository, &digest)).expect(200).body == *bytes);
         }
@@ -197,7 +170,7 @@ fn what_is_in_quarantine_can_be_neither_named_nor_mounted() {
     let (site, image) = site_with_image("length");
     let ada = site.http("ada");
     let digest = sha256(&image.layers[1]);
-    truncate(&site, &digest, 5);
+    site.truncate(&digest, 5);
     ada.get(&path_of("tools/x", &digest)).expect_error(500, "UNKNOWN");
     let pushed = ada.push_manifest("tools/x", "w", image.media_type, &image.manifest());
     let message = pushed.expect_error(404, "MANIFEST_BLOB_UNKNOWN");
@@ -216,14 +189,14 @@ fn gc_takes_what_is_in_quarantine_and_keeps_its_file() {
     let ada = site.http("ada");
     let bytes = &image.layers[1];
     let digest = sha256(bytes);
-    truncate(&site, &digest, 5);
+    site.truncate(&digest, 5);
     ada.get(&path_of("tools/x", &digest)).expect_error(500, "UNKNOWN");
     for repository in ["tools/x", "tools/y"] {
         ada.delete(&format!("/v2/{repository}/manifests/{}", image.digest())).expect(202);
     }
     let told = site.torno_ok(&["gc", "--grace", "0s"]);
     assert!(told.contains("in 3 blobs, 1 manifest"), "{told}");
-    assert_eq!(fs::read(in_quarantine(&site, &digest)).expect("kept"), &bytes[..5]);
+    assert_eq!(fs::read(site.quarantined_file(&digest)).expect("kept"), &bytes[..5]);
     image.push(&ada, "tools/x", "v").expect(201);
     assert!(ada.get(&path_of("tools/x", &digest)).expect(200).body == *bytes);
 }
@@ -233,8 +206,8 @@ fn the_server_looks_for_damage_by_itself() {
     let (mut site, image) = site_with_image("length");
     let bytes = &image.layers[1];
     let digest = sha256(bytes);
-    flip(&site, &digest, 99);
-    let damaged = fs::read(file_of(&site, &digest)).expect("file");
+    site.flip_bit(&digest, 99);
+    let damaged = fs::read(site.blob_file(&digest)).expect("file");
     site.stop();
     let mut site = site.with("TORNO_SCRUB_INTERVAL", "1h").with("TORNO_SCRUB_RATE", "1GiB");
     site.start();

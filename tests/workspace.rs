@@ -18,7 +18,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Libraries that belong to one room only.
 const OWNED: &[(&str, &[&str])] = &[
-    ("rusqlite", &["torno-metadata"]),
+    // Tests damage and compare the database.
+    ("rusqlite", &["torno-metadata", "torno-tests"]),
     ("bollard", &["torno-executor"]),
     // The executor asks the engine one thing with it whose answer bollard cannot read.
     ("hyper", &["torno-executor", "torno-server"]),

@@ -22,6 +22,7 @@ mod repository;
 mod row;
 mod run;
 mod scrub;
+mod verify;
 
 pub use blob::{Hold, HoldId};
 pub use collect::{Garbage, Sweep, Swept};
@@ -36,3 +37,4 @@ pub use referrer::{Referrer, Referrers, Refers};
 pub use repository::{Among, Owned};
 pub use run::{FinishedRun, Outcome, Run, RunLog, RunState, Selection};
 pub use scrub::{Kept, ScrubPass};
+pub use verify::{BlobRow, Correction, Dangling, ManifestRow, Quarantined, RepositoryId};

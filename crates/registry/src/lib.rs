@@ -21,6 +21,7 @@ mod scrub;
 mod settings;
 mod upload;
 mod upload_key;
+mod verify;
 
 pub use admit::AdmissionError;
 pub use content::{Check, Content};
@@ -32,9 +33,12 @@ pub use result::{NoResult, Progress};
 pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
 pub use scrub::Scrubbed;
 pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
+pub use verify::{
+    Finding, Mode, Phase, Position, Problem, Remedy, Sample, Verification, Verified, VerifyEvent,
+};
 
 pub use torno_blob::{BlobError, Damage, Reading};
 pub use torno_metadata::{
     Condition, FinishedRun, Garbage, Outcome, Owned, Presence, Referrer, Referrers, Run, RunLog, RunState,
-    Selection, StoredManifest, Swept, Versions, WrongSize,
+    Selection, StoredManifest, Swept, Use, Versions, WrongSize,
 };

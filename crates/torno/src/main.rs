@@ -8,7 +8,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use command::{Failure, check_config::CheckConfig, gc::Gc, init::Init, runs::Runs, serve::Serve, user::User};
+use command::{
+    Failure, check_config::CheckConfig, gc::Gc, init::Init, runs::Runs, serve::Serve, user::User,
+    verify::Verify,
+};
 
 /// Requests make and drop small things all the time, on several threads: faster here than with the system's allocator
 /// (`docs/PERFORMANCE.md`).
@@ -43,6 +46,7 @@ enum Command {
     Serve(Serve),
     Runs(Runs),
     Gc(Gc),
+    Verify(Verify),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +64,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Runs(runs) => runs.run(),
         Command::Gc(gc) => gc.run(),
+        Command::Verify(verify) => verify.run(),
     }
 }
 

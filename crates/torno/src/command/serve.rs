@@ -9,18 +9,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-    time::MissedTickBehavior,
-};
+use tokio::{net::TcpListener, signal::unix::SignalKind, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use torno_auth::Authenticator;
 use torno_executor::Executor;
 use torno_registry::{Collected, Registry, Scrubbed};
 use torno_server::{Certificate, Server, Settings, Tls};
 
-use super::{ConfigFile, Failure};
+use super::{ConfigFile, Failure, on};
 use crate::{
     config::{Config, Gc, Scrub},
     telemetry,
@@ -258,10 +254,6 @@ async fn settle(registry: &Registry) -> bool {
             false
         }
     }
-}
-
-fn on(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(Failure::Runtime)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
