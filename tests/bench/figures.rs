@@ -1,6 +1,7 @@
 //! The figures, a file for each family. Each starts the servers it needs in a folder of its own, fills them, warms
 //! them up, and then takes its rounds in turns: Torno, a peer, the next peer, Torno again.
 
+mod gc;
 mod manifest;
 mod memory;
 mod pages;
@@ -45,6 +46,7 @@ pub(crate) fn measure(bench: &Bench<'_>, figure: &'static Figure) -> Result<Meas
         "tags-page" => pages::tags(bench),
         "catalog-page" => pages::catalog(bench),
         "referrers-page" => pages::referrers(bench),
+        "gc" => gc::collect(bench),
         "memory" => memory::peak(bench),
         other => Err(Failure::Usage(format!("nobody knows how to measure `{other}`"))),
     }?;

@@ -26,6 +26,8 @@ pub(crate) struct Scale {
     pub(crate) repositories: u64,
     /// Referrers of the manifest with many.
     pub(crate) referrers: u64,
+    /// Images of the store that garbage is collected from; a multiple of 100.
+    pub(crate) images: u64,
     /// Pushes, and as many pulls, at once.
     pub(crate) parallel: usize,
 }
@@ -49,6 +51,7 @@ impl Scale {
             tags: 100_000,
             repositories: 10_000,
             referrers: 10_000,
+            images: 100_000,
             parallel: 8,
         }
     }
@@ -66,6 +69,7 @@ impl Scale {
             tags: 300,
             repositories: 200,
             referrers: 200,
+            images: 300,
             parallel: 2,
         }
     }

@@ -17,6 +17,8 @@ use std::{
 
 use rustls::ClientConfig;
 
+pub(crate) use distribution::Store;
+
 use crate::{
     failure::Failure,
     load::{Connection, Payload, client_config},
@@ -93,6 +95,8 @@ pub(crate) struct Server {
     process: Process,
     /// What nginx serves.
     files: PathBuf,
+    /// Where its configuration and its state are.
+    pub(crate) folder: PathBuf,
 }
 
 impl Server {
@@ -118,7 +122,7 @@ impl Server {
         };
         let Started { address, authorization, process } = started;
         let tls = certificate.map(|certificate| client_config(&certificate.certificate)).transpose()?;
-        Ok(Self { target: Target { peer, address, authorization, tls }, process, files })
+        Ok(Self { target: Target { peer, address, authorization, tls }, process, files, folder })
     }
 
     /// The number of its process.

@@ -1,13 +1,13 @@
 -- gc looks at what may have become garbage, and at nothing else: so it costs what the garbage costs.
 
--- Links that a push or a mount brought, in their order. gc looks at each once its time of grace is over: whether a
--- manifest has come that names the blob.
+-- Links that a push or a mount brought and that wait for a manifest which names the blob: it takes the row away. gc
+-- looks at those whose time of grace is over.
 CREATE TABLE arrivals (
-    id         INTEGER PRIMARY KEY,
     repository INTEGER NOT NULL,
     blob       TEXT    NOT NULL,
-    at         INTEGER NOT NULL                     -- the link's `touched_at`, unless it has come again since
-) STRICT;
+    at         INTEGER NOT NULL,
+    PRIMARY KEY (repository, blob)
+) STRICT, WITHOUT ROWID;
 
 -- What lost something that needed it: of a repository its link to a blob or a manifest, or those themselves. gc looks
 -- at each the next time. Numbers are never used twice, so that one that is added meanwhile comes behind.
@@ -19,7 +19,10 @@ CREATE TABLE suspects (
     CHECK ((blob IS NULL) <> (manifest IS NULL))
 ) STRICT;
 
-INSERT INTO arrivals (repository, blob, at) SELECT repository, blob, touched_at FROM blob_links ORDER BY touched_at;
+INSERT INTO arrivals (repository, blob, at) SELECT repository, blob, touched_at FROM blob_links AS a
+    WHERE NOT EXISTS (SELECT 1 FROM manifest_blobs AS m JOIN manifest_links AS l ON l.manifest = m.manifest
+        WHERE m.blob = a.blob AND l.repository = a.repository);
+ALTER TABLE blob_links DROP COLUMN touched_at;
 INSERT INTO suspects (blob) SELECT digest FROM blobs AS b
     WHERE NOT EXISTS (SELECT 1 FROM blob_links WHERE blob = b.digest);
 INSERT INTO suspects (repository, manifest) SELECT repository, manifest FROM manifest_links WHERE orphaned = 1;

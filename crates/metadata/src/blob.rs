@@ -176,6 +176,8 @@ impl Metadata {
             if execute(connection, sql, params![repository, blob.as_str()])? == 0 {
                 return Ok(Deleted::Unknown);
             }
+            let sql = "DELETE FROM arrivals WHERE repository = ?1 AND blob = ?2";
+            execute(connection, sql, params![repository, blob.as_str()])?;
             suspect_blob(connection, &blob)?;
             let named_by = named::count_names(connection, repository, NamedKind::Blob, &blob)?;
             Ok(Deleted::Gone { named_by })
@@ -202,17 +204,17 @@ pub(crate) fn is_deleting(connection: &Connection, blob: &Digest) -> Result<bool
     Ok(exists(connection, sql, [blob.as_str()])? || quarantine::is_moving(connection, blob)?)
 }
 
+/// Links a blob to a repository, where it waits for a manifest that names it.
 pub(crate) fn insert_link(
     connection: &Connection,
     repository: i64,
     blob: &Digest,
     now: Timestamp,
 ) -> Result<(), MetadataError> {
-    let parameters = params![repository, blob.as_str(), now.as_millisecond()];
-    let sql = "INSERT INTO blob_links (repository, blob, touched_at) VALUES (?1, ?2, ?3)
-        ON CONFLICT DO UPDATE SET touched_at = excluded.touched_at";
-    execute(connection, sql, parameters)?;
-    let sql = "INSERT INTO arrivals (repository, blob, at) VALUES (?1, ?2, ?3)";
-    execute(connection, sql, parameters)?;
+    let sql = "INSERT INTO blob_links (repository, blob) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    execute(connection, sql, params![repository, blob.as_str()])?;
+    let sql = "INSERT INTO arrivals (repository, blob, at) VALUES (?1, ?2, ?3)
+        ON CONFLICT DO UPDATE SET at = excluded.at";
+    execute(connection, sql, params![repository, blob.as_str(), now.as_millisecond()])?;
     Ok(())
 }

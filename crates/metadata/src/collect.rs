@@ -1,7 +1,8 @@
 //! Finding garbage, and forgetting it.
 //!
 //! Whatever takes a need away from a blob or a manifest leaves a note in `suspects`, and each link that a push brings
-//! one in `arrivals`. Only these are looked at, some in a transaction, so finding garbage costs what there is of it.
+//! one in `arrivals`, which the manifest that names it takes away. Only these are looked at, some in a transaction: so
+//! finding garbage costs what there is of it.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,13 +11,13 @@ use rusqlite::{Connection, Row, params};
 use torno_oci::{Digest, RepositoryName};
 
 use crate::{
-    Metadata, MetadataError,
+    Expiring, Metadata, MetadataError,
     cache::Stale,
-    manifest,
+    manifest, retention,
     row::{all, execute, exists, first, integer, millis, number, parsed, parsed_option},
 };
 
-/// Looked at in one transaction: pushes wait for some milliseconds at most.
+/// Changed in one transaction: pushes wait for some milliseconds at most.
 const STEP: u64 = 500;
 
 /// A blob that nothing needs.
@@ -45,28 +46,35 @@ pub struct Swept {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sweep {
     suspects: i64,
-    arrivals: i64,
 }
 
 impl Metadata {
     /// A step of a sweep: forgets manifests that deletions left without a name, and marks as `deleting` blobs that no
     /// manifest and no unfinished run needs, no hold protects, and no push has touched for `grace`.
     pub async fn sweep(&self, from: Sweep, grace: Duration, now: Timestamp) -> Result<Swept, MetadataError> {
+        let ripe = self.read(move |connection| ripe(connection, grace, now)).await?;
         self.write_telling(move |connection| {
             let mut step = Step::new(connection, grace, now);
-            let swept = step.take(from)?;
+            let swept = step.take(from, &ripe)?;
             Ok((swept, step.stale()?))
         })
         .await
     }
 
-    /// What a whole sweep would find; nothing changes. Pushes wait until it is known.
-    pub async fn sweepable(&self, grace: Duration, now: Timestamp) -> Result<Swept, MetadataError> {
+    /// What a whole sweep would find, after some things had been taken away; nothing changes. Pushes wait until it is
+    /// known.
+    pub async fn sweepable(
+        &self,
+        expiring: Vec<Expiring>,
+        grace: Duration,
+        now: Timestamp,
+    ) -> Result<Swept, MetadataError> {
         let (sender, receiver) = std::sync::mpsc::channel();
         let undone = self
             .write_making(Stale::None, move |connection| {
                 // The failure is what rolls the sweep back.
-                let _ = sender.send(sweep_all(connection, grace, now));
+                let expired = retention::expire(connection, expiring);
+                let _ = sender.send(expired.and_then(|_| sweep_all(connection, grace, now)));
                 Err::<(), _>(MetadataError::Closed)
             })
             .await;
@@ -126,13 +134,27 @@ fn sweep_all(connection: &Connection, grace: Duration, now: Timestamp) -> Result
     let mut swept = Swept { blobs: all(connection, sql, [], garbage)?, ..Swept::default() };
     let mut next = Some(Sweep::default());
     while let Some(from) = next {
-        let step = Step::new(connection, grace, now).take(from)?;
+        let ripe = ripe(connection, grace, now)?;
+        let step = Step::new(connection, grace, now).take(from, &ripe)?;
         swept.manifests += step.manifests;
         swept.looked_at += step.looked_at;
         swept.blobs.extend(step.blobs);
         next = step.next;
     }
     Ok(swept)
+}
+
+/// Arrivals whose time of grace is over, as many as a step takes.
+fn ripe(
+    connection: &Connection,
+    grace: Duration,
+    now: Timestamp,
+) -> Result<Vec<(i64, Digest)>, MetadataError> {
+    let before = now.as_millisecond().saturating_sub(millis(grace));
+    let sql = "SELECT repository, blob FROM arrivals WHERE at < ?1 LIMIT ?2";
+    all(connection, sql, params![before, integer(STEP)], |row| {
+        Ok((row.get("repository")?, parsed(row, "blob")?))
+    })
 }
 
 /// Notes that gc must look at a blob.
@@ -186,9 +208,9 @@ impl<'a> Step<'a> {
     }
 
     /// Looks at suspects first, since they may lead to others, then at arrivals.
-    fn take(&mut self, from: Sweep) -> Result<Swept, MetadataError> {
+    fn take(&mut self, from: Sweep, ripe: &[(i64, Digest)]) -> Result<Swept, MetadataError> {
         self.swept.next = match self.look_at_suspects(from)? {
-            None => self.look_at_arrivals(from)?,
+            None => self.look_at_arrivals(from, ripe)?,
             next => next,
         };
         Ok(std::mem::take(&mut self.swept))
@@ -223,66 +245,58 @@ impl<'a> Step<'a> {
                 execute(self.connection, "DELETE FROM suspects WHERE id = ?1", [id])?;
             }
         }
-        Ok(Some(Sweep { suspects: last, ..from }))
+        Ok(Some(Sweep { suspects: last }))
     }
 
-    fn look_at_arrivals(&mut self, from: Sweep) -> Result<Option<Sweep>, MetadataError> {
-        let sql = "SELECT id, repository, blob, at FROM arrivals WHERE id > ?1 ORDER BY id LIMIT ?2";
-        let arrivals = all(self.connection, sql, params![from.arrivals, integer(STEP)], |row| {
-            Ok((row.get("id")?, row.get("repository")?, parsed(row, "blob")?, row.get("at")?))
-        })?;
-        let mut next = None;
-        for (id, repository, blob, at) in arrivals {
-            // A clock that was set back makes later ones seem earlier: those are passed over.
-            if (self.before..=self.now).contains(&at) {
-                return Ok(None);
+    fn look_at_arrivals(
+        &mut self,
+        from: Sweep,
+        ripe: &[(i64, Digest)],
+    ) -> Result<Option<Sweep>, MetadataError> {
+        for (repository, blob) in ripe {
+            // Read again: it may have come once more, or got its manifest.
+            let sql = "DELETE FROM arrivals WHERE repository = ?1 AND blob = ?2 AND at < ?3";
+            let parameters = params![repository, blob.as_str(), self.before];
+            if execute(self.connection, sql, parameters)? == 1
+                && self.look_at_link(*repository, blob)? == Verdict::Held
+            {
+                suspect_blob(self.connection, blob)?;
             }
-            next = Some(Sweep { arrivals: id, ..from });
-            self.swept.looked_at += 1;
-            if at > self.now {
-                continue;
-            }
-            if self.look_at_link(repository, &blob)? == Verdict::Held {
-                suspect_blob(self.connection, &blob)?;
-            }
-            execute(self.connection, "DELETE FROM arrivals WHERE id = ?1", [id])?;
         }
-        Ok(next)
+        self.swept.looked_at += ripe.len() as u64;
+        Ok((!ripe.is_empty()).then_some(from))
     }
 
-    /// Takes a link away whose grace is over and whose manifest has not come, or has gone.
+    /// Takes a link away that no manifest needs and that does not wait for one.
     fn look_at_link(&mut self, repository: i64, blob: &Digest) -> Result<Verdict, MetadataError> {
-        let sql = "SELECT touched_at FROM blob_links WHERE blob = ?1 AND repository = ?2";
-        let parameters = params![blob.as_str(), repository];
-        let touched: Option<i64> = first(self.connection, sql, parameters, |row| Ok(row.get("touched_at")?))?;
-        if let Some(touched) = touched {
-            if touched >= self.before || self.is_named(repository, blob)? {
-                return Ok(Verdict::Known);
-            }
-            let sql = "DELETE FROM blob_links WHERE blob = ?1 AND repository = ?2";
-            execute(self.connection, sql, parameters)?;
+        let parameters = params![repository, blob.as_str()];
+        let waits = "SELECT 1 FROM arrivals WHERE repository = ?1 AND blob = ?2";
+        if exists(self.connection, waits, parameters)? || self.is_named(repository, blob)? {
+            return Ok(Verdict::Known);
+        }
+        let sql = "DELETE FROM blob_links WHERE repository = ?1 AND blob = ?2";
+        if execute(self.connection, sql, parameters)? == 1 {
             self.repositories.insert(repository);
         }
         self.look_at_blob(blob)
     }
 
-    /// Whether a manifest of a repository names a blob.
+    /// Whether a manifest of a repository names a blob. Some blobs are named all over the house: of those the
+    /// repository's own manifests are asked.
     fn is_named(&self, repository: i64, blob: &Digest) -> Result<bool, MetadataError> {
-        /// Some blobs are named all over the house: of those the repository's own manifests are asked.
-        const MANY: i64 = 64;
-        let sql = "SELECT 1 FROM (SELECT manifest FROM manifest_blobs WHERE blob = ?1 LIMIT ?3) AS m
-            JOIN manifest_links AS l ON l.repository = ?2 AND l.manifest = m.manifest";
-        if exists(self.connection, sql, params![blob.as_str(), repository, MANY])? {
+        const MANY: i64 = 16;
+        let sql = "SELECT 1 FROM (SELECT manifest FROM manifest_blobs WHERE blob = ?2 LIMIT ?3) AS m
+            CROSS JOIN manifest_links AS l ON l.repository = ?1 AND l.manifest = m.manifest";
+        if exists(self.connection, sql, params![repository, blob.as_str(), MANY])? {
             return Ok(true);
         }
         let sql = "SELECT 1 FROM manifest_blobs WHERE blob = ?1 LIMIT 1 OFFSET ?2";
         if !exists(self.connection, sql, params![blob.as_str(), MANY])? {
             return Ok(false);
         }
-        // The `+` keeps SQLite from asking by blob again.
         let sql = "SELECT 1 FROM manifest_links AS l CROSS JOIN manifest_blobs AS m
-            ON m.manifest = l.manifest AND +m.blob = ?1 WHERE l.repository = ?2";
-        exists(self.connection, sql, params![blob.as_str(), repository])
+            ON m.manifest = l.manifest AND m.blob = ?2 WHERE l.repository = ?1";
+        exists(self.connection, sql, params![repository, blob.as_str()])
     }
 
     /// Marks a blob that nothing needs.

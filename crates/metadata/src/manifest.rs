@@ -229,6 +229,8 @@ pub(crate) fn insert(
     for Named { digest: named, kind, .. } in &manifest.names {
         let edge = match kind {
             NamedKind::Blob => {
+                let arrived = "DELETE FROM arrivals WHERE repository = ?1 AND blob = ?2";
+                execute(connection, arrived, params![repository, named.as_str()])?;
                 "INSERT INTO manifest_blobs (manifest, blob) VALUES (?1, ?2) ON CONFLICT DO NOTHING"
             }
             NamedKind::Manifest => {
@@ -261,6 +263,9 @@ pub(crate) fn point(
     manifest: &Digest,
     now: Timestamp,
 ) -> Result<(), MetadataError> {
+    let sql = "UPDATE manifest_links SET untagged_at = ?4 WHERE repository = ?1 AND manifest =
+        (SELECT manifest FROM tags WHERE repository = ?1 AND tag = ?2 AND manifest <> ?3)";
+    execute(connection, sql, params![repository, tag.as_str(), manifest.as_str(), now.as_millisecond()])?;
     let sql = "INSERT INTO tags (repository, tag, manifest, moved_at) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT DO UPDATE SET manifest = excluded.manifest, moved_at = excluded.moved_at";
     execute(connection, sql, params![repository, tag.as_str(), manifest.as_str(), now.as_millisecond()])?;
@@ -275,13 +280,11 @@ pub(crate) fn unlink(
 ) -> Result<bool, MetadataError> {
     let parameters = params![repository, manifest.as_str()];
     execute(connection, "DELETE FROM tags WHERE repository = ?1 AND manifest = ?2", parameters)?;
-    let sql = "DELETE FROM manifest_links WHERE repository = ?1 AND manifest = ?2 RETURNING pushed_at";
-    let pushed_at: Option<i64> = first(connection, sql, parameters, |row| Ok(row.get("pushed_at")?))?;
-    let Some(pushed_at) = pushed_at else { return Ok(false) };
+    let sql = "DELETE FROM manifest_links WHERE repository = ?1 AND manifest = ?2";
+    if execute(connection, sql, parameters)? == 0 {
+        return Ok(false);
+    }
     // What came for this manifest is free at once; what has come since waits for another.
-    let sql = "UPDATE blob_links SET touched_at = 0 WHERE repository = ?1 AND touched_at <= ?3
-        AND blob IN (SELECT blob FROM manifest_blobs WHERE manifest = ?2)";
-    execute(connection, sql, params![repository, manifest.as_str(), pushed_at])?;
     let sql =
         "INSERT INTO suspects (repository, blob) SELECT ?1, blob FROM manifest_blobs WHERE manifest = ?2";
     execute(connection, sql, parameters)?;

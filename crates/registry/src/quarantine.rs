@@ -109,3 +109,134 @@ impl Quarantine {
         Ok(uses.iter().map(Use::to_string).collect::<Vec<_>>().join(", "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use bytes::Bytes;
+    use futures_util::stream;
+    use tempfile::TempDir;
+    use torno_auth::{Identity, Policy, PushPermit};
+    use torno_blob::Reading;
+    use torno_metadata::Hold;
+
+    use super::*;
+    use crate::{Registry, Settings};
+
+    struct Site {
+        folder: TempDir,
+        registry: Registry,
+        ada: Identity,
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("folder");
+            let registry =
+                Registry::open(folder.path(), Policy::default(), Settings::default()).expect("registry");
+            Self { folder, registry, ada: Identity::of("ada".parse().expect("name")) }
+        }
+
+        async fn permit(&self) -> PushPermit {
+            self.registry.push_permit(&self.ada, &"tools/a".parse().expect("name")).await.expect("permit")
+        }
+
+        async fn push(&self, bytes: &[u8]) -> Digest {
+            let permit = self.permit().await;
+            let digest = Digest::sha256(bytes);
+            let id = self.registry.begin_upload(&permit).expect("begin");
+            let body = stream::iter([Ok::<_, std::io::Error>(Bytes::copy_from_slice(bytes))]);
+            self.registry.finish_upload_with(&permit, &id, body, &digest).await.expect("pushed");
+            self.registry.settle().await.expect("settled");
+            digest
+        }
+
+        fn file(&self, blob: &Digest) -> PathBuf {
+            self.folder.path().join("blobs/sha256").join(&blob.hex()[..2]).join(blob.hex())
+        }
+
+        fn kept(&self) -> usize {
+            fs::read_dir(self.folder.path().join("quarantine")).map_or(0, Iterator::count)
+        }
+
+        async fn damage(&self, blob: &Digest, size: usize) -> Damage {
+            fs::write(self.file(blob), vec![9; size]).expect("written");
+            let found = self.registry.damage_of(blob, size as u64, async |_| ()).await.expect("read");
+            found.expect("it is damaged")
+        }
+
+        async fn content(&self, blob: &Digest) -> Result<Vec<u8>, RegistryError> {
+            let name = "tools/a".parse().expect("name");
+            let permit = self.registry.pull_permit(&self.ada, &name).await?;
+            let content = self.registry.blob(&permit, blob, Reading::Copied).await?;
+            Ok(content.bytes().await.expect("bytes"))
+        }
+    }
+
+    /// One for the journal, one too large for it.
+    fn contents() -> [Vec<u8>; 2] {
+        [vec![1; 1000], vec![2; 100_000]]
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_replaced_since_is_not_taken_for_the_damaged_one() {
+        let site = Site::new();
+        for bytes in contents() {
+            let blob = site.push(&bytes).await;
+            let damage = site.damage(&blob, bytes.len()).await;
+            site.push(&bytes).await;
+            assert_eq!(site.registry.quarantine.take(&blob, &damage).await.expect("taken"), Fate::Changed);
+            assert_eq!(site.content(&blob).await.expect("served"), bytes);
+            let gone = site.registry.quarantine.take(&blob, &Damage::Missing).await.expect("taken");
+            assert_eq!(gone, Fate::Changed);
+            assert_eq!(site.content(&blob).await.expect("served"), bytes);
+        }
+        assert_eq!(site.kept(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_push_is_bringing_is_left_to_it() {
+        let site = Site::new();
+        let [_, bytes] = contents();
+        let blob = site.push(&bytes).await;
+        let damage = site.damage(&blob, bytes.len()).await;
+        let length = bytes.len() as u64;
+        let answer = site.registry.metadata.hold(&blob, length, "somebody", Timestamp::now()).await;
+        let Ok(Hold::Held(hold)) = answer else { panic!("{answer:?}") };
+        assert_eq!(site.registry.quarantine.take(&blob, &damage).await.expect("taken"), Fate::Changed);
+        site.registry.metadata.release(hold).expect("released");
+        let metadata = &site.registry.metadata;
+        metadata.forget(Vec::new()).await.expect("whatever was submitted is done");
+        assert_eq!(site.registry.quarantine.take(&blob, &damage).await.expect("taken"), Fate::PutAside);
+        assert_eq!(
+            site.registry.quarantine.take(&blob, &damage).await.expect("taken"),
+            Fate::PutAside,
+            "again"
+        );
+        assert_eq!(site.kept(), 1);
+        assert!(matches!(site.content(&blob).await, Err(RegistryError::BlobUnknown(_))));
+    }
+
+    #[tokio::test]
+    async fn a_quarantine_that_was_cut_off_is_ended_by_the_next_push() {
+        for bytes in contents() {
+            for is_moved in [false, true] {
+                let site = Site::new();
+                let blob = site.push(&bytes).await;
+                site.damage(&blob, bytes.len()).await;
+                let (metadata, blobs) = (&site.registry.metadata, &site.registry.blobs);
+                let begun = metadata.begin_quarantine(&blob, "it was damaged", Timestamp::now()).await;
+                assert_eq!(begun.expect("begun"), Quarantining::Begun);
+                if is_moved {
+                    let right = blobs.lock_files().await.expect("right");
+                    blobs.put_aside(&blob, &right).await.expect("moved");
+                }
+                assert!(matches!(site.content(&blob).await, Err(RegistryError::BlobUnknown(_))));
+                site.push(&bytes).await;
+                assert_eq!(site.content(&blob).await.expect("served"), bytes);
+                assert_eq!(site.kept(), 1);
+            }
+        }
+    }
+}

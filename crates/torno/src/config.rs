@@ -8,6 +8,7 @@ mod gc;
 mod limits;
 mod project;
 mod reader;
+mod retention;
 mod source;
 mod storage;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use std::{
 use bytesize::ByteSize;
 use torno_auth::{Policy, ProjectName, UserName};
 use torno_executor::{Dataset, ProjectPolicy, Settings};
-use torno_registry::Presence;
+use torno_registry::{Presence, Retention, Rule};
 use torno_server::Certificate;
 
 pub(crate) use error::ConfigErrors;
@@ -104,6 +105,8 @@ pub(crate) struct Config {
     pub(crate) gc: Gc,
     /// When everything that is stored is looked at again.
     pub(crate) scrub: Scrub,
+    /// What is kept, and for how long.
+    pub(crate) retention: Retention,
     /// What is allowed but probably not meant, a sentence each.
     pub(crate) warnings: Vec<String>,
 }
@@ -154,6 +157,7 @@ impl Config {
             result_wait,
             gc,
             scrub,
+            retention: rules,
         } = settings;
         Ok(Self {
             data,
@@ -171,6 +175,7 @@ impl Config {
             result_wait,
             gc,
             scrub,
+            retention: Retention { rules, images: projects.images },
             warnings,
         })
     }
@@ -190,6 +195,7 @@ struct Fixed {
     result_wait: Duration,
     gc: Gc,
     scrub: Scrub,
+    retention: Vec<Rule>,
 }
 
 /// What stands in `[registry]`.
@@ -254,6 +260,7 @@ impl Fixed {
 
         let gc = gc::read(root.table("gc"), environment, &mut variables);
         let scrub = storage::read_scrub(root.table("scrub"), environment, &mut variables);
+        let retention = root.take("retention").map(retention::read).unwrap_or_default();
 
         variables.extend(root.finish());
         environment.warn_of_strangers(&variables, problems);
@@ -270,6 +277,7 @@ impl Fixed {
             result_wait,
             gc,
             scrub,
+            retention,
         }
     }
 }
