@@ -18,8 +18,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Libraries that belong to one room only.
 const OWNED: &[(&str, &[&str])] = &[
-    // Beside it only `make crash`, which looks from outside at what a crash has left.
-    ("rusqlite", &["torno-metadata", "torno-crash"]),
+    // Beside it tests, which damage and compare the database, and `make crash`, which looks at what a crash has left.
+    ("rusqlite", &["torno-metadata", "torno-tests", "torno-crash"]),
     ("bollard", &["torno-executor"]),
     // The executor asks the engine one thing with it whose answer bollard cannot read.
     ("hyper", &["torno-executor", "torno-server"]),

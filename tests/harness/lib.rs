@@ -6,6 +6,7 @@
 
 #![expect(clippy::missing_panics_doc, reason = "failing is what tests do")]
 
+mod damage;
 mod disk;
 mod distribution;
 mod docker;

@@ -10,6 +10,7 @@
 //! ```text
 //! blobs/sha256/ab/<hex>   whole blobs
 //! uploads/<id>            partial uploads; they survive a restart
+//! quarantine/<name>      files whose bytes are not theirs any more
 //! alive/<name>            locked by each process that holds blobs
 //! files.lock              held by whoever removes files, or puts them in place unsynced
 //! ```
@@ -17,12 +18,15 @@
 mod adopt;
 mod alive;
 mod batch;
+mod check;
 mod durable;
 mod error;
 mod flow;
 mod gather;
+mod listing;
 mod map;
 mod maps;
+mod quarantine;
 mod read;
 mod session;
 mod shelf;
@@ -31,8 +35,10 @@ mod write;
 
 pub use adopt::{Adopter, Prepared, Sharing, Verified};
 pub use alive::Alive;
+pub use check::{CheckError, Damage, WhichFile};
 pub use error::BlobError;
 pub use gather::Gatherer;
+pub use listing::Listing;
 pub use read::{Blob, Reading};
 pub use session::{SMALL, Sealed, Synced, Uploads};
 pub use shelf::{Shelf, Taken};

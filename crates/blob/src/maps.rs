@@ -31,23 +31,25 @@ struct Kept {
     used: Instant,
 }
 
-/// A file, whatever it is called.
+/// A file, whatever it is called, as long as nobody writes to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
     inode: u64,
     size: u64,
+    modified: (i64, i64),
 }
 
 impl FileId {
     pub(crate) fn of(found: &fs::Metadata) -> Self {
-        Self { device: found.dev(), inode: found.ino(), size: found.len() }
+        let modified = (found.mtime(), found.mtime_nsec());
+        Self { device: found.dev(), inode: found.ino(), size: found.len(), modified }
     }
 }
 
 impl Maps {
     /// The mapping of the file that is at `path` now.
-    pub(crate) fn current(&self, digest: &Digest, path: &Path) -> Option<Map> {
+    pub(crate) fn current(&self, digest: &Digest, path: &Path) -> Option<(Map, FileId)> {
         let (map, file) = {
             let mut kept = self.lock();
             let kept = kept.get_mut(digest)?;
@@ -55,7 +57,7 @@ impl Maps {
             (kept.map.clone(), kept.file)
         };
         if fs::metadata(path).is_ok_and(|found| FileId::of(&found) == file) {
-            return Some(map);
+            return Some((map, file));
         }
         self.forget(digest);
         None

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::task::JoinHandle;
 
-use crate::map::{Map, PIECE};
+use crate::{
+    map::{Map, PIECE},
+    maps::FileId,
+};
 
 /// A piece of copied memory. Two of them are in memory for each pull.
 const COPIED_PIECE: u64 = 256 * 1024;
@@ -17,8 +20,10 @@ pub(crate) const COPIED: u64 = 64 * 1024;
 /// A blob open for reading. It stays readable when the blob is deleted or moved meanwhile.
 #[derive(Debug)]
 pub struct Blob {
-    source: Source,
+    pub(crate) source: Source,
     size: u64,
+    /// Which file it is; `None` in memory.
+    pub(crate) file: Option<FileId>,
 }
 
 /// How the bytes of a blob are wanted.
@@ -41,14 +46,14 @@ pub(crate) enum Source {
 }
 
 impl Blob {
-    pub(crate) fn new(source: Source, size: u64) -> Self {
-        Self { source, size }
+    pub(crate) fn new(source: Source, size: u64, file: Option<FileId>) -> Self {
+        Self { source, size, file }
     }
 
     /// A blob whose bytes are in memory already.
     pub fn in_memory(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { size: bytes.len() as u64, source: Source::Memory(bytes) }
+        Self { size: bytes.len() as u64, source: Source::Memory(bytes), file: None }
     }
 
     /// How many bytes it has.
@@ -111,7 +116,7 @@ fn fetch(source: &Arc<Source>, range: Range<u64>) -> JoinHandle<io::Result<Bytes
 
 impl Source {
     /// The next piece of a range, and the rest of it. Pieces end where the map's do.
-    fn split(&self, range: Range<u64>) -> (Range<u64>, Range<u64>) {
+    pub(crate) fn split(&self, range: Range<u64>) -> (Range<u64>, Range<u64>) {
         let end = match self {
             Self::Map(_) | Self::Memory(_) => (range.start / PIECE + 1).saturating_mul(PIECE),
             Self::File(_) => range.start.saturating_add(COPIED_PIECE),
@@ -133,7 +138,7 @@ impl Source {
     }
 
     /// A piece. Blocks for as long as the disk takes.
-    fn fetch(&self, range: Range<u64>) -> io::Result<Bytes> {
+    pub(crate) fn fetch(&self, range: Range<u64>) -> io::Result<Bytes> {
         match self {
             Self::Map(map) => map.piece(range),
             Self::File(file) => copy(file, range).map(Bytes::from),
@@ -167,7 +172,7 @@ mod tests {
             Reading::Mapped => Source::Map(Map::of(file, size).ok_or(io::ErrorKind::UnexpectedEof)?),
             Reading::Copied => Source::File(file.try_clone()?),
         };
-        let pieces: Vec<Bytes> = Blob::new(source, size).stream(range).try_collect().await?;
+        let pieces: Vec<Bytes> = Blob::new(source, size, None).stream(range).try_collect().await?;
         Ok(pieces.concat())
     }
 
@@ -178,7 +183,7 @@ mod tests {
         file.write_all(&content).expect("write");
         let map = Map::of(&file, content.len() as u64).expect("map");
         for range in [0..2_500_000, 0..2_500_000, 1_048_000..1_049_000, 2_400_000..2_500_000] {
-            let stream = Blob::new(Source::Map(map.clone()), 2_500_000).stream(range.clone());
+            let stream = Blob::new(Source::Map(map.clone()), 2_500_000, None).stream(range.clone());
             let pieces: Vec<Bytes> = stream.try_collect().await.expect("bytes");
             assert!(pieces.concat() == content[range.start as usize..range.end as usize], "{range:?}");
         }

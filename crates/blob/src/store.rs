@@ -28,10 +28,10 @@ const FEW: usize = 2;
 /// The blobs and upload sessions under one folder.
 #[derive(Debug)]
 pub struct BlobStore {
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     sessions: Sessions,
     syncer: Syncer,
-    maps: Arc<Maps>,
+    pub(crate) maps: Arc<Maps>,
 }
 
 /// The right to remove blobs' files, and to put such in place that are not synced yet. One task of one process at a
@@ -185,8 +185,8 @@ impl BlobStore {
     pub async fn read(&self, digest: &Digest, size: u64, reading: Reading) -> Result<Blob, BlobError> {
         let mapped = reading == Reading::Mapped && size > COPIED;
         let path = self.path(digest);
-        if mapped && let Some(map) = self.maps.current(digest, &path) {
-            return Ok(Blob::new(Source::Map(map), size));
+        if mapped && let Some((map, file)) = self.maps.current(digest, &path) {
+            return Ok(Blob::new(Source::Map(map), size, Some(file)));
         }
         let (digest, maps) = (digest.clone(), Arc::clone(&self.maps));
         blocking(move || {
@@ -201,14 +201,15 @@ impl BlobStore {
                 return Err(BlobError::Length { announced: size, got: found.len() });
             }
             let map = if mapped { Map::of(&file, size) } else { None };
+            let id = FileId::of(&found);
             let source = match map {
                 None => Source::File(file),
                 Some(map) => {
-                    maps.keep(digest, map.clone(), FileId::of(&found));
+                    maps.keep(digest, map.clone(), id);
                     Source::Map(map)
                 }
             };
-            Ok(Blob::new(source, size))
+            Ok(Blob::new(source, size, Some(id)))
         })
         .await
     }
@@ -293,7 +294,7 @@ impl BlobStore {
         self.folder(digest).join(digest.hex())
     }
 
-    fn folder(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn folder(&self, digest: &Digest) -> PathBuf {
         let shard = digest.hex().get(..2).unwrap_or("xx");
         self.root.join("blobs").join(digest.algorithm().name()).join(shard)
     }

@@ -10,7 +10,7 @@ use crate::{
     Deleted, Metadata, MetadataError, NamedKind, Owned,
     cache::{Answer, Question, Stale},
     collect::suspect_blob,
-    named, repository,
+    named, quarantine, repository,
     row::{all, execute, exists, first, integer, millis, number, parsed, repository_id},
 };
 
@@ -26,7 +26,7 @@ pub struct HoldId(i64);
 pub enum Hold {
     /// It may; gc keeps away until [`Metadata::link`] or until the hold expires.
     Held(HoldId),
-    /// gc is deleting this very blob: wait until it is gone, then ask again.
+    /// gc is deleting this very blob, or its damaged file is being put aside: wait until that is done, then ask again.
     Deleting,
 }
 
@@ -57,6 +57,9 @@ impl Metadata {
             if is_deleting(connection, &blob)? {
                 return Ok(Hold::Deleting);
             }
+            // The digest was compared: another size that stands there is wrong.
+            let sql = "UPDATE blobs SET size = ?2 WHERE digest = ?1 AND size <> ?2";
+            execute(connection, sql, params![blob.as_str(), integer(size)])?;
             let sql =
                 "INSERT INTO blobs (digest, size, state) VALUES (?1, ?2, 'incoming') ON CONFLICT DO NOTHING";
             if execute(connection, sql, params![blob.as_str(), integer(size)])? == 1 {
@@ -87,6 +90,7 @@ impl Metadata {
                 // The hold ran out and gc came by: the bytes are gone, so there must be no link.
                 return Err(MetadataError::Corrupt("hold: it expired before the link"));
             }
+            quarantine::heal_blob(connection, &blob)?;
             let repository = repository::ensure(connection, &name, &owner, now)?;
             insert_link(connection, repository, &blob, now)?;
             execute(connection, "DELETE FROM holds WHERE id = ?1", [hold.0])?;
@@ -189,13 +193,15 @@ pub(crate) fn size_in(
     blob: &Digest,
 ) -> Result<Option<u64>, MetadataError> {
     let sql = "SELECT b.size FROM blob_links AS l JOIN repositories AS r ON r.id = l.repository
-        JOIN blobs AS b ON b.digest = l.blob WHERE r.name = ?1 AND l.blob = ?2 AND b.state = 'present'";
+        JOIN blobs AS b ON b.digest = l.blob WHERE r.name = ?1 AND l.blob = ?2 AND b.state = 'present'
+        AND NOT EXISTS (SELECT 1 FROM quarantined_blobs AS q WHERE q.blob = l.blob)";
     first(connection, sql, params![name.as_str(), blob.as_str()], |row| number(row, "size"))
 }
 
-/// Whether gc is deleting a blob: nobody may link it until its row is gone.
+/// Whether gc is deleting a blob, or somebody is putting its file aside: nobody may link it until that is done.
 pub(crate) fn is_deleting(connection: &Connection, blob: &Digest) -> Result<bool, MetadataError> {
-    exists(connection, "SELECT 1 FROM blobs WHERE digest = ?1 AND state = 'deleting'", [blob.as_str()])
+    let sql = "SELECT 1 FROM blobs WHERE digest = ?1 AND state = 'deleting'";
+    Ok(exists(connection, sql, [blob.as_str()])? || quarantine::is_moving(connection, blob)?)
 }
 
 /// Links a blob to a repository, where it waits for a manifest that names it.

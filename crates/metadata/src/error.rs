@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use torno_oci::Digest;
+
 /// What can go wrong with the database. None of it is the fault of whoever asked.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
@@ -17,6 +19,9 @@ pub enum MetadataError {
     /// A row holds what no code of ours writes.
     #[error("the database holds an invalid {0}")]
     Corrupt(&'static str),
+    /// The bytes of a manifest are not its own.
+    #[error("the bytes of manifest {0} are damaged")]
+    Damaged(Digest),
     /// The database was written by a newer Torno.
     #[error(
         "{path} was written by a newer Torno (schema {found}, this one knows {known}); run that one, or restore a backup"

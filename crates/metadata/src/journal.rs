@@ -15,7 +15,7 @@ use crate::{
     Metadata, MetadataError,
     blob::{insert_link, is_deleting},
     cache::Stale,
-    repository,
+    quarantine, repository,
     row::{all, execute, exists, first, parsed},
 };
 
@@ -65,8 +65,9 @@ impl Metadata {
             let id = connection.last_insert_rowid();
             let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
             let sql = "INSERT INTO blobs (digest, size, state, journal) VALUES (?1, ?2, 'present', ?3)
-                ON CONFLICT DO UPDATE SET state = 'present', journal = excluded.journal";
+                ON CONFLICT DO UPDATE SET state = 'present', size = excluded.size, journal = excluded.journal";
             execute(connection, sql, params![blob.as_str(), size, id])?;
+            quarantine::heal_blob(connection, &blob)?;
             let repository = repository::ensure(connection, &name, &owner, now)?;
             insert_link(connection, repository, &blob, now)?;
             Ok(Journaled::Linked(JournalId(id)))

@@ -11,7 +11,7 @@ use crate::{
     Condition, Metadata, MetadataError, Named, NamedKind, Refers, WrongSize,
     cache::{Answer, Question, Stale},
     collect::suspect_manifest,
-    condition, named, referrer, repository,
+    condition, named, quarantine, referrer, repository,
     row::{all, execute, first, parsed, parsed_option, repository_id},
     run,
 };
@@ -144,14 +144,16 @@ impl Metadata {
             Reference::Digest(digest) => {
                 let sql = "SELECT m.digest, l.media_type, m.bytes FROM manifest_links AS l
                     JOIN repositories AS r ON r.id = l.repository JOIN manifests AS m ON m.digest = l.manifest
-                    WHERE r.name = ?1 AND l.manifest = ?2";
+                    WHERE r.name = ?1 AND l.manifest = ?2
+                        AND NOT EXISTS (SELECT 1 FROM quarantined_manifests AS q WHERE q.manifest = m.digest)";
                 first(connection, sql, params![name.as_str(), digest.as_str()], found)
             }
             Reference::Tag(tag) => {
                 let sql = "SELECT m.digest, l.media_type, m.bytes FROM tags AS t
                     JOIN repositories AS r ON r.id = t.repository
                     JOIN manifest_links AS l ON l.repository = t.repository AND l.manifest = t.manifest
-                    JOIN manifests AS m ON m.digest = t.manifest WHERE r.name = ?1 AND t.tag = ?2";
+                    JOIN manifests AS m ON m.digest = t.manifest WHERE r.name = ?1 AND t.tag = ?2
+                        AND NOT EXISTS (SELECT 1 FROM quarantined_manifests AS q WHERE q.manifest = m.digest)";
                 first(connection, sql, params![name.as_str(), tag.as_str()], found)
             }
         };
@@ -219,8 +221,11 @@ pub(crate) fn insert(
     now: Timestamp,
 ) -> Result<(), MetadataError> {
     let digest = manifest.digest.as_str();
-    let sql = "INSERT INTO manifests (digest, bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    // Bytes that are not these are damaged.
+    let sql = "INSERT INTO manifests (digest, bytes) VALUES (?1, ?2)
+        ON CONFLICT DO UPDATE SET bytes = excluded.bytes WHERE bytes <> excluded.bytes";
     execute(connection, sql, params![digest, manifest.bytes])?;
+    quarantine::heal_manifest(connection, &manifest.digest)?;
     for Named { digest: named, kind, .. } in &manifest.names {
         let edge = match kind {
             NamedKind::Blob => {
@@ -311,11 +316,15 @@ pub(crate) fn orphan(
     Ok(())
 }
 
-/// A row with `digest`, `media_type` and `bytes`.
+/// A row with `digest`, `media_type` and `bytes`, which have that digest.
 pub(crate) fn stored(row: &Row<'_>) -> Result<StoredManifest, MetadataError> {
+    let (digest, bytes): (Digest, Vec<u8>) = (parsed(row, "digest")?, row.get("bytes")?);
+    if Digest::of(digest.algorithm(), &bytes) != digest {
+        return Err(MetadataError::Damaged(digest));
+    }
     Ok(StoredManifest {
-        digest: parsed(row, "digest")?,
+        digest,
         media_type: parsed_option(row, "media_type")?.ok_or(MetadataError::Corrupt("media_type"))?,
-        bytes: row.get::<_, Vec<u8>>("bytes")?.into(),
+        bytes: bytes.into(),
     })
 }

@@ -113,7 +113,8 @@ pub(crate) fn missing_of_run(
     }
     let sql = "SELECT m.blob FROM manifest_blobs AS m WHERE m.manifest = ?1 AND NOT EXISTS (
             SELECT 1 FROM blob_links AS l JOIN blobs AS b ON b.digest = l.blob
-            WHERE l.repository = ?2 AND l.blob = m.blob AND b.state = 'present')";
+            WHERE l.repository = ?2 AND l.blob = m.blob AND b.state = 'present'
+                AND NOT EXISTS (SELECT 1 FROM quarantined_blobs AS q WHERE q.blob = m.blob))";
     all(connection, sql, params![run.image.as_str(), repository], |row| parsed(row, "blob"))
 }
 
@@ -145,6 +146,7 @@ fn manifest_size(
 ) -> Result<Option<u64>, MetadataError> {
     let sql =
         "SELECT length(m.bytes) AS size FROM manifest_links AS l JOIN manifests AS m ON m.digest = l.manifest
-        WHERE l.repository = ?1 AND l.manifest = ?2";
+        WHERE l.repository = ?1 AND l.manifest = ?2
+            AND NOT EXISTS (SELECT 1 FROM quarantined_manifests AS q WHERE q.manifest = l.manifest)";
     first(connection, sql, params![repository, digest.as_str()], |row| number(row, "size"))
 }

@@ -362,7 +362,8 @@ impl Metadata {
     pub async fn run_image(&self, id: RunId) -> Result<Option<StoredManifest>, MetadataError> {
         self.read(move |connection| {
             let sql = "SELECT m.digest, m.bytes, r.image_type AS media_type FROM runs AS r
-                JOIN manifests AS m ON m.digest = r.image WHERE r.id = ?1";
+                JOIN manifests AS m ON m.digest = r.image WHERE r.id = ?1
+                    AND NOT EXISTS (SELECT 1 FROM quarantined_manifests AS q WHERE q.manifest = m.digest)";
             first(connection, sql, [integer(id.number())], manifest::stored)
         })
         .await
@@ -374,7 +375,8 @@ impl Metadata {
         self.read(move |connection| {
             let sql = "SELECT b.size FROM runs AS r JOIN manifest_blobs AS m ON m.manifest = r.image
                 JOIN blobs AS b ON b.digest = m.blob
-                WHERE r.id = ?1 AND m.blob = ?2 AND b.state = 'present'";
+                WHERE r.id = ?1 AND m.blob = ?2 AND b.state = 'present'
+                    AND NOT EXISTS (SELECT 1 FROM quarantined_blobs AS q WHERE q.blob = m.blob)";
             first(connection, sql, params![integer(id.number()), blob.as_str()], |row| number(row, "size"))
         })
         .await

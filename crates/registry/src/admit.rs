@@ -82,7 +82,8 @@ impl Registry {
                     .into());
                 };
                 let image = child.descriptor.digest.clone();
-                let stored = self.metadata.manifest(repository, &Reference::Digest(image.clone())).await?;
+                let stored = self.metadata.manifest(repository, &Reference::Digest(image.clone())).await;
+                let stored = self.quarantine.manifest(stored).await?;
                 let stored = stored.ok_or_else(|| RegistryError::Missing(vec![image.clone()]))?;
                 self.admit_child(repository, &stored).await?;
                 Ok(NewRun { image, media_type: stored.media_type })

@@ -1,11 +1,11 @@
 //! Reading and deleting blobs.
 
 use torno_auth::{DeletePermit, PullPermit};
-use torno_blob::{Blob, BlobError, Reading};
+use torno_blob::{BlobError, Reading};
 use torno_metadata::Deleted;
 use torno_oci::{Digest, RepositoryName};
 
-use crate::{Registry, RegistryError};
+use crate::{Content, Registry, RegistryError};
 
 impl Registry {
     /// The size of a blob (distribution-spec: Checking if content exists in the registry).
@@ -20,16 +20,16 @@ impl Registry {
         permit: &PullPermit,
         blob: &Digest,
         reading: Reading,
-    ) -> Result<Blob, RegistryError> {
+    ) -> Result<Content, RegistryError> {
         let size = self.blob_size(permit, blob).await?;
-        match self.open_blob(blob, size, reading).await {
+        match self.open_blob(blob, size, self.reading(reading)).await {
             Err(RegistryError::Blob(BlobError::Missing(_))) => {}
-            read => return read,
+            opened => return self.content_of(blob, size, opened).await,
         }
         // What was remembered of it may be older than the gc of another process.
         self.metadata.distrust(permit.repository());
         let size = self.blob_size(permit, blob).await?;
-        self.open_blob(blob, size, reading).await
+        self.content(blob, size, reading).await
     }
 
     /// Lets go of what is kept for pulls that come soon: of a blob that another process has removed, the space.
@@ -58,11 +58,5 @@ impl Registry {
             return Ok(None);
         }
         self.all_bytes(blob, size).await.map(Some)
-    }
-
-    /// All bytes of a blob that is known to be small.
-    pub(crate) async fn all_bytes(&self, blob: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
-        let bytes = self.open_blob(blob, size, Reading::Copied).await?.bytes().await;
-        bytes.map_err(|source| BlobError::Io { path: blob.as_str().into(), source }.into())
     }
 }

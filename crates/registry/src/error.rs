@@ -16,6 +16,11 @@ pub enum RegistryError {
     /// The repository has no such blob.
     #[error("this repository has no blob {0}")]
     BlobUnknown(Digest),
+    /// The bytes that are stored of a blob or a manifest are not its own.
+    #[error(
+        "the stored bytes of {0} are damaged and were put aside; push the image again to mend it, or tell the admin"
+    )]
+    Damaged(Digest),
     /// The repository has no such manifest.
     #[error("this repository has no manifest `{0}`")]
     ManifestUnknown(Reference),
@@ -76,6 +81,7 @@ impl From<MetadataError> for RegistryError {
     fn from(error: MetadataError) -> Self {
         match error {
             MetadataError::Taken => Self::Taken,
+            MetadataError::Damaged(manifest) => Self::Damaged(manifest),
             other => Self::Metadata(other),
         }
     }

@@ -103,7 +103,7 @@ impl Registry {
         let repository = permit.repository();
         let found = match (repository.source(), reference) {
             (Some(source), Reference::Tag(tag)) => Some(self.result(repository, &source, tag, wait).await?),
-            _ => self.metadata.manifest(repository, reference).await?,
+            _ => self.quarantine.manifest(self.metadata.manifest(repository, reference).await).await?,
         };
         if let (Some(_), Reference::Tag(tag)) = (&found, reference) {
             self.pulls.note(repository, tag);

@@ -9,7 +9,9 @@ use torno_blob::{Alive, BlobStore};
 use torno_metadata::{Among, Metadata, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
 
-use crate::{RegistryError, Settings, placer::Placer, retention::Pulls, upload_key::UploadKey};
+use crate::{
+    RegistryError, Settings, placer::Placer, quarantine::Quarantine, retention::Pulls, upload_key::UploadKey,
+};
 
 /// A registry over one data directory.
 #[derive(Debug)]
@@ -17,6 +19,7 @@ pub struct Registry {
     pub(crate) blobs: Arc<BlobStore>,
     pub(crate) placer: Placer,
     pub(crate) metadata: Metadata,
+    pub(crate) quarantine: Quarantine,
     policy: ArcSwap<Policy>,
     pub(crate) settings: Settings,
     pub(crate) upload_key: UploadKey,
@@ -43,10 +46,12 @@ impl Registry {
         let metadata = Metadata::open(&data.join("torno.db"))?;
         let placer = Placer::new(Arc::clone(&blobs), metadata.journal_reader()?);
         let upload_key = UploadKey::open(&data.join("keys/upload"))?;
+        let quarantine = Quarantine::new(Arc::clone(&blobs), metadata.clone());
         Ok(Self {
             blobs,
             placer,
             metadata,
+            quarantine,
             policy: ArcSwap::from_pointee(policy),
             settings,
             upload_key,

@@ -88,7 +88,8 @@ impl Registry {
             // Marked as seen before looking, so that no change falls between the look and the wait.
             changes.mark_unchanged();
             let reference = Reference::Tag(tag.clone());
-            if let Some(found) = self.metadata.manifest(repository, &reference).await? {
+            let found = self.metadata.manifest(repository, &reference).await;
+            if let Some(found) = self.quarantine.manifest(found).await? {
                 return Ok(found);
             }
             let Some(run) = self.run_behind(source, tag).await? else {
@@ -96,7 +97,8 @@ impl Registry {
             };
             let Some(reason) = self.no_result(repository, &run).await? else {
                 // It succeeded, so its result was there and has been deleted, or is there by now.
-                let found = self.metadata.manifest(repository, &reference).await?;
+                let found = self.metadata.manifest(repository, &reference).await;
+                let found = self.quarantine.manifest(found).await?;
                 return found.ok_or(RegistryError::ManifestUnknown(reference));
             };
             let left = deadline.saturating_duration_since(Instant::now());

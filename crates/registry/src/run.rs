@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use torno_auth::PushPermit;
-use torno_blob::{Blob, Reading};
+use torno_blob::Reading;
 use torno_metadata::{FinishedRun, NewManifest, Outcome, Run, RunLog, Selection, StoredManifest};
 use torno_oci::{Digest, Manifest, RunId};
 
-use crate::{Registry, RegistryError, Settings, manifest::new_manifest};
+use crate::{Content, Registry, RegistryError, Settings, manifest::new_manifest};
 
 /// A run that has been claimed and is to be carried out.
 #[derive(Debug)]
@@ -155,12 +155,12 @@ impl Registry {
 
     /// The manifest of a run's image, which stays readable though its tag has moved or been deleted.
     pub async fn run_manifest(&self, permit: &ImagePermit) -> Result<Option<StoredManifest>, RegistryError> {
-        Ok(self.metadata.run_image(permit.run).await?)
+        self.quarantine.manifest(self.metadata.run_image(permit.run).await).await
     }
 
     /// The manifest of a run's image, for its executor.
     pub async fn claimed_image(&self, run: &Run) -> Result<Option<StoredManifest>, RegistryError> {
-        Ok(self.metadata.run_image(run.id).await?)
+        self.quarantine.manifest(self.metadata.run_image(run.id).await).await
     }
 
     /// A blob of a run's image.
@@ -169,10 +169,10 @@ impl Registry {
         permit: &ImagePermit,
         blob: &Digest,
         reading: Reading,
-    ) -> Result<Blob, RegistryError> {
+    ) -> Result<Content, RegistryError> {
         let size = self.metadata.run_blob(permit.run, blob).await?;
         let size = size.ok_or_else(|| RegistryError::BlobUnknown(blob.clone()))?;
-        self.open_blob(blob, size, reading).await
+        self.content(blob, size, reading).await
     }
 }
 

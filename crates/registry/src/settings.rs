@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use torno_metadata::Presence;
 
+use crate::Check;
+
 /// How long an upload session may rest when nobody says: a push that breaks off in the evening can go on the next
 /// morning.
 pub const DEFAULT_UPLOAD_LIFETIME: Duration = Duration::from_hours(24);
@@ -19,6 +21,8 @@ pub struct Settings {
     /// How long an upload session lives without a request that uses it or bytes that arrive for it
     /// (distribution-spec: Cancel a blob upload).
     pub upload_lifetime: Duration,
+    /// How blobs are checked when they are pulled.
+    pub check: Check,
 }
 
 impl Default for Settings {
@@ -27,6 +31,7 @@ impl Default for Settings {
             children: Presence::Required,
             blobs: Presence::Required,
             upload_lifetime: DEFAULT_UPLOAD_LIFETIME,
+            check: Check::default(),
         }
     }
 }

@@ -234,7 +234,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Ends a deletion that its process did not; whether the right to was free.
+    /// Ends a deletion or quarantine that its process did not; whether the right to was free.
     async fn finish_deleting(&self, blob: &Digest) -> Result<bool, RegistryError> {
         let Some(right) = self.blobs.try_lock_files()? else { return Ok(false) };
         // Asked again under the lock: the blob may be gone, pushed anew and in use since.
@@ -242,6 +242,7 @@ impl Registry {
             self.blobs.remove(&[blob], &right).await?;
             self.metadata.forget(vec![blob.clone()]).await?;
         }
+        self.quarantine.finish(blob, &right).await?;
         Ok(true)
     }
 }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use torno_oci::{Digest, RepositoryName};
-use torno_registry::{Blob, Reading};
+use torno_registry::{Content, Reading};
 
 use crate::{
     answer,
@@ -42,7 +42,7 @@ pub(crate) async fn read(
 }
 
 /// A blob, or the range of it that the request wants, as an answer.
-pub(crate) fn stream(blob: Blob, digest: &Digest, request: &HeaderMap) -> Result<Response<Body>, Failure> {
+pub(crate) fn stream(blob: Content, digest: &Digest, request: &HeaderMap) -> Result<Response<Body>, Failure> {
     let size = blob.size();
     // With an `If-Range` of other bytes the whole is wanted (RFC 9110, section 13.1.5).
     let wanted = if answer::range_holds(request, digest) { range::wanted(request, size)? } else { None };

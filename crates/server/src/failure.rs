@@ -172,6 +172,7 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
         RegistryError::Refused(Refusal::Denied(_)) | RegistryError::Taken => {
             told(StatusCode::FORBIDDEN, Code::Denied)
         }
+        RegistryError::Damaged(_) => told(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
         RegistryError::BlobUnknown(_) => told(StatusCode::NOT_FOUND, Code::BlobUnknown),
         RegistryError::ManifestUnknown(_) => told(StatusCode::NOT_FOUND, Code::ManifestUnknown),
         RegistryError::UploadUnknown => told(StatusCode::NOT_FOUND, Code::BlobUploadUnknown),

@@ -9,6 +9,7 @@ pub(crate) mod init;
 pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod user;
+pub(crate) mod verify;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use std::{
     process::ExitCode,
 };
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use torno_auth::{HtpasswdError, ProjectName, UserName};
 use torno_executor::{ExecutorError, ProjectPolicy};
 use torno_oci::RunId;
@@ -123,6 +125,17 @@ pub(crate) enum Failure {
     /// A run that is not over has no log yet.
     #[error("run {0} is {1}; what it prints is kept when it ends")]
     NoLog(RunId, RunState),
+    /// A look at what is stored has found what somebody must do something about.
+    #[error("left to do of what was found: {0}; docs/ADMINISTRATION.md says what can be done")]
+    Damaged(u64),
+    /// A look at what is stored was stopped.
+    #[error("stopped before everything was looked at; `torno verify --resume` goes on")]
+    Stopped,
+    /// Where a look was stopped could not be read or written.
+    #[error(
+        "where the look was stopped could not be read or written (verify.stopped in the data directory): {0}"
+    )]
+    Notes(#[source] io::Error),
     /// What was to be said could not be written.
     #[error("the output could not be written: {0}")]
     Output(#[source] io::Error),
@@ -153,10 +166,10 @@ impl Failure {
 pub(crate) type Projects = BTreeMap<ProjectName, ProjectPolicy>;
 
 /// Does something with the registry in the data directory, beside the server that may be serving it.
-pub(crate) fn with_registry(
+pub(crate) fn with_registry<T>(
     config: &Config,
-    work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    work: impl AsyncFnOnce(&Registry) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     match config.data.join("torno.db").try_exists() {
         Ok(true) => with_new_registry(config, work),
         Ok(false) => Err(Failure::NoRegistry(config.data.clone())),
@@ -165,15 +178,20 @@ pub(crate) fn with_registry(
 }
 
 /// The same, and makes the registry if there is none.
-pub(crate) fn with_new_registry(
+pub(crate) fn with_new_registry<T>(
     config: &Config,
-    work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    work: impl AsyncFnOnce(&Registry) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     make_private_folder(&config.data)?;
     keep_from_others(&config.data);
     let registry = Registry::open(&config.data, config.policy.clone(), config.registry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::Runtime)?.block_on(work(&registry))
+}
+
+/// Each signal of a kind, from now on.
+pub(crate) fn on(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(Failure::Runtime)
 }
 
 /// What is inside is confidential; an existing folder keeps the mode its owner gave it.

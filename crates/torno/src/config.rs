@@ -10,6 +10,7 @@ mod project;
 mod reader;
 mod retention;
 mod source;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -32,6 +33,7 @@ use torno_server::Certificate;
 pub(crate) use error::ConfigErrors;
 pub(crate) use gc::Gc;
 pub(crate) use reader::Environment;
+pub(crate) use storage::Scrub;
 pub(crate) use value::Hostname;
 
 use error::{Place, Problems};
@@ -101,6 +103,8 @@ pub(crate) struct Config {
     pub(crate) result_wait: Duration,
     /// When garbage is collected.
     pub(crate) gc: Gc,
+    /// When everything that is stored is looked at again.
+    pub(crate) scrub: Scrub,
     /// What is kept, and for how long.
     pub(crate) retention: Retention,
     /// What is allowed but probably not meant, a sentence each.
@@ -152,6 +156,7 @@ impl Config {
             executor,
             result_wait,
             gc,
+            scrub,
             retention: rules,
         } = settings;
         Ok(Self {
@@ -169,6 +174,7 @@ impl Config {
             datasets: projects.datasets,
             result_wait,
             gc,
+            scrub,
             retention: Retention { rules, images: projects.images },
             warnings,
         })
@@ -188,6 +194,7 @@ struct Fixed {
     executor: Settings,
     result_wait: Duration,
     gc: Gc,
+    scrub: Scrub,
     retention: Vec<Rule>,
 }
 
@@ -240,7 +247,8 @@ impl Fixed {
         let admins = auth.take("admins").map(project::users).unwrap_or_default();
         variables.extend(auth.finish());
 
-        let registry = registry(root.table("registry"), environment, &mut variables);
+        let mut registry = registry(root.table("registry"), environment, &mut variables);
+        registry.registry.check = storage::read(root.table("storage"), environment, &mut variables);
         let executor = executor(root.table("executor"), environment, &mut variables);
 
         let mut results = root.table("results");
@@ -251,6 +259,7 @@ impl Fixed {
         variables.extend(results.finish());
 
         let gc = gc::read(root.table("gc"), environment, &mut variables);
+        let scrub = storage::read_scrub(root.table("scrub"), environment, &mut variables);
         let retention = root.take("retention").map(retention::read).unwrap_or_default();
 
         variables.extend(root.finish());
@@ -267,6 +276,7 @@ impl Fixed {
             executor,
             result_wait,
             gc,
+            scrub,
             retention,
         }
     }
@@ -288,7 +298,11 @@ fn registry(mut table: TableReader<'_>, environment: &Environment, variables: &m
         .take_or_variable("chunk_min_length", environment)
         .and_then(|item| limits::size_within(&item, &CHUNK_MIN_LENGTH));
     variables.extend(table.finish());
-    Stored { registry: torno_registry::Settings { children, blobs, upload_lifetime }, chunk_min_length }
+    let check = torno_registry::Check::default();
+    Stored {
+        registry: torno_registry::Settings { children, blobs, upload_lifetime, check },
+        chunk_min_length,
+    }
 }
 
 fn executor(mut table: TableReader<'_>, environment: &Environment, variables: &mut Vec<String>) -> Settings {

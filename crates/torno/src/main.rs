@@ -19,6 +19,7 @@ use command::{
     runs::Runs,
     serve::Serve,
     user::User,
+    verify::Verify,
 };
 
 /// Requests make and drop small things all the time, on several threads: faster here than with the system's allocator
@@ -59,6 +60,7 @@ enum Command {
     Restore(Restore),
     Import(Import),
     Export(Export),
+    Verify(Verify),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +83,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Restore(restore) => restore.run(),
         Command::Import(import) => import.run(),
         Command::Export(export) => export.run(),
+        Command::Verify(verify) => verify.run(),
     }
 }
 

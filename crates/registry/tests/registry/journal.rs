@@ -10,7 +10,7 @@ use torno_registry::{Reading, Retention, Settings};
 use crate::{NO_GRACE, Site, ada, name};
 
 impl Site {
-    fn file_of(&self, blob: &Digest) -> PathBuf {
+    pub(crate) fn file_of(&self, blob: &Digest) -> PathBuf {
         let (shard, _) = blob.hex().split_at(2);
         self.folder.path().join("blobs/sha256").join(shard).join(blob.hex())
     }
@@ -21,7 +21,7 @@ impl Site {
     }
 
     /// The process dies; the next one has what is on the disk.
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.registry = crate::open(self.folder.path(), Settings::default());
     }
 }

@@ -5,6 +5,7 @@ mod expiry;
 mod interleavings;
 mod journal;
 mod retention;
+mod scrub;
 mod sparse;
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};

@@ -9,20 +9,16 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-    time::MissedTickBehavior,
-};
+use tokio::{net::TcpListener, signal::unix::SignalKind, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use torno_auth::Authenticator;
 use torno_executor::Executor;
-use torno_registry::{Collected, Registry, Retention};
+use torno_registry::{Collected, Registry, Retention, Scrubbed};
 use torno_server::{Certificate, Server, Settings, Tls};
 
-use super::{ConfigFile, Failure};
+use super::{ConfigFile, Failure, on};
 use crate::{
-    config::{Config, Gc},
+    config::{Config, Gc, Scrub},
     telemetry,
 };
 
@@ -111,11 +107,13 @@ impl Serve {
         };
         let collecting = stop.run_until_cancelled(collect_garbage(&registry, config.gc, config.retention));
         let tidying = stop.run_until_cancelled(expire_uploads(&registry, config.registry.upload_lifetime));
+        let scrubbing = stop.run_until_cancelled(keep_scrubbing(&registry, config.scrub));
         let settling = stop.run_until_cancelled(keep_settling(&registry));
         let noting = stop.run_until_cancelled(keep_noting(&registry));
         let releasing = stop.run_until_cancelled(keep_releasing(&registry));
-        let ((), executed, (), ..) =
-            tokio::join!(serving, executing, signals, tidying, collecting, settling, releasing, noting);
+        let ((), executed, (), ..) = tokio::join!(
+            serving, executing, signals, tidying, collecting, scrubbing, settling, releasing, noting
+        );
         note_pulls(&registry).await;
         settle(&registry).await;
         executed?;
@@ -192,6 +190,34 @@ async fn collect_garbage(registry: &Registry, gc: Gc, retention: Retention) {
     }
 }
 
+/// Looks at everything that is stored, again and again. Cancelled, it goes on at the next start where it was.
+async fn keep_scrubbing(registry: &Registry, scrub: Scrub) {
+    /// A disk or database that fails is not asked again at once.
+    const AFTER_FAILURE: Duration = Duration::from_mins(10);
+    if scrub.interval.is_zero() {
+        return;
+    }
+    loop {
+        let done = async {
+            tokio::time::sleep(registry.scrub_due(scrub.interval).await?).await;
+            registry.scrub(scrub.rate.as_u64()).await
+        };
+        match done.await {
+            Ok(Scrubbed { blobs, bytes, manifests, damaged }) => {
+                tracing::info!(blobs, bytes, manifests, damaged, "everything that is stored was looked at");
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(
+                    error,
+                    "what is stored could not be looked at; the next try is in {AFTER_FAILURE:?}"
+                );
+                tokio::time::sleep(AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
 /// Lets go of what is kept for pulls that do not come.
 async fn keep_releasing(registry: &Registry) {
     const OFTEN: Duration = Duration::from_secs(5);
@@ -249,10 +275,6 @@ async fn settle(registry: &Registry) -> bool {
             false
         }
     }
-}
-
-fn on(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(Failure::Runtime)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -120,6 +120,11 @@ fn everything_can_be_said() {
         sparse_images = true
         upload_lifetime = "2h"
         chunk_min_length = "1MiB"
+        [storage]
+        check = "digest"
+        [scrub]
+        interval = "7days"
+        rate = "2MiB"
         [results]
         wait = "1m"
         [gc]
@@ -163,9 +168,16 @@ fn everything_can_be_said() {
         Some(&torno_registry::KeepImages::For(Duration::from_hours(2)))
     );
     let (sparse, upload_lifetime) = (Presence::Optional, Duration::from_hours(2));
-    let expected = torno_registry::Settings { children: sparse, blobs: sparse, upload_lifetime };
+    let expected = torno_registry::Settings {
+        children: sparse,
+        blobs: sparse,
+        upload_lifetime,
+        check: torno_registry::Check::Digest,
+    };
     assert_eq!(config.registry, expected);
     assert_eq!(config.chunk_min_length, Some(ByteSize::mib(1)));
+    let scrub = Scrub { interval: Duration::from_hours(7 * 24), rate: ByteSize::mib(2) };
+    assert_eq!(config.scrub, scrub);
     let user = |name: &str| name.parse::<UserName>().expect("name");
     assert_eq!(config.policy.admins, [user("root")].into());
     let members = config.policy.projects.get("p").expect("project");
@@ -237,6 +249,8 @@ fn unknown_keys_are_refused_everywhere() {
         ("[auth]\nadmin = []", "auth.admin", "did you mean `admins`?"),
         ("[registry]\nsparse_index = true", "registry.sparse_index", "did you mean `sparse_indexes`?"),
         ("[executor]\nengin = 1", "executor.engin", "did you mean `engine`?"),
+        ("[storage]\nchek = 1", "storage.chek", "did you mean `check`?"),
+        ("[scrub]\nrates = 1", "scrub.rates", "did you mean `rate`?"),
         ("[results]\nwaits = 1", "results.waits", "did you mean `wait`?"),
         ("[datasets.a]\npath = \"retina\"\nsample = 1", "datasets.a.sample", "known here: path"),
         ("[projects.p]\nreserchers = []", "projects.p.reserchers", "did you mean `researchers`?"),
@@ -276,6 +290,9 @@ fn values_of_the_wrong_kind() {
         ("[registry]\nsparse_indexes = 1", "registry.sparse_indexes", "true or false"),
         ("[registry]\nupload_lifetime = \"24\"", "registry.upload_lifetime", "has no unit"),
         ("[registry]\nchunk_min_length = 5", "registry.chunk_min_length", "expected a size"),
+        ("[storage]\ncheck = \"no\"", "storage.check", "neither"),
+        ("[storage]\ncheck = true", "storage.check", "expected \"length\" or \"digest\""),
+        ("[scrub]\nrate = \"10\"", "scrub.rate", "has no unit"),
         ("[[retention]]\nkeep_newest = 1", "retention[0].repositories", "say which repositories"),
         ("[[retention]]\nrepositories = [\"a\"]", "retention[0].keep_newest", "lets go of nothing"),
         (
@@ -305,6 +322,8 @@ fn settings_at_their_bounds_and_one_past_them() {
         ("[executor]\nconcurrent_runs", ["1", "64"], ["0", "65"]),
         ("[registry]\nupload_lifetime", ["\"1s\"", "\"30days\""], ["\"999ms\"", "\"30days 1ms\""]),
         ("[registry]\nchunk_min_length", ["\"1B\"", "\"1GiB\""], ["\"0B\"", "\"1073741825B\""]),
+        ("[scrub]\ninterval", ["\"0s\"", "\"365days\""], ["\"-1s\"", "\"365days 1s\""]),
+        ("[scrub]\nrate", ["\"1KiB\"", "\"10GiB\""], ["\"1023B\"", "\"10241MiB\""]),
         ("[gc]\ninterval", ["\"0s\"", "\"30days\""], ["\"-1s\"", "\"30days 1ms\""]),
         ("[gc]\ngrace", ["\"0s\"", "\"30days\""], ["\"-1s\"", "\"30days 1ms\""]),
         ("[results]\nwait", ["\"0s\"", "\"5m\""], ["\"-1s\"", "\"5m 1ms\""]),
@@ -400,6 +419,9 @@ fn variables_stand_above_the_file() {
         ("TORNO_REGISTRY_SPARSE_IMAGES", "true"),
         ("TORNO_REGISTRY_UPLOAD_LIFETIME", "3h"),
         ("TORNO_REGISTRY_CHUNK_MIN_LENGTH", "4KiB"),
+        ("TORNO_STORAGE_CHECK", "digest"),
+        ("TORNO_SCRUB_INTERVAL", "0s"),
+        ("TORNO_SCRUB_RATE", "1KiB"),
     ]);
     let site = Site::new();
     let written = "data = \"d\"\n[listen]\naddress = \"127.0.0.1:9\"\n[tls]\nmode = \"off\"\n[executor]\nconcurrent_runs = 9";
@@ -413,9 +435,15 @@ fn variables_stand_above_the_file() {
         assert_eq!(config.executor.concurrent_runs, 2);
         assert_eq!(config.result_wait, Duration::from_secs(1));
         let (sparse, upload_lifetime) = (Presence::Optional, Duration::from_hours(3));
-        let expected = torno_registry::Settings { children: sparse, blobs: sparse, upload_lifetime };
+        let expected = torno_registry::Settings {
+            children: sparse,
+            blobs: sparse,
+            upload_lifetime,
+            check: torno_registry::Check::Digest,
+        };
         assert_eq!(config.registry, expected);
         assert_eq!(config.chunk_min_length, Some(ByteSize::kib(4)));
+        assert_eq!(config.scrub, Scrub { interval: Duration::ZERO, rate: ByteSize::kib(1) });
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     }
 }
@@ -497,11 +525,11 @@ fn the_documented_example_is_good_and_every_key_is_documented() {
     let config = site.good(&example.replace("/srv/data/retina", &site.path("retina").display().to_string()));
     assert_eq!((config.projects.len(), config.warnings.len()), (1, 0));
 
-    let unknown =
-        "[listen]\nx = 1\n[tls]\nx = 1\n[auth]\nx = 1\n[executor]\nx = 1\n[results]\nx = 1\n[gc]\nx = 1\n";
+    let unknown = "[listen]\nx = 1\n[tls]\nx = 1\n[auth]\nx = 1\n[executor]\nx = 1\n[results]\nx = 1\n[gc]\nx = 1\n\
+         [storage]\nx = 1\n[scrub]\nx = 1\n";
     let more = "[datasets.d]\npath = \"retina\"\nx = 1\n[projects.p]\nx = 1\n[projects.p.limits]\nx = 1\n[[retention]]\nrepositories = [\"a\"]\nkeep_newest = 1\nx = 1\n";
     let errors = site.errors(&format!("x = 1\n{unknown}{more}"), &Environment::default());
-    assert_eq!(errors.len(), 11, "{errors:#?}");
+    assert_eq!(errors.len(), 13, "{errors:#?}");
     for error in errors {
         let known = error.split_once("known here: ").expect("known keys").1;
         for key in known.split(", ") {
