@@ -89,7 +89,7 @@ impl Server {
         let mut command = Command::new(&self.program);
         command.args(arguments).arg("--config").arg(self.path("torno.toml"));
         command.env("TORNO_LISTEN_ADDRESS", &self.address).env("TORNO_EXECUTOR_ENGINE", &self.engine);
-        command.env("TORNO_LOG", "warn").env("TORNO_RESULTS_WAIT", "30s");
+        command.env("TORNO_LOG", "warn").env("TORNO_EXECUTOR_CONCURRENT_RUNS", "2");
         command
     }
 

@@ -17,7 +17,7 @@ mod tls;
 mod tools;
 
 pub use disk::Disk;
-pub use docker::{Docker, tool};
+pub use docker::{Docker, leftovers, remove, tool};
 pub use http::{Answer, Http};
 pub use image::{Image, OCI_IMAGE, OCI_INDEX, busybox, index, layer, sha256};
 pub use python::Script;
