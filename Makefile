@@ -50,6 +50,13 @@ lint: ## formatting, clippy and the documentation, with every warning an error
 	@$(STEP) "clippy" cargo clippy --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS=-Dwarnings $(STEP) "documentation" cargo doc --workspace --no-deps --quiet
 
+.PHONY: race
+race: ## a minute of pushes, mounts, deletions and gc at once, and every order of their steps; RACE=60
+	@scripts/setup
+	@$(STEP) "build" cargo build --locked --bin torno
+	@TORNO_RACE=$(or $(RACE),60) TORNO_ORDERS=all $(STEP) "race" scripts/with-engine cargo nextest run --locked \
+		-p torno-tests -p torno-registry --no-capture a_stored_manifest no_order_of_steps
+
 .PHONY: setup
 setup:
 	@scripts/setup

@@ -11,9 +11,9 @@ use rusqlite::{Connection, Row, params};
 use torno_oci::{Digest, RepositoryName};
 
 use crate::{
-    Metadata, MetadataError,
+    Expiring, Metadata, MetadataError,
     cache::Stale,
-    manifest,
+    manifest, retention,
     row::{all, execute, exists, first, integer, millis, number, parsed, parsed_option},
 };
 
@@ -61,13 +61,20 @@ impl Metadata {
         .await
     }
 
-    /// What a whole sweep would find; nothing changes. Pushes wait until it is known.
-    pub async fn sweepable(&self, grace: Duration, now: Timestamp) -> Result<Swept, MetadataError> {
+    /// What a whole sweep would find, after some things had been taken away; nothing changes. Pushes wait until it is
+    /// known.
+    pub async fn sweepable(
+        &self,
+        expiring: Vec<Expiring>,
+        grace: Duration,
+        now: Timestamp,
+    ) -> Result<Swept, MetadataError> {
         let (sender, receiver) = std::sync::mpsc::channel();
         let undone = self
             .write_making(Stale::None, move |connection| {
                 // The failure is what rolls the sweep back.
-                let _ = sender.send(sweep_all(connection, grace, now));
+                let expired = retention::expire(connection, expiring);
+                let _ = sender.send(expired.and_then(|_| sweep_all(connection, grace, now)));
                 Err::<(), _>(MetadataError::Closed)
             })
             .await;

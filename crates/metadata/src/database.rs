@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0004-journal.sql"),
     include_str!("../migrations/0005-journal-without-places.sql"),
     include_str!("../migrations/0006-suspects.sql"),
+    include_str!("../migrations/0007-retention.sql"),
 ];
 
 /// Reading connections. Reads are short; more would only compete for two cores.
@@ -231,16 +232,19 @@ fn connect(path: &Path) -> Result<Connection, MetadataError> {
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), MetadataError> {
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found > known {
-        return Err(MetadataError::Newer { path: path.to_owned(), found, known });
-    }
-    for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+    loop {
+        // Asked within the transaction: another process may be doing the same.
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if found > known {
+            return Err(MetadataError::Newer { path: path.to_owned(), found, known });
+        }
+        let next = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found));
+        let Some(migration) = next else { return Ok(()) };
         transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", found + 1)?;
+        transaction.commit()?;
     }
-    transaction.pragma_update(None, "user_version", known)?;
-    Ok(transaction.commit()?)
 }
 
 /// The writing thread: takes whatever waits, does it in one transaction, commits, answers.
@@ -325,15 +329,82 @@ mod tests {
         assert!(refused.contains("newer Torno"), "{refused}");
     }
 
+    /// A database of an earlier version.
+    fn at_version(version: usize, path: &Path) -> Connection {
+        let connection = connect(path).expect("connect");
+        for migration in &MIGRATIONS[..version] {
+            connection.execute_batch(migration).expect("migrated");
+        }
+        connection
+            .pragma_update(None, "user_version", i64::try_from(version).expect("few"))
+            .expect("version");
+        connection
+    }
+
+    #[test]
+    fn a_database_of_any_version_becomes_what_a_new_one_is() {
+        let folder = tempfile::tempdir().expect("folder");
+        let schema = |path: &Path| {
+            drop(Metadata::open(path).expect("open"));
+            let connection = connect(path).expect("connect");
+            let mut statement =
+                connection.prepare("SELECT sql FROM sqlite_master ORDER BY name").expect("sql");
+            let rows = statement.query_map([], |row| row.get::<_, Option<String>>(0)).expect("rows");
+            rows.collect::<Result<Vec<_>, _>>().expect("schema")
+        };
+        let new = schema(&folder.path().join("new.db"));
+        for version in 0..=MIGRATIONS.len() {
+            let path = folder.path().join(format!("{version}.db"));
+            drop(at_version(version, &path));
+            assert_eq!(schema(&path), new, "from version {version}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_garbage_before_is_found_after_a_migration() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("torno.db");
+        let [named, waiting, linked_nowhere, of_orphan] =
+            ["named", "waiting", "nowhere", "orphan"].map(|text| torno_oci::Digest::sha256(text.as_bytes()));
+        let [manifest, orphan] = ["m", "o"].map(|text| torno_oci::Digest::sha256(text.as_bytes()));
+        let connection = at_version(5, &path);
+        connection
+            .execute_batch(
+                "INSERT INTO repositories (id, name, owner, created_at) VALUES (7, 'tools/x', 'ada', 0)",
+            )
+            .expect("inserted");
+        for blob in [&named, &waiting, &linked_nowhere, &of_orphan] {
+            let sql = "INSERT INTO blobs (digest, size, state) VALUES (?1, 4, 'present')";
+            connection.execute(sql, [blob.as_str()]).expect("inserted");
+            let sql = "INSERT INTO blob_links (repository, blob, touched_at) VALUES (7, ?1, 5)";
+            if blob != &linked_nowhere {
+                connection.execute(sql, [blob.as_str()]).expect("inserted");
+            }
+        }
+        for (manifest, blob, orphaned) in [(&manifest, &named, false), (&orphan, &of_orphan, true)] {
+            let sql = "INSERT INTO manifests (digest, bytes) VALUES (?1, x'7b7d')";
+            connection.execute(sql, [manifest.as_str()]).expect("inserted");
+            let sql = "INSERT INTO manifest_blobs (manifest, blob) VALUES (?1, ?2)";
+            connection.execute(sql, [manifest.as_str(), blob.as_str()]).expect("inserted");
+            let sql = "INSERT INTO manifest_links (repository, manifest, media_type, orphaned, pushed_at)
+                VALUES (7, ?1, 'application/vnd.oci.image.manifest.v1+json', ?2, 6)";
+            connection.execute(sql, rusqlite::params![manifest.as_str(), orphaned]).expect("inserted");
+        }
+        drop(connection);
+        let metadata = Metadata::open(&path).expect("open");
+        let swept = metadata.sweepable(Vec::new(), Duration::from_hours(1), jiff::Timestamp::now());
+        let mut found: Vec<_> = swept.await.expect("swept").blobs.into_iter().map(|one| one.blob).collect();
+        found.sort();
+        let mut garbage = vec![waiting, linked_nowhere, of_orphan];
+        garbage.sort();
+        assert_eq!(found, garbage);
+    }
+
     #[tokio::test]
     async fn links_outlive_the_journal_s_migration() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("torno.db");
-        let connection = connect(&path).expect("connect");
-        for migration in &MIGRATIONS[..3] {
-            connection.execute_batch(migration).expect("migrated");
-        }
-        connection.pragma_update(None, "user_version", 3).expect("version");
+        let connection = at_version(3, &path);
         let blob = torno_oci::Digest::sha256(b"blob");
         let sql = format!(
             "INSERT INTO repositories (id, name, owner, created_at) VALUES (7, 'tools/x', 'ada', 0);

@@ -18,6 +18,7 @@ mod manifest;
 mod named;
 mod referrer;
 mod repository;
+mod retention;
 mod row;
 mod run;
 
@@ -31,4 +32,5 @@ pub use manifest::{Deleted, NewManifest, NewRun, PutManifest, StoredManifest};
 pub use named::{Named, NamedKind, Presence, WrongSize};
 pub use referrer::{Referrer, Referrers, Refers};
 pub use repository::{Among, Owned};
+pub use retention::{Expiring, LatestRun, TagUse};
 pub use run::{FinishedRun, Outcome, Run, RunLog, RunState, Selection};

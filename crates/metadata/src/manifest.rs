@@ -258,6 +258,9 @@ pub(crate) fn point(
     manifest: &Digest,
     now: Timestamp,
 ) -> Result<(), MetadataError> {
+    let sql = "UPDATE manifest_links SET untagged_at = ?4 WHERE repository = ?1 AND manifest =
+        (SELECT manifest FROM tags WHERE repository = ?1 AND tag = ?2 AND manifest <> ?3)";
+    execute(connection, sql, params![repository, tag.as_str(), manifest.as_str(), now.as_millisecond()])?;
     let sql = "INSERT INTO tags (repository, tag, manifest, moved_at) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT DO UPDATE SET manifest = excluded.manifest, moved_at = excluded.moved_at";
     execute(connection, sql, params![repository, tag.as_str(), manifest.as_str(), now.as_millisecond()])?;

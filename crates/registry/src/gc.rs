@@ -7,7 +7,7 @@ use torno_blob::FilesLock;
 use torno_metadata::{Garbage, Sweep, Swept};
 use torno_oci::Digest;
 
-use crate::{Registry, RegistryError};
+use crate::{Expired, Registry, RegistryError, Retention};
 
 /// How long a blob that a push brought waits for its manifest before it is garbage: pushes of large images over
 /// slow lines bring their manifest last.
@@ -16,6 +16,8 @@ pub const DEFAULT_GRACE: Duration = Duration::from_hours(1);
 /// What a collection removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
+    /// Tags and manifests without one that retention let go of.
+    pub expired: u64,
     /// Manifests forgotten.
     pub manifests: u64,
     /// Blobs removed.
@@ -29,6 +31,8 @@ pub struct Collected {
 /// What happens in a collection.
 #[derive(Clone, Copy, Debug)]
 pub enum CollectionProgress<'a> {
+    /// Retention let go of something.
+    Expired(&'a Expired),
     /// A blob is gone.
     Removed(&'a Garbage),
     /// So many of what may be garbage have been looked at.
@@ -51,24 +55,35 @@ impl Collected {
 }
 
 impl Registry {
-    /// What [`Registry::collect`] would remove. Nothing changes.
-    pub async fn garbage(&self, grace: Duration) -> Result<Swept, RegistryError> {
+    /// What [`Registry::collect`] would let go of and remove. Nothing changes.
+    pub async fn garbage(
+        &self,
+        retention: &Retention,
+        grace: Duration,
+    ) -> Result<(Vec<Expired>, Swept), RegistryError> {
         self.release_dead().await?;
-        Ok(self.metadata.sweepable(grace, Timestamp::now()).await?)
+        let expired = self.expirable(retention).await?;
+        let expiring = expired.iter().map(|one| one.what.clone()).collect();
+        Ok((expired, self.metadata.sweepable(expiring, grace, Timestamp::now()).await?))
     }
 
-    /// Removes what nothing needs, beside pushes and pulls, in this or another process, and beside other collections.
+    /// Lets go of what `retention` does not keep, and removes what nothing needs, beside pushes and pulls, in this or another process, and beside other collections.
     /// `progress` is told how it goes on.
     ///
     /// It works in small steps. Stopped anywhere, it leaves blobs that are `deleting`; the next collection, or a push
     /// of such a blob, goes on.
     pub async fn collect(
         &self,
+        retention: &Retention,
         grace: Duration,
         mut progress: impl FnMut(CollectionProgress<'_>),
     ) -> Result<Collected, RegistryError> {
         let mut collected = Collected { uploads: self.expire_uploads().await?, ..Collected::default() };
         self.release_dead().await?;
+        for expired in self.expire(self.expirable(retention).await?).await? {
+            collected.expired += 1;
+            progress(CollectionProgress::Expired(&expired));
+        }
         loop {
             let right = self.blobs.lock_files().await?;
             // What a collection that was stopped has left.

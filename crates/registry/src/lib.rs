@@ -13,6 +13,7 @@ mod manifest;
 mod placer;
 mod registry;
 mod result;
+mod retention;
 mod run;
 mod settings;
 mod upload;
@@ -24,6 +25,7 @@ pub use gc::{Collected, CollectionProgress, DEFAULT_GRACE};
 pub use manifest::Pushed;
 pub use registry::Registry;
 pub use result::{NoResult, Progress};
+pub use retention::{Expired, KeepImages, Patterns, Reason, Retention, Rule};
 pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
 pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
 

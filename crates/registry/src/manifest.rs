@@ -101,10 +101,13 @@ impl Registry {
         wait: Duration,
     ) -> Result<StoredManifest, RegistryError> {
         let repository = permit.repository();
-        if let (Some(source), Reference::Tag(tag)) = (repository.source(), reference) {
-            return self.result(repository, &source, tag, wait).await;
+        let found = match (repository.source(), reference) {
+            (Some(source), Reference::Tag(tag)) => Some(self.result(repository, &source, tag, wait).await?),
+            _ => self.metadata.manifest(repository, reference).await?,
+        };
+        if let (Some(_), Reference::Tag(tag)) = (&found, reference) {
+            self.pulls.note(repository, tag);
         }
-        let found = self.metadata.manifest(repository, reference).await?;
         found.ok_or_else(|| RegistryError::ManifestUnknown(reference.clone()))
     }
 

@@ -9,7 +9,7 @@ use torno_blob::{Alive, BlobStore};
 use torno_metadata::{Among, Metadata, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
 
-use crate::{RegistryError, Settings, placer::Placer, upload_key::UploadKey};
+use crate::{RegistryError, Settings, placer::Placer, retention::Pulls, upload_key::UploadKey};
 
 /// A registry over one data directory.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Registry {
     pub(crate) unsettled: Notify,
     /// One settles the journal at a time.
     pub(crate) settling: Mutex<()>,
+    /// Which tags were pulled.
+    pub(crate) pulls: Pulls,
     /// What tells that this process is alive, once it has held something.
     pub(crate) alive: OnceCell<Alive>,
 }
@@ -53,6 +55,7 @@ impl Registry {
             runs_changed: watch::Sender::new(()),
             unsettled: Notify::new(),
             settling: Mutex::new(()),
+            pulls: Pulls::default(),
             alive: OnceCell::new(),
         })
     }

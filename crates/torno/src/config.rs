@@ -8,6 +8,7 @@ mod gc;
 mod limits;
 mod project;
 mod reader;
+mod retention;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ use std::{
 use bytesize::ByteSize;
 use torno_auth::{Policy, ProjectName, UserName};
 use torno_executor::{Dataset, ProjectPolicy, Settings};
-use torno_registry::Presence;
+use torno_registry::{Presence, Retention, Rule};
 use torno_server::Certificate;
 
 pub(crate) use error::ConfigErrors;
@@ -100,6 +101,8 @@ pub(crate) struct Config {
     pub(crate) result_wait: Duration,
     /// When garbage is collected.
     pub(crate) gc: Gc,
+    /// What is kept, and for how long.
+    pub(crate) retention: Retention,
     /// What is allowed but probably not meant, a sentence each.
     pub(crate) warnings: Vec<String>,
 }
@@ -149,6 +152,7 @@ impl Config {
             executor,
             result_wait,
             gc,
+            retention: rules,
         } = settings;
         Ok(Self {
             data,
@@ -165,6 +169,7 @@ impl Config {
             datasets: projects.datasets,
             result_wait,
             gc,
+            retention: Retention { rules, images: projects.images },
             warnings,
         })
     }
@@ -183,6 +188,7 @@ struct Fixed {
     executor: Settings,
     result_wait: Duration,
     gc: Gc,
+    retention: Vec<Rule>,
 }
 
 /// What stands in `[registry]`.
@@ -245,10 +251,24 @@ impl Fixed {
         variables.extend(results.finish());
 
         let gc = gc::read(root.table("gc"), environment, &mut variables);
+        let retention = root.take("retention").map(retention::read).unwrap_or_default();
 
         variables.extend(root.finish());
         environment.warn_of_strangers(&variables, problems);
-        Self { data, address, hostname, tls, drain, htpasswd, admins, registry, executor, result_wait, gc }
+        Self {
+            data,
+            address,
+            hostname,
+            tls,
+            drain,
+            htpasswd,
+            admins,
+            registry,
+            executor,
+            result_wait,
+            gc,
+            retention,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use torno_auth::PushPermit;
 use torno_oci::UploadId;
-use torno_registry::{DEFAULT_UPLOAD_LIFETIME as LIFETIME, RegistryError, Settings};
+use torno_registry::{DEFAULT_UPLOAD_LIFETIME as LIFETIME, RegistryError, Retention, Settings};
 
 use crate::{NO_GRACE, Site};
 
@@ -76,7 +76,7 @@ async fn a_session_that_is_used_lives_on() {
     let file = site.folder.path().join("uploads").join(id.as_str());
     let used = std::fs::metadata(file).and_then(|found| found.modified()).expect("time");
     assert!(used.elapsed().expect("past") < Duration::from_mins(1), "what another process judges by");
-    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").uploads, 0);
+    assert_eq!(site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").uploads, 0);
 }
 
 #[tokio::test]

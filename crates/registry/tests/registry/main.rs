@@ -1,7 +1,9 @@
 //! The registry without HTTP: runs, results and garbage, with real files and a real database.
 
 mod expiry;
+mod interleavings;
 mod journal;
+mod retention;
 mod sparse;
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
@@ -15,8 +17,8 @@ use torno_auth::{Identity, Policy, Project, PushPermit};
 use torno_metadata::{Metadata, Sweep};
 use torno_oci::{Digest, Platform, Reference, RepositoryName, RunId, UserName};
 use torno_registry::{
-    ClaimedRun, CollectionProgress, Outcome, Progress, Publication, Reading, Registry, RegistryError, RunLog,
-    RunState, Selection, Settings,
+    ClaimedRun, CollectionProgress, Outcome, Progress, Publication, Reading, Registry, RegistryError,
+    Retention, RunLog, RunState, Selection, Settings,
 };
 
 const NO_GRACE: Duration = Duration::ZERO;
@@ -206,7 +208,7 @@ async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
     let (digest, run) = site.push("run/p/n", "1", "image").await;
     let permit = site.registry.delete_permit(&ada(), &name("run/p/n")).await.expect("permit");
     site.registry.delete_manifest(&permit, &digest, None).await.expect("delete");
-    let collected = site.registry.collect(NO_GRACE, |_| ()).await.expect("gc");
+    let collected = site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (0, 0), "the queued run needs them");
 
     let claimed = site.claim().await;
@@ -227,7 +229,7 @@ async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
     let late = site.registry.image_permit(run, claimed.token.secret()).await.expect("asked");
     assert!(late.is_none(), "the token ends before the container starts");
     site.registry.finish(run, Outcome::EngineGone, RunLog::default(), None).await.expect("finish");
-    let collected = site.registry.collect(NO_GRACE, |_| ()).await.expect("gc");
+    let collected = site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (2, 1), "now nobody does");
     assert_eq!(site.blob_files(), 0);
 }
@@ -262,15 +264,19 @@ async fn gc_takes_what_deletion_freed_and_nothing_else() {
 
     let hour = Duration::from_hours(1);
     site.delete_tag("tools/a", "1").await;
-    assert_eq!(site.registry.garbage(hour).await.expect("dry").blobs.len(), 0, "b has them still");
+    assert_eq!(
+        site.registry.garbage(&Retention::default(), hour).await.expect("dry").1.blobs.len(),
+        0,
+        "b has them still"
+    );
     site.delete_tag("tools/b", "1").await;
-    let dry = site.registry.garbage(hour).await.expect("dry");
+    let (_, dry) = site.registry.garbage(&Retention::default(), hour).await.expect("dry");
     assert_eq!((dry.blobs.len(), dry.manifests), (2, 1));
     assert_eq!(site.blob_files(), 3, "a dry run changes nothing");
     let mut gone = Vec::new();
     let collected = site
         .registry
-        .collect(hour, |progress| {
+        .collect(&Retention::default(), hour, |progress| {
             if let CollectionProgress::Removed(garbage) = progress {
                 gone.push(garbage.blob.clone());
             }
@@ -285,7 +291,7 @@ async fn gc_takes_what_deletion_freed_and_nothing_else() {
     while Timestamp::now().as_millisecond() == pushed.as_millisecond() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 1);
+    assert_eq!(site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").blobs, 1);
 }
 
 #[tokio::test]
@@ -304,7 +310,7 @@ async fn a_deletion_that_was_cut_off_is_ended_by_the_next_push() {
     assert_eq!(site.blob_files(), 2);
     let (digest, _) = site.push("tools/a", "1", "bytes").await;
     assert_eq!(site.pull("tools/a", "1").await.expect("pull"), digest);
-    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 0);
+    assert_eq!(site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").blobs, 0);
     assert_eq!(site.blob_files(), 2);
 }
 
@@ -321,7 +327,7 @@ async fn a_push_cut_off_between_its_bytes_and_its_link_leaves_garbage_only() {
     std::fs::write(path.join(digest.hex()), b"bytes").expect("write");
     let pull = site.registry.pull_permit(&ada(), permit.repository()).await;
     assert!(pull.is_err(), "there is no such repository yet");
-    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 1);
+    assert_eq!(site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").blobs, 1);
     assert_eq!(site.blob_files(), 0);
     assert!(metadata.holders().await.expect("holders").is_empty());
 }
@@ -334,10 +340,14 @@ async fn gc_keeps_away_from_what_a_living_process_holds() {
     let digest = Digest::sha256(b"bytes");
     let alive = store.sign_in("alive".into()).await.expect("signed");
     metadata.hold(&digest, 5, alive.name(), Timestamp::now()).await.expect("hold");
-    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 0);
+    assert_eq!(site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").blobs, 0);
     assert_eq!(metadata.holders().await.expect("holders"), ["alive"]);
     drop(alive);
-    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 1, "it is looked at again");
+    assert_eq!(
+        site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").blobs,
+        1,
+        "it is looked at again"
+    );
 }
 
 #[tokio::test]
@@ -357,9 +367,9 @@ async fn an_index_keeps_its_manifests_until_it_goes() {
     });
     let bytes = index.to_string().into_bytes();
     site.registry.put_manifest(&permit, &tag("1"), Vec::new(), None, bytes, None).await.expect("index");
-    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").blobs, 0);
+    assert_eq!(site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").blobs, 0);
     site.delete_tag("tools/a", "1").await;
-    let collected = site.registry.collect(NO_GRACE, |_| ()).await.expect("gc");
+    let collected = site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (2, 2));
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use torno_oci::{Digest, Platform, Reference};
-use torno_registry::{Presence, RegistryError, Settings};
+use torno_registry::{Presence, RegistryError, Retention, Settings};
 
 use crate::{NO_GRACE, Site, ada, name, tag};
 
@@ -76,8 +76,11 @@ async fn what_comes_later_belongs_to_what_named_it() {
     };
     assert_eq!(put(&tag("1"), &index).await, std::slice::from_ref(&digest));
     assert_eq!(put(&Reference::Digest(digest), &child).await, []);
-    assert_eq!(site.registry.collect(NO_GRACE, |_| ()).await.expect("gc").manifests, 0);
+    assert_eq!(
+        site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").manifests,
+        0
+    );
     site.delete_tag("tools/a", "1").await;
-    let collected = site.registry.collect(NO_GRACE, |_| ()).await.expect("gc");
+    let collected = site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (2, 2));
 }

@@ -8,7 +8,7 @@ use std::{
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use torno_registry::{Collected, CollectionProgress, Garbage, Registry};
+use torno_registry::{Collected, CollectionProgress, Expired, Garbage, Registry, Retention};
 
 use super::{ConfigFile, Failure};
 
@@ -19,7 +19,8 @@ Examples:
   torno gc --grace 0s        blobs of pushes under way too, which then fail
 
 Garbage is what no tag, manifest or unfinished run needs any more: blobs and manifests that were deleted, and blobs \
-whose manifest never came.";
+whose manifest never came. Before that, tags and manifests go that the configuration does not keep ([[retention]] and \
+keep_images), each with the rule that says so.";
 
 /// Remove what nothing needs any more, while the server serves
 #[derive(Debug, clap::Args)]
@@ -30,8 +31,8 @@ pub(crate) struct Gc {
     /// Only say what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// Print one JSON object: `dry_run`, `manifests`, `blobs`, `bytes`, `uploads`, and `deleted` with each blob's
-    /// `digest` and `size`
+    /// Print one JSON object: `dry_run`, `manifests`, `blobs`, `bytes`, `uploads`, `expired` with what retention let go
+    /// of and its `rule`, and `deleted` with each blob's `digest` and `size`
     #[arg(long)]
     json: bool,
     /// How long a blob waits for its manifest before it is garbage, such as `30m` [default: `gc.grace`, 1h]
@@ -44,10 +45,11 @@ impl Gc {
         let config = self.file.load()?;
         let grace = self.grace.unwrap_or(config.gc.grace);
         super::with_registry(&config, async |registry| {
+            let retention = &config.retention;
             let told = if self.dry_run {
-                self.foresee(registry, grace).await?
+                self.foresee(registry, retention, grace).await?
             } else {
-                self.collect(registry, grace).await?
+                self.collect(registry, retention, grace).await?
             };
             if self.json {
                 let told = serde_json::to_string_pretty(&told);
@@ -57,9 +59,17 @@ impl Gc {
         })
     }
 
-    async fn foresee(&self, registry: &Registry, grace: Duration) -> Result<Told, Failure> {
-        let swept = registry.garbage(grace).await?;
+    async fn foresee(
+        &self,
+        registry: &Registry,
+        retention: &Retention,
+        grace: Duration,
+    ) -> Result<Told, Failure> {
+        let (expired, swept) = registry.garbage(retention, grace).await?;
         let mut told = Told { dry_run: true, manifests: swept.manifests, ..Told::default() };
+        for expired in &expired {
+            self.expired("would expire", expired, &mut told)?;
+        }
         for garbage in &swept.blobs {
             told.blobs += 1;
             told.bytes += garbage.size;
@@ -68,7 +78,12 @@ impl Gc {
         Ok(told)
     }
 
-    async fn collect(&self, registry: &Registry, grace: Duration) -> Result<Told, Failure> {
+    async fn collect(
+        &self,
+        registry: &Registry,
+        retention: &Retention,
+        grace: Duration,
+    ) -> Result<Told, Failure> {
         let bar = if io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
         let style = "{bar:30} {pos}/{len} looked at, {msg} freed, {elapsed}";
         if let Ok(style) = ProgressStyle::with_template(style) {
@@ -76,10 +91,15 @@ impl Gc {
         }
         let (mut told, mut freed, mut said) = (Told::default(), 0, Ok(()));
         let collected = registry
-            .collect(grace, |progress| match progress {
+            .collect(retention, grace, |progress| match progress {
                 CollectionProgress::LookedAt { looked_at, of } => {
                     bar.set_length(of);
                     bar.set_position(looked_at);
+                }
+                CollectionProgress::Expired(expired) => {
+                    if said.is_ok() {
+                        said = bar.suspend(|| self.expired("expired", expired, &mut told));
+                    }
                 }
                 CollectionProgress::Removed(garbage) => {
                     freed += garbage.size;
@@ -93,8 +113,20 @@ impl Gc {
             .await?;
         bar.finish_and_clear();
         said?;
-        let Collected { manifests, blobs, bytes, uploads } = collected;
+        let Collected { manifests, blobs, bytes, uploads, .. } = collected;
         Ok(Told { manifests, blobs, bytes, uploads, ..told })
+    }
+
+    /// What retention lets go of, in the same way.
+    fn expired(&self, what: &str, expired: &Expired, told: &mut Told) -> Result<(), Failure> {
+        let (repository, rule) = (expired.repository().to_string(), expired.reason.to_string());
+        if self.json {
+            let (name, manifest) = (expired.name().to_owned(), expired.manifest().to_string());
+            told.expired.push(Gone { repository, name, manifest, rule });
+            return Ok(());
+        }
+        let between = if expired.name().contains(':') { '@' } else { ':' };
+        say(&format!("{what} {repository}{between}{}  {rule}", expired.name()))
     }
 
     /// A blob: a line at once, or an entry of what is told at the end.
@@ -115,7 +147,16 @@ struct Told {
     blobs: u64,
     bytes: u64,
     uploads: u64,
+    expired: Vec<Gone>,
     deleted: Vec<Deleted>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gone {
+    repository: String,
+    name: String,
+    manifest: String,
+    rule: String,
 }
 
 #[derive(Debug, Serialize)]

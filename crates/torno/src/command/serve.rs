@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use torno_auth::Authenticator;
 use torno_executor::Executor;
-use torno_registry::{Collected, Registry};
+use torno_registry::{Collected, Registry, Retention};
 use torno_server::{Certificate, Server, Settings, Tls};
 
 use super::{ConfigFile, Failure};
@@ -109,12 +109,14 @@ impl Serve {
             stop.cancel();
             done
         };
-        let collecting = stop.run_until_cancelled(collect_garbage(&registry, config.gc));
+        let collecting = stop.run_until_cancelled(collect_garbage(&registry, config.gc, config.retention));
         let tidying = stop.run_until_cancelled(expire_uploads(&registry, config.registry.upload_lifetime));
         let settling = stop.run_until_cancelled(keep_settling(&registry));
+        let noting = stop.run_until_cancelled(keep_noting(&registry));
         let releasing = stop.run_until_cancelled(keep_releasing(&registry));
         let ((), executed, (), ..) =
-            tokio::join!(serving, executing, signals, tidying, collecting, settling, releasing);
+            tokio::join!(serving, executing, signals, tidying, collecting, settling, releasing, noting);
+        note_pulls(&registry).await;
         settle(&registry).await;
         executed?;
         tracing::info!("stopped");
@@ -169,7 +171,7 @@ async fn expire_uploads(registry: &Registry, lifetime: Duration) {
 }
 
 /// Removes what nothing needs, so that nobody need run `torno gc`. Cancelling it is harmless.
-async fn collect_garbage(registry: &Registry, gc: Gc) {
+async fn collect_garbage(registry: &Registry, gc: Gc, retention: Retention) {
     if gc.interval.is_zero() {
         return;
     }
@@ -177,10 +179,10 @@ async fn collect_garbage(registry: &Registry, gc: Gc) {
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
-        match registry.collect(gc.grace, |_| ()).await {
-            Ok(Collected { manifests: 0, blobs: 0, .. }) => {}
-            Ok(Collected { manifests, blobs, bytes, .. }) => {
-                tracing::info!(manifests, blobs, bytes, "garbage was removed");
+        match registry.collect(&retention, gc.grace, |_| ()).await {
+            Ok(Collected { expired: 0, manifests: 0, blobs: 0, .. }) => {}
+            Ok(Collected { expired, manifests, blobs, bytes, .. }) => {
+                tracing::info!(expired, manifests, blobs, bytes, "garbage was removed");
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
@@ -198,6 +200,24 @@ async fn keep_releasing(registry: &Registry) {
     loop {
         due.tick().await;
         registry.release_unused();
+    }
+}
+
+/// Notes which tags were pulled, for retention.
+async fn keep_noting(registry: &Registry) {
+    const OFTEN: Duration = Duration::from_mins(1);
+    let mut due = tokio::time::interval(OFTEN);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        note_pulls(registry).await;
+    }
+}
+
+async fn note_pulls(registry: &Registry) {
+    if let Err(error) = registry.flush_pulls().await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "it could not be noted which tags were pulled");
     }
 }
 

@@ -8,11 +8,12 @@ use std::{
 
 use torno_auth::{Project, ProjectName, UserName, Visibility};
 use torno_executor::{Dataset, Limits, LogPolicy, ProjectPolicy};
+use torno_registry::KeepImages;
 
 use super::{
     limits,
     reader::{Item, TableReader},
-    value,
+    retention, value,
 };
 
 /// Where the data may not stand in the container: the kernel's own file systems, and paths that Torno fills.
@@ -48,6 +49,7 @@ pub(super) struct Projects {
     pub(super) members: BTreeMap<ProjectName, Project>,
     pub(super) policies: BTreeMap<ProjectName, ProjectPolicy>,
     pub(super) datasets: Vec<Dataset>,
+    pub(super) images: BTreeMap<ProjectName, KeepImages>,
 }
 
 /// The names that a project may speak of. Those with errors of their own are here too, so that one mistake is
@@ -159,12 +161,14 @@ impl Known {
         };
         let members = self.members(&mut table);
         let policy = self.policy(&mut table);
+        let images = table.take("keep_images").and_then(|item| retention::keep_images(&item));
         table.finish();
         if members.researchers.is_empty() {
             warn("this project has no researchers, so nobody can push to it");
         }
         if let Some(name) = parsed {
             projects.members.insert(name.clone(), members);
+            projects.images.extend(images.map(|images| (name.clone(), images)));
             projects.policies.insert(name, policy);
         }
     }

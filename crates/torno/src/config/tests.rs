@@ -122,6 +122,15 @@ fn everything_can_be_said() {
         chunk_min_length = "1MiB"
         [results]
         wait = "1m"
+        [gc]
+        interval = "0s"
+        grace = "5m"
+        [[retention]]
+        repositories = ["ci/**", "tools/*"]
+        keep_newest = 2
+        keep_tags = ["v*"]
+        keep_pulled_within = "30days"
+        delete_untagged_after = "0s"
         [datasets.retina]
         path = "retina"
         [projects.p]
@@ -130,6 +139,7 @@ fn everything_can_be_said() {
         datasets = ["retina"]
         visibility = "project"
         logs = "never"
+        keep_images = "2h"
         mount = "/opt/ml/model"
         environment = { SEED = "42", _a1 = "" }
         limits = { cpus = 0.5, memory = "4GiB", pids = 7, time = "2h", output = "2GiB", entries = 9, tmp = "1MiB", log = "2KiB" }
@@ -142,6 +152,16 @@ fn everything_can_be_said() {
     assert_eq!(config.executor.engine, Path::new("/run/podman.sock"));
     assert_eq!(config.executor.concurrent_runs, 3);
     assert_eq!(config.result_wait, Duration::from_mins(1));
+    assert_eq!(config.gc, Gc { interval: Duration::ZERO, grace: Duration::from_mins(5) });
+    let [rule] = &config.retention.rules[..] else { panic!("one rule") };
+    assert_eq!(rule.repositories.to_string(), "ci/**, tools/*");
+    assert_eq!((rule.newest, rule.tags.as_ref().map(ToString::to_string)), (Some(2), Some("v*".into())));
+    let (pulled, untagged) = (rule.pulled_within, rule.untagged_after);
+    assert_eq!((pulled, untagged), (Some(Duration::from_hours(30 * 24)), Some(Duration::ZERO)));
+    assert_eq!(
+        config.retention.images.get("p"),
+        Some(&torno_registry::KeepImages::For(Duration::from_hours(2)))
+    );
     let (sparse, upload_lifetime) = (Presence::Optional, Duration::from_hours(2));
     let expected = torno_registry::Settings { children: sparse, blobs: sparse, upload_lifetime };
     assert_eq!(config.registry, expected);
@@ -256,6 +276,15 @@ fn values_of_the_wrong_kind() {
         ("[registry]\nsparse_indexes = 1", "registry.sparse_indexes", "true or false"),
         ("[registry]\nupload_lifetime = \"24\"", "registry.upload_lifetime", "has no unit"),
         ("[registry]\nchunk_min_length = 5", "registry.chunk_min_length", "expected a size"),
+        ("[[retention]]\nkeep_newest = 1", "retention[0].repositories", "say which repositories"),
+        ("[[retention]]\nrepositories = [\"a\"]", "retention[0].keep_newest", "lets go of nothing"),
+        (
+            "[[retention]]\nkeep_newest = 1\nrepositories = [\"a[\"]",
+            "retention[0].repositories[0]",
+            "is no pattern",
+        ),
+        ("retention = 1", "retention", "[[retention]]"),
+        ("[projects.p]\nkeep_images = \"some\"", "projects.p.keep_images", "neither \"none\" nor \"last\""),
         ("[results]\nwait = 30", "results.wait", "expected a length of time in quotes"),
         ("[results]\nwait = \"30\"", "results.wait", "has no unit"),
         ("datasets = []", "datasets", "expected a table"),
@@ -276,6 +305,8 @@ fn settings_at_their_bounds_and_one_past_them() {
         ("[executor]\nconcurrent_runs", ["1", "64"], ["0", "65"]),
         ("[registry]\nupload_lifetime", ["\"1s\"", "\"30days\""], ["\"999ms\"", "\"30days 1ms\""]),
         ("[registry]\nchunk_min_length", ["\"1B\"", "\"1GiB\""], ["\"0B\"", "\"1073741825B\""]),
+        ("[gc]\ninterval", ["\"0s\"", "\"30days\""], ["\"-1s\"", "\"30days 1ms\""]),
+        ("[gc]\ngrace", ["\"0s\"", "\"30days\""], ["\"-1s\"", "\"30days 1ms\""]),
         ("[results]\nwait", ["\"0s\"", "\"5m\""], ["\"-1s\"", "\"5m 1ms\""]),
     ] {
         for value in inside {
@@ -466,14 +497,15 @@ fn the_documented_example_is_good_and_every_key_is_documented() {
     let config = site.good(&example.replace("/srv/data/retina", &site.path("retina").display().to_string()));
     assert_eq!((config.projects.len(), config.warnings.len()), (1, 0));
 
-    let unknown = "[listen]\nx = 1\n[tls]\nx = 1\n[auth]\nx = 1\n[executor]\nx = 1\n[results]\nx = 1\n";
-    let more = "[datasets.d]\npath = \"retina\"\nx = 1\n[projects.p]\nx = 1\n[projects.p.limits]\nx = 1\n";
+    let unknown =
+        "[listen]\nx = 1\n[tls]\nx = 1\n[auth]\nx = 1\n[executor]\nx = 1\n[results]\nx = 1\n[gc]\nx = 1\n";
+    let more = "[datasets.d]\npath = \"retina\"\nx = 1\n[projects.p]\nx = 1\n[projects.p.limits]\nx = 1\n[[retention]]\nrepositories = [\"a\"]\nkeep_newest = 1\nx = 1\n";
     let errors = site.errors(&format!("x = 1\n{unknown}{more}"), &Environment::default());
-    assert_eq!(errors.len(), 9, "{errors:#?}");
+    assert_eq!(errors.len(), 11, "{errors:#?}");
     for error in errors {
         let known = error.split_once("known here: ").expect("known keys").1;
         for key in known.split(", ") {
-            assert!(text.contains(&format!("`{key}`")) || text.contains(&format!("`[{key}")), "{key}");
+            assert!(["`", "`[", "`[["].iter().any(|open| text.contains(&format!("{open}{key}"))), "{key}");
         }
     }
 }
