@@ -30,10 +30,11 @@ bench: ## speed, beside nginx, distribution and openssl; ONLY="push-1gib …", W
 		$(DISTRIBUTION:%=--distribution %) $(if $(STRICT),--strict)
 
 .PHONY: crash
-crash: ## 200 kills and 12 power cuts under load, and whether anything promised was lost; KILLS=1000, POWER=0, SEED=7
-	@scripts/setup crash
+crash: ## 200 kills and 12 power cuts under load, and whether anything promised was lost; KILLS=1000, POWER=0, SEED=7, WITHOUT=engine
+	@scripts/setup
 	@$(STEP) "build" cargo build --release --locked --package torno --package torno-crash --bins
-	@$(BUILT)/release/torno-crash $(KILLS:%=--kills %) $(POWER:%=--power %) $(SEED:%=--seed %)
+	@$(if $(filter engine,$(WITHOUT)),,scripts/with-engine) $(BUILT)/release/torno-crash \
+		$(if $(filter engine,$(WITHOUT)),,--engine unix:///var/run/docker.sock) $(KILLS:%=--kills %) $(POWER:%=--power %) $(SEED:%=--seed %)
 
 .PHONY: build
 build: ## the binary, optimised: target/release/torno

@@ -4,7 +4,8 @@ use std::{env, path::PathBuf, time::SystemTime};
 
 use crate::failure::Failure;
 
-const USAGE: &str = "usage: torno-crash [--kills N] [--power N] [--seed N] [--torno PROGRAM]";
+const USAGE: &str =
+    "usage: torno-crash [--kills N] [--power N] [--seed N] [--engine SOCKET] [--torno PROGRAM]";
 
 /// What is to be done to whom.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct Arguments {
     pub(crate) cuts: u64,
     /// What decides everything that chance would.
     pub(crate) seed: u64,
+    /// The engine that runs what is pushed to be run, if there is one.
+    pub(crate) engine: Option<String>,
     /// The program under test.
     pub(crate) torno: PathBuf,
     /// The folder of the build, which the work goes beside.
@@ -31,6 +34,7 @@ impl Arguments {
             kills: 200,
             cuts: 12,
             seed: now.as_secs(),
+            engine: None,
             torno: profile.join("torno"),
             target: profile.parent().unwrap_or(profile).to_owned(),
         };
@@ -44,6 +48,7 @@ impl Arguments {
                 "--kills" => this.kills = number()?,
                 "--power" => this.cuts = number()?,
                 "--seed" => this.seed = number()?,
+                "--engine" => this.engine = Some(value),
                 "--torno" => this.torno = value.into(),
                 _ => return Err(Failure::Usage(format!("`{word}` means nothing here; {USAGE}"))),
             }

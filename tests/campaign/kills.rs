@@ -12,6 +12,7 @@ use crate::{
     check::Check,
     client::Client,
     collector::{self, Clock, Grace},
+    engine::{self, NO_ENGINE, Runnable, Tidy},
     failure::Failure,
     model::World,
     noise::Noise,
@@ -40,7 +41,11 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path, tally: &Tally) -> Result
         return Ok(());
     }
     let site = folder.join("killed");
-    let mut server = Server::make(&arguments.torno, &site, NO_ENGINE)?;
+    let engine = arguments.engine.as_deref();
+    let runnable = engine.map(|_| Runnable::new(folder)).transpose()?;
+    let data = site.join("registry-data");
+    let _tidy = engine.map(|_| Tidy(&data));
+    let mut server = Server::make(&arguments.torno, &site, engine.unwrap_or(NO_ENGINE))?;
     server.start()?;
     let clock = Clock::default();
     let worlds: Vec<Mutex<World>> = (0..CLIENTS).map(|_| Mutex::default()).collect();
@@ -48,7 +53,8 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path, tally: &Tally) -> Result
         phase::go_on()?;
         let mut noise = Noise::of(arguments.seed, kill);
         let phase = Phase::default();
-        let shared = Shared { clock: &clock, tally, phase: &phase, seed: arguments.seed };
+        let shared =
+            Shared { clock: &clock, tally, phase: &phase, seed: arguments.seed, runnable: runnable.as_ref() };
         let life = Duration::from_millis(noise.below(LIFE));
         load(&server, &worlds, shared, &mut noise, || {
             phase.last(life);
@@ -76,11 +82,8 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path, tally: &Tally) -> Result
             println!("{kill} of {} kills: {tally}", arguments.kills);
         }
     }
-    Ok(())
+    if runnable.is_some() { engine::finish(&server, &worlds, tally) } else { Ok(()) }
 }
-
-/// For `executor.engine`: none is there, so runs stay queued.
-pub(crate) const NO_ENGINE: &str = "unix:///nonexistent/docker.sock";
 
 /// Lets all clients and a collector work until `end` has ended the phase.
 pub(crate) fn load(

@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod collector;
 mod disk;
+mod engine;
 mod failure;
 mod kills;
 mod model;

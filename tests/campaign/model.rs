@@ -321,3 +321,90 @@ impl World {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(repository: &Repository, manifest: &str) -> State {
+        repository.manifests.get(manifest).map_or(State::Gone, |known| known.state)
+    }
+
+    fn push(
+        repository: &mut Repository,
+        manifest: &str,
+        blobs: &[&str],
+        children: &[&str],
+        tag: Option<&str>,
+    ) {
+        let owned = |names: &[&str]| -> Vec<String> { names.iter().map(|&name| name.to_owned()).collect() };
+        repository.manifest_comes(manifest, &owned(blobs), &owned(children), tag);
+        repository.manifest_came(manifest, tag);
+    }
+
+    #[test]
+    fn a_blob_must_be_there_until_a_collection_without_grace_unless_a_manifest_names_it() {
+        let (clock, mut repository) = (Clock::default(), Repository::default());
+        for blob in ["b", "named"] {
+            repository.blob_comes(blob);
+            assert_eq!(repository.blob_state(blob, &clock), State::Perhaps, "not acknowledged");
+            repository.blob_came(blob, clock.mark());
+            assert_eq!(repository.blob_state(blob, &clock), State::There);
+        }
+        push(&mut repository, "m", &["named"], &[], None);
+        clock.start();
+        clock.end();
+        assert_eq!(repository.blob_state("b", &clock), State::Perhaps);
+        assert_eq!(repository.blob_state("named", &clock), State::There);
+        repository.manifest_goes("m");
+        assert_eq!(repository.blob_state("named", &clock), State::Perhaps);
+        repository.blob_goes("b");
+        repository.blob_went("b");
+        assert_eq!(repository.blob_state("b", &clock), State::Gone);
+    }
+
+    #[test]
+    fn what_a_tag_or_an_index_loses_may_go_unless_another_keeps_it() {
+        let mut repository = Repository::default();
+        push(&mut repository, "child", &[], &[], None);
+        push(&mut repository, "kept", &[], &[], Some("own"));
+        push(&mut repository, "index", &[], &["child", "kept"], Some("all"));
+        repository.tag_goes("all");
+        let states = ["index", "child", "kept"].map(|digest| state(&repository, digest));
+        assert_eq!(states, [State::Perhaps, State::Perhaps, State::There]);
+        // Pushed again by its digest it still goes with the index.
+        push(&mut repository, "child", &[], &[], None);
+        assert_eq!(state(&repository, "child"), State::Perhaps);
+        // The request was lost: the tag is found as it was, and so is what it names.
+        repository.tag_is("all", Some("index"));
+        assert_eq!(state(&repository, "index"), State::There);
+    }
+
+    #[test]
+    fn of_two_copies_only_what_stayed_is_certain() {
+        let clock = Clock::default();
+        let mut world = World::default();
+        let repository = world.repositories.entry("r".into()).or_default();
+        for blob in ["stays", "goes"] {
+            repository.blob_comes(blob);
+            repository.blob_came(blob, clock.mark());
+        }
+        push(repository, "m", &[], &[], Some("moves"));
+        push(repository, "n", &[], &[], Some("rests"));
+        let before = world.clone();
+        let repository = world.repositories.entry("r".into()).or_default();
+        repository.blob_goes("goes");
+        repository.blob_comes("comes");
+        repository.blob_came("comes", clock.mark());
+        push(repository, "o", &[], &[], Some("moves"));
+        let both = before.throughout(&world);
+        let both = both.repositories.get("r").expect("the repository");
+        let blobs = ["stays", "goes", "comes"].map(|blob| both.blob_state(blob, &clock));
+        assert_eq!(blobs, [State::There, State::Perhaps, State::Perhaps]);
+        assert_eq!(both.tags.keys().collect::<Vec<_>>(), ["rests"], "what a tag was meanwhile is not known");
+        assert_eq!(
+            ["m", "n", "o"].map(|digest| state(both, digest)),
+            [State::There, State::There, State::Perhaps]
+        );
+    }
+}

@@ -11,8 +11,9 @@ use crate::{
     arguments::Arguments,
     collector::Clock,
     disk::{Disk, Kind, Power},
+    engine::NO_ENGINE,
     failure::Failure,
-    kills::{CLIENTS, NO_ENGINE, RESTED, check, collect, load},
+    kills::{CLIENTS, RESTED, check, collect, load},
     model::World,
     noise::Noise,
     phase::{self, Phase},
@@ -53,7 +54,7 @@ fn on(disk: &Disk, arguments: &Arguments, cuts: std::ops::Range<u64>, tally: &Ta
         // Other chances than those of the kills.
         let mut noise = Noise::of(!arguments.seed, cut);
         let phase = Phase::default();
-        let shared = Shared { clock: &clock, tally, phase: &phase, seed: arguments.seed };
+        let shared = Shared { clock: &clock, tally, phase: &phase, seed: arguments.seed, runnable: None };
         let life = Duration::from_millis(100 + noise.below(LIFE));
         let mut taken = None;
         load(&server, &worlds, shared, &mut noise, || {

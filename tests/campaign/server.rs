@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -84,12 +85,13 @@ impl Server {
         format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")))
     }
 
-    /// A `torno` command on this site.
+    /// A `torno` command on this site, in a process group of its own: a Ctrl-C on the terminal is for this program.
     pub(crate) fn torno(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
+        command.process_group(0);
         command.args(arguments).arg("--config").arg(self.path("torno.toml"));
         command.env("TORNO_LISTEN_ADDRESS", &self.address).env("TORNO_EXECUTOR_ENGINE", &self.engine);
-        command.env("TORNO_LOG", "warn").env("TORNO_RESULTS_WAIT", "30s");
+        command.env("TORNO_LOG", "warn").env("TORNO_EXECUTOR_CONCURRENT_RUNS", "2");
         command
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use crate::{
     failure::Failure,
@@ -17,8 +17,8 @@ use crate::{
     tally::{Tally, Wrong},
 };
 
-/// How long a collection of the server's own may be in the middle of it.
-const COLLECTING: Duration = Duration::from_secs(5);
+/// How long a collection of the server's own, or the end of a run, may be in the middle of it.
+const COLLECTING: Duration = Duration::from_secs(20);
 
 /// Rows that must not be, each as one text.
 const DANGLING: &[(&str, &str)] = &[
@@ -161,6 +161,17 @@ impl<'a> Store<'a> {
         let strays = files.iter().filter(|path| !known.contains(*path));
         leaks.extend(strays.map(|path| format!("a file that no row speaks of: {}", path.display())));
         Ok(leaks)
+    }
+
+    /// The runs that have not ended.
+    pub(crate) fn unfinished_runs(&self) -> Result<Vec<String>, Failure> {
+        self.texts("SELECT id || ' ' || repository || ':' || tag || ' ' || state FROM runs WHERE finished_at IS NULL")
+    }
+
+    /// How the run of a tag ended, if there is one and it did.
+    pub(crate) fn outcome(&self, name: &str, tag: &str) -> Result<Option<String>, Failure> {
+        let sql = "SELECT outcome ->> '$.kind' FROM runs WHERE repository = ?1 AND tag = ?2";
+        Ok(self.database.query_row(sql, [name, tag], |row| row.get(0)).optional()?.flatten())
     }
 
     /// Compares the queue with what one client has pushed to be run: one run for each push.

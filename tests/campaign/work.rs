@@ -8,6 +8,7 @@ use torno_tests::{Image, OCI_IMAGE, OCI_INDEX, index, sha256};
 use crate::{
     client::{Answer, Client, Unanswered},
     collector::Clock,
+    engine::Runnable,
     model::{BlobState, Repository, State, World},
     noise::Noise,
     phase::Phase,
@@ -27,6 +28,8 @@ pub(crate) struct Shared<'a> {
     pub(crate) tally: &'a Tally,
     pub(crate) phase: &'a Phase,
     pub(crate) seed: u64,
+    /// What makes images that run, where there is an engine.
+    pub(crate) runnable: Option<&'a Runnable>,
 }
 
 /// One client at work.
@@ -84,7 +87,8 @@ impl<'a> Worker<'a> {
             14..=15 => self.delete_blob(&name),
             16..=17 => self.mount(),
             18 => self.abandon(&name),
-            19 if self.noise.once_in(6) => self.push_run(),
+            // What an engine runs takes it a second.
+            19 if self.noise.once_in(3) => self.push_run(),
             _ => self.pull(&name),
         }
     }
@@ -231,9 +235,14 @@ impl<'a> Worker<'a> {
     /// Each tag is pushed once, so that it stands for one run.
     fn push_run(&mut self) -> Done {
         let name = self.names[2].clone();
-        let tag = format!("v{}", self.noise.next());
-        let size = 100 + self.noise.below(100_000);
-        let image = Image::new(&self.noise.bytes(usize::try_from(size).unwrap_or(1)));
+        let number = self.noise.next();
+        let tag = format!("v{number}");
+        let image = if let Some(runnable) = self.shared.runnable {
+            runnable.image(number)
+        } else {
+            let size = 100 + self.noise.below(100_000);
+            Image::new(&self.noise.bytes(usize::try_from(size).unwrap_or(1)))
+        };
         let blobs = self.push_blobs(&name, &image)?;
         self.push_manifest(&name, OCI_IMAGE, &image.manifest(), (&blobs, &[]), Some(&tag))
     }

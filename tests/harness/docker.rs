@@ -208,7 +208,7 @@ fn image_names() -> Vec<String> {
 }
 
 /// What the engine holds of a site: containers, volumes and images, each with what removes it.
-pub(crate) fn leftovers(instance: &str) -> Vec<Vec<String>> {
+pub fn leftovers(instance: &str) -> Vec<Vec<String>> {
     let words =
         |words: &[&str], last: String| words.iter().map(|word| (*word).to_owned()).chain([last]).collect();
     let filter = format!("label=org.torno.instance={instance}");
@@ -222,7 +222,7 @@ pub(crate) fn leftovers(instance: &str) -> Vec<Vec<String>> {
 }
 
 /// Removes what [`leftovers`] found.
-pub(crate) fn remove(leftovers: &[Vec<String>]) {
+pub fn remove(leftovers: &[Vec<String>]) {
     for command in leftovers {
         lines(&command.iter().map(String::as_str).collect::<Vec<_>>());
     }

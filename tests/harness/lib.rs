@@ -20,7 +20,7 @@ mod tools;
 
 pub use disk::Disk;
 pub use distribution::Distribution;
-pub use docker::{Docker, tool};
+pub use docker::{Docker, leftovers, remove, tool};
 pub use http::{Answer, Http};
 pub use image::{Image, OCI_IMAGE, OCI_INDEX, busybox, index, layer, sha256};
 pub use python::Script;
