@@ -96,6 +96,10 @@ impl Registry {
     /// Makes a complete upload a blob of the repository, durably.
     async fn keep(&self, permit: &PushPermit, sealed: Sealed) -> Result<(), RegistryError> {
         let (digest, size) = (sealed.digest().clone(), sealed.size());
+        if let Err(error) = self.charge(permit, &digest, size).await {
+            self.blobs.end(sealed).await?;
+            return Err(error);
+        }
         if size <= SMALL {
             return self.finish_small(permit, sealed).await;
         }
@@ -117,6 +121,7 @@ impl Registry {
         size: u64,
         placing: impl Future<Output = Result<(), BlobError>>,
     ) -> Result<(), RegistryError> {
+        self.charge(permit, digest, size).await?;
         let hold = self.hold(digest, size).await?;
         let placed = placing.await;
         self.link_placed(permit, hold, digest, placed).await
@@ -156,6 +161,10 @@ impl Registry {
         to: &PushPermit,
         blob: &Digest,
     ) -> Result<bool, RegistryError> {
+        if self.is_charged(to) {
+            let Some(size) = self.metadata.linked(from.repository(), blob).await? else { return Ok(false) };
+            self.charge(to, blob, size).await?;
+        }
         let now = Timestamp::now();
         Ok(self.metadata.mount(from.repository(), to.repository(), to.owner(), blob, now).await?)
     }

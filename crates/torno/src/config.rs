@@ -22,7 +22,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use torno_auth::{Policy, ProjectName, UserName};
+use torno_auth::{Policy, ProjectName, Quota, UserName};
 use torno_executor::{Dataset, ProjectPolicy, Settings};
 use torno_registry::Presence;
 use torno_server::Certificate;
@@ -141,6 +141,7 @@ impl Config {
             drain,
             htpasswd,
             admins,
+            quota,
             registry: Stored { registry, chunk_min_length },
             executor,
             result_wait,
@@ -152,7 +153,7 @@ impl Config {
             certificate: tls.certificate,
             drain,
             htpasswd,
-            policy: Policy { admins, projects: projects.members },
+            policy: Policy { admins, projects: projects.members, quota },
             registry,
             chunk_min_length,
             executor,
@@ -173,6 +174,7 @@ struct Fixed {
     drain: Duration,
     htpasswd: PathBuf,
     admins: BTreeSet<UserName>,
+    quota: Quota,
     registry: Stored,
     executor: Settings,
     result_wait: Duration,
@@ -227,6 +229,12 @@ impl Fixed {
         let admins = auth.take("admins").map(project::users).unwrap_or_default();
         variables.extend(auth.finish());
 
+        let mut quotas = root.table("quotas");
+        let user_bytes = quotas.take_or_variable("user_bytes", environment);
+        let user_repositories = quotas.take_or_variable("user_repositories", environment);
+        let quota = limits::quota(user_bytes, user_repositories);
+        variables.extend(quotas.finish());
+
         let registry = registry(root.table("registry"), environment, &mut variables);
         let executor = executor(root.table("executor"), environment, &mut variables);
 
@@ -239,7 +247,7 @@ impl Fixed {
 
         variables.extend(root.finish());
         environment.warn_of_strangers(&variables, problems);
-        Self { data, address, hostname, tls, drain, htpasswd, admins, registry, executor, result_wait }
+        Self { data, address, hostname, tls, drain, htpasswd, admins, quota, registry, executor, result_wait }
     }
 }
 
