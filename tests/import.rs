@@ -361,8 +361,9 @@ fn an_import_that_was_killed_goes_on() {
         })
         .collect();
     from.stop();
-    let site = site();
-    let ada = site.http("ada");
+    // Before it has ever served.
+    let mut site = Site::new("");
+    site.add_users(&["ada"]);
     let data = from.data();
     for enough in [1, 8] {
         let arguments = ["import", "--from", data.to_str().expect("UTF-8"), "--owner", "ada"];
@@ -377,6 +378,8 @@ fn an_import_that_was_killed_goes_on() {
         child.wait().expect("wait");
     }
     import_ok(&site, &from, &[]);
+    site.start();
+    let ada = site.http("ada");
     for (number, image) in images.iter().enumerate() {
         let repository = format!("tools/x{}", number % 3);
         let found = ada.get(&format!("/v2/{repository}/manifests/v{number}"));

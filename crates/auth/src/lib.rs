@@ -15,5 +15,7 @@ mod policy;
 pub use authenticator::{AuthenticationError, Authenticator};
 pub use htpasswd::{Htpasswd, HtpasswdError, HtpasswdProblem, MAX_PASSWORD_LENGTH};
 pub use identity::Identity;
-pub use policy::{DeletePermit, Policy, Project, PullPermit, PushPermit, Reach, Refusal, Visibility};
+pub use policy::{
+    Charged, DeletePermit, Policy, Project, PullPermit, PushPermit, Quota, Reach, Refusal, Visibility,
+};
 pub use torno_oci::{PersonError, ProjectName, UserName};

@@ -13,6 +13,26 @@ pub struct Policy {
     pub admins: BTreeSet<UserName>,
     /// The projects.
     pub projects: BTreeMap<ProjectName, Project>,
+    /// What everybody who is no admin may keep.
+    pub quota: Quota,
+}
+
+/// How much may be kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes of blobs and manifests, those that several repositories share counted once; `None`: as many as fit.
+    pub bytes: Option<u64>,
+    /// Repositories; `None`: as many as fit.
+    pub repositories: Option<u64>,
+}
+
+/// Who is charged for what a repository holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Charged {
+    /// Its owner, for all that they own.
+    User(UserName),
+    /// Its project, for its images and results.
+    Project(ProjectName),
 }
 
 /// Who belongs to a project.
@@ -24,6 +44,8 @@ pub struct Project {
     pub custodians: BTreeSet<UserName>,
     /// What the researchers see of each other.
     pub visibility: Visibility,
+    /// What its repositories may keep together.
+    pub quota: Quota,
 }
 
 /// What the researchers of a project see of each other's images and results.
@@ -221,6 +243,26 @@ impl Policy {
         }
     }
 
+    /// Who is charged for a push to `repository`, which belongs to `owner`, and what they may keep. Results are never
+    /// refused: the run that they come from is over.
+    pub fn quotas(&self, repository: &RepositoryName, owner: &UserName) -> Vec<(Charged, Quota)> {
+        let namespace = repository.namespace();
+        if matches!(namespace, Namespace::Results { .. }) {
+            return Vec::new();
+        }
+        let mut quotas = Vec::new();
+        if !self.admins.contains(owner) && self.quota != Quota::default() {
+            quotas.push((Charged::User(owner.clone()), self.quota));
+        }
+        if let Namespace::Run { project, .. } = namespace
+            && let Some((name, project)) = self.projects.get_key_value(project)
+            && project.quota != Quota::default()
+        {
+            quotas.push((Charged::Project(name.clone()), project.quota));
+        }
+        quotas
+    }
+
     /// May `who` delete in `repository`, which belongs to `owner` if it exists?
     pub fn delete(
         &self,
@@ -277,10 +319,12 @@ mod tests {
             researchers: ["ada", "bob"].map(user).into(),
             custodians: ["cora"].map(user).into(),
             visibility,
+            quota: Quota::default(),
         };
         Policy {
             admins: ["root"].map(user).into(),
             projects: [("heart".parse().expect("project"), project)].into(),
+            quota: Quota::default(),
         }
     }
 
@@ -365,6 +409,23 @@ mod tests {
         }
         let few = policy(Visibility::Owner).reach(&Identity::of(user("ada")));
         assert_eq!(few, Reach::Within { owner: user("ada"), projects: Vec::new() });
+    }
+
+    #[test]
+    fn whoever_has_a_quota_is_charged() {
+        let mut policy = policy(Visibility::Owner);
+        let charged = |policy: &Policy, repository: &str, owner: &str| {
+            let quotas = policy.quotas(&repository.parse().expect("name"), &user(owner));
+            quotas.into_iter().map(|(charged, _)| charged).collect::<Vec<_>>()
+        };
+        assert_eq!(charged(&policy, "run/heart/x", "ada"), [], "nobody has one");
+        policy.quota.bytes = Some(1);
+        policy.projects.values_mut().for_each(|project| project.quota.repositories = Some(1));
+        let (ada, heart) = (Charged::User(user("ada")), Charged::Project("heart".parse().expect("project")));
+        assert_eq!(charged(&policy, "tools/x", "ada"), std::slice::from_ref(&ada));
+        assert_eq!(charged(&policy, "run/heart/x", "ada"), [ada, heart]);
+        assert_eq!(charged(&policy, "results/heart/x", "ada"), []);
+        assert_eq!(charged(&policy, "tools/x", "root"), []);
     }
 
     #[test]

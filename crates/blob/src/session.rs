@@ -1,7 +1,7 @@
 //! Upload sessions: bytes that arrive, are hashed while they are written, and end as a sealed file.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -108,6 +108,8 @@ pub(crate) struct Sessions {
     lifetime: Duration,
     /// Sessions that began before this and have no file may have been left by another process.
     since: SystemTime,
+    /// Of these, the ones that have ended since.
+    ended: Mutex<HashSet<UploadId>>,
     open: Mutex<HashMap<UploadId, Arc<AsyncMutex<Option<Session>>>>>,
     writer: Arc<Writer>,
     batches: Arc<Batches>,
@@ -134,6 +136,7 @@ impl Sessions {
             folder,
             lifetime,
             since,
+            ended: Mutex::default(),
             open: Mutex::default(),
             writer: Arc::default(),
             batches: Arc::default(),
@@ -320,6 +323,7 @@ impl Sessions {
             }
             blocking(move || remove_file(&path)).await?;
         }
+        self.ended().retain(|id| !has_expired(id.began(), lifetime));
         Ok(expired)
     }
 
@@ -343,7 +347,20 @@ impl Sessions {
     }
 
     pub(crate) fn forget(&self, id: &UploadId) {
+        // Noted first: whoever finds it gone must not take it for one that another process left.
+        if self.may_be_left(id) {
+            self.ended().insert(id.clone());
+        }
         self.lock().remove(id);
+    }
+
+    /// Whether another process may have left a session, which has no file.
+    fn may_be_left(&self, id: &UploadId) -> bool {
+        id.began() < self.since && !has_expired(id.began(), self.lifetime)
+    }
+
+    fn ended(&self) -> MutexGuard<'_, HashSet<UploadId>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the session into the hands of one request, which is a use of it.
@@ -369,7 +386,7 @@ impl Sessions {
             session.used = SystemTime::now();
             return Ok(turn);
         }
-        let left_empty = id.began() < self.since && !has_expired(id.began(), lifetime);
+        let left_empty = self.may_be_left(id) && !self.ended().contains(id);
         let resumed = blocking(move || {
             let file = match File::options().write(true).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && left_empty && turn.is_none() => {

@@ -479,6 +479,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_session_of_the_second_of_the_start_ends_for_good() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = open(&folder).expect("store");
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock");
+        let mut bytes = [7; 16];
+        // Whoever opened the store a moment ago cannot tell it from one that the process before began.
+        let seconds = u32::try_from(since.as_secs() - 1).expect("before 2106");
+        bytes[..4].copy_from_slice(&seconds.to_be_bytes());
+        let id = UploadId::from_bytes(bytes);
+        assert_eq!(store.offset(&id).await.expect("left empty"), 0);
+        store.append(&id, None, chunks(&[b"hello"])).await.expect("append");
+        store.cancel(&id).await.expect("cancel");
+        assert!(matches!(store.offset(&id).await, Err(BlobError::UnknownUpload(_))));
+    }
+
+    #[tokio::test]
     async fn a_body_cut_off_leaves_what_came() {
         let folder = tempfile::tempdir().expect("folder");
         let store = open(&folder).expect("store");

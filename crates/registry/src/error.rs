@@ -5,7 +5,7 @@ use torno_blob::BlobError;
 use torno_metadata::{MetadataError, WrongSize};
 use torno_oci::{Digest, ManifestError, Reference, Tag};
 
-use crate::{AdmissionError, NoResult};
+use crate::{AdmissionError, NoResult, OverQuota};
 
 /// Why something could not be done. What a client may be told of each is decided by whoever speaks its protocol.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,9 @@ pub enum RegistryError {
     /// The bytes could not be stored or read.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// There is no room left for whoever is charged.
+    #[error("{0}")]
+    Quota(Box<OverQuota>),
     /// Somebody else was the first to push to this name, a moment ago.
     #[error("this name has just been taken by somebody else; choose another")]
     Taken,

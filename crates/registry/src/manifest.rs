@@ -68,6 +68,7 @@ impl Registry {
             }
             _ => None,
         };
+        self.charge(permit, &digest, bytes.len() as u64).await?;
         let names = match run {
             Some(_) => Settings { blobs: Presence::Required, ..self.settings },
             None => self.settings,

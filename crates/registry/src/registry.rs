@@ -10,7 +10,8 @@ use torno_metadata::{Among, Metadata, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
 
 use crate::{
-    RegistryError, Settings, placer::Placer, quarantine::Quarantine, retention::Pulls, upload_key::UploadKey,
+    RegistryError, Settings, placer::Placer, quarantine::Quarantine, quota::Quotas, retention::Pulls,
+    upload_key::UploadKey,
 };
 
 /// A registry over one data directory.
@@ -23,6 +24,7 @@ pub struct Registry {
     policy: ArcSwap<Policy>,
     pub(crate) settings: Settings,
     pub(crate) upload_key: UploadKey,
+    pub(crate) quotas: Quotas,
     /// What images must be built for to run here.
     pub(crate) platform: Platform,
     /// Rung when a run is queued.
@@ -55,6 +57,7 @@ impl Registry {
             policy: ArcSwap::from_pointee(policy),
             settings,
             upload_key,
+            quotas: Quotas::default(),
             platform: Platform::host(),
             queued: Notify::new(),
             runs_changed: watch::Sender::new(()),
@@ -68,6 +71,10 @@ impl Registry {
     /// Judges by another policy from now on.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
+    }
+
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
     }
 
     /// The right to read a repository.

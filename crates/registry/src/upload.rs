@@ -111,6 +111,10 @@ impl Registry {
     /// Makes a complete upload a blob of the repository, durably.
     async fn keep(&self, permit: &PushPermit, sealed: Sealed) -> Result<(), RegistryError> {
         let (digest, size) = (sealed.digest().clone(), sealed.size());
+        if let Err(error) = self.charge(permit, &digest, size).await {
+            self.blobs.end(sealed).await?;
+            return Err(error);
+        }
         if size <= SMALL {
             return self.finish_small(permit, sealed).await;
         }
@@ -128,6 +132,7 @@ impl Registry {
         size: u64,
         place: impl AsyncFnOnce(Held) -> Result<Held, BlobError>,
     ) -> Result<(), RegistryError> {
+        self.charge(permit, digest, size).await?;
         let hold = place(self.hold(digest, size).await?).await?;
         self.link_held(permit, hold, digest).await
     }
@@ -161,6 +166,10 @@ impl Registry {
         to: &PushPermit,
         blob: &Digest,
     ) -> Result<bool, RegistryError> {
+        if self.is_charged(to) {
+            let Some(size) = self.metadata.linked(from.repository(), blob).await? else { return Ok(false) };
+            self.charge(to, blob, size).await?;
+        }
         let now = Timestamp::now();
         Ok(self.metadata.mount(from.repository(), to.repository(), to.owner(), blob, now).await?)
     }

@@ -169,7 +169,7 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
     let told = |status, code| Told { status, code, message: error.to_string() };
     match error {
         RegistryError::Refused(Refusal::Unknown(_)) => told(StatusCode::NOT_FOUND, Code::NameUnknown),
-        RegistryError::Refused(Refusal::Denied(_)) | RegistryError::Taken => {
+        RegistryError::Refused(Refusal::Denied(_)) | RegistryError::Taken | RegistryError::Quota(_) => {
             told(StatusCode::FORBIDDEN, Code::Denied)
         }
         RegistryError::Damaged(_) => told(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),

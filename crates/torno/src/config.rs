@@ -25,7 +25,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use torno_auth::{Policy, ProjectName, UserName};
+use torno_auth::{Policy, ProjectName, Quota, UserName};
 use torno_executor::{Dataset, ProjectPolicy, Settings};
 use torno_registry::{Presence, Retention, Rule};
 use torno_server::Certificate;
@@ -152,6 +152,7 @@ impl Config {
             drain,
             htpasswd,
             admins,
+            quota,
             registry: Stored { registry, chunk_min_length },
             executor,
             result_wait,
@@ -166,7 +167,7 @@ impl Config {
             certificate: tls.certificate,
             drain,
             htpasswd,
-            policy: Policy { admins, projects: projects.members },
+            policy: Policy { admins, projects: projects.members, quota },
             registry,
             chunk_min_length,
             executor,
@@ -190,6 +191,7 @@ struct Fixed {
     drain: Duration,
     htpasswd: PathBuf,
     admins: BTreeSet<UserName>,
+    quota: Quota,
     registry: Stored,
     executor: Settings,
     result_wait: Duration,
@@ -247,6 +249,12 @@ impl Fixed {
         let admins = auth.take("admins").map(project::users).unwrap_or_default();
         variables.extend(auth.finish());
 
+        let mut quotas = root.table("quotas");
+        let user_bytes = quotas.take_or_variable("user_bytes", environment);
+        let user_repositories = quotas.take_or_variable("user_repositories", environment);
+        let quota = limits::quota(user_bytes, user_repositories);
+        variables.extend(quotas.finish());
+
         let mut registry = registry(root.table("registry"), environment, &mut variables);
         registry.registry.check = storage::read(root.table("storage"), environment, &mut variables);
         let executor = executor(root.table("executor"), environment, &mut variables);
@@ -272,6 +280,7 @@ impl Fixed {
             drain,
             htpasswd,
             admins,
+            quota,
             registry,
             executor,
             result_wait,

@@ -3,6 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use bytesize::ByteSize;
+use torno_auth::Quota;
 use torno_executor::{Cpus, Limits};
 
 use super::{
@@ -31,6 +32,28 @@ const TMP: RangeInclusive<ByteSize> = ByteSize::kib(4)..=ByteSize::tib(16);
 
 /// Enough for one error message; it is held in memory while the run lasts, so not more than 64 MiB.
 const LOG: RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::mib(64);
+
+/// Less would hold no image; more is on no disk, so it is a wrong unit.
+const QUOTA: RangeInclusive<ByteSize> = ByteSize::mib(1)..=ByteSize::pib(1);
+
+/// Without one nothing can be pushed; more than a million would limit nothing.
+const REPOSITORIES: RangeInclusive<u32> = 1..=1_000_000;
+
+/// What may be kept; without an item, as much as fits.
+pub(super) fn quota(bytes: Option<Item<'_>>, repositories: Option<Item<'_>>) -> Quota {
+    Quota {
+        bytes: bytes.and_then(|item| size_within(&item, &QUOTA)).map(|size| size.as_u64()),
+        repositories: repositories.and_then(|item| count_within(&item, &REPOSITORIES)).map(u64::from),
+    }
+}
+
+/// The quota of a project.
+pub(super) fn quota_table(item: Item<'_>) -> Quota {
+    let Some(mut table) = item.into_table() else { return Quota::default() };
+    let quota = quota(table.take("bytes"), table.take("repositories"));
+    table.finish();
+    quota
+}
 
 /// The limits of a project; those not named have the defaults.
 pub(super) fn read(item: Item<'_>) -> Limits {

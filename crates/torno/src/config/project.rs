@@ -179,6 +179,7 @@ impl Known {
             researchers: people("researchers"),
             custodians: people("custodians"),
             visibility: table.take("visibility").and_then(|item| visibility(&item)).unwrap_or_default(),
+            quota: table.take("quota").map(limits::quota_table).unwrap_or_default(),
         }
     }
 

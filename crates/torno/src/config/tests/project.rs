@@ -99,6 +99,29 @@ fn every_limit_at_its_bounds_and_one_past_them() {
 }
 
 #[test]
+fn quotas_at_their_bounds_and_one_past_them() {
+    let config = good("");
+    assert_eq!(config.policy.quota, Quota::default(), "none unless somebody says so");
+    let config = good("[quotas]\nuser_bytes = \"1MiB\"\nuser_repositories = 1000000");
+    assert_eq!(config.policy.quota, Quota { bytes: Some(1024 * 1024), repositories: Some(1_000_000) });
+    let config = good(&project("quota = { bytes = \"1PiB\" }"));
+    let members = config.policy.projects.get("p").expect("project");
+    assert_eq!(members.quota, Quota { bytes: Some(1 << 50), repositories: None });
+    for (quota, place) in [
+        ("bytes = \"1023KiB\"", "bytes"),
+        ("bytes = \"1025TiB\"", "bytes"),
+        ("repositories = 0", "repositories"),
+        ("repositories = 1000001", "repositories"),
+        ("tags = 1", "tags"),
+    ] {
+        let place = format!("projects.p.quota.{place}");
+        assert_error(&project(&format!("quota = {{ {quota} }}")), &place, "");
+    }
+    assert_error("[quotas]\nuser_bytes = \"1MB\"", "quotas.user_bytes", "is not within");
+    assert_error("[quotas]\nuser_repositories = \"4\"", "quotas.user_repositories", "whole number");
+}
+
+#[test]
 fn tmp_is_part_of_memory() {
     let small = good(&limits("memory = \"64MiB\""));
     assert_eq!(policy_of(&small).limits.tmp, ByteSize::mib(64), "the default shrinks");
