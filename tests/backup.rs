@@ -185,6 +185,61 @@ fn only_what_is_new_is_added_and_secrets_stay_private() {
 }
 
 #[test]
+fn a_backup_that_was_killed_is_never_taken_for_a_whole_one() {
+    let site = Site::start_with("", &["ada"]);
+    let ada = site.http("ada");
+    let push = |number: usize| {
+        let image = Image::new(&large(&format!("image {number}")));
+        image.push(&ada, "tools/x", &format!("v{number}")).expect(201);
+        image
+    };
+    let folder = tempfile::tempdir().expect("folder");
+    let backup = folder.path();
+    let killed = |seen: &dyn Fn() -> bool| {
+        let mut child = site.command(&["backup", text(backup)]).spawn().expect("torno");
+        wait_until("it has begun", || {
+            let ended = child.try_wait().expect("wait").is_some();
+            (seen() || ended).then_some(())
+        });
+        // It may have ended by itself, and then it is whole.
+        let _ = child.kill();
+        child.wait().expect("wait");
+    };
+    let states = || {
+        let entries = fs::read_dir(backup).expect("folder").map(|entry| entry.expect("entry").path());
+        entries.filter(|path| text(path).contains("/state-")).count()
+    };
+    let first: Vec<Image> = (0..20).map(push).collect();
+    killed(&|| backup.join("blobs").exists());
+    let empty = empty_site();
+    let restored = empty.torno(&["restore", text(backup)]).status.success();
+    assert_eq!(restored, backup.join("complete").exists(), "whole or not at all");
+    site.torno_ok(&["backup", text(backup)]);
+    let second: Vec<Image> = (20..40).map(push).collect();
+    for _ in 0..5 {
+        killed(&|| states() > 1);
+    }
+    let again = self::restored(backup);
+    let http = again.http("ada");
+    let check = |image: &Image| {
+        for blob in image.layers.iter().chain([&image.config]) {
+            let found = http.get(&format!("/v2/tools/x/blobs/{}", sha256(blob)));
+            assert_eq!(&found.expect(200).body, blob);
+        }
+    };
+    first.iter().for_each(check);
+    // Those that came later are there all or none.
+    let there: Vec<&Image> = second
+        .iter()
+        .filter(|image| http.get(&format!("/v2/tools/x/manifests/{}", image.digest())).status == 200)
+        .collect();
+    assert!(there.is_empty() || there.len() == second.len(), "{} of them", there.len());
+    there.into_iter().for_each(check);
+    site.torno_ok(&["backup", text(backup)]);
+    assert_eq!(states(), 1, "what was left over is gone");
+}
+
+#[test]
 fn a_folder_that_is_no_backup_or_not_empty_is_refused() {
     let site = Site::start_with("", &["ada"]);
     Image::new(&large("x")).push(&site.http("ada"), "tools/x", "v").expect(201);
