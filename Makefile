@@ -29,6 +29,12 @@ bench: ## speed, beside nginx, distribution and openssl; ONLY="push-1gib …", W
 	@$(BUILT)/release/torno-bench $(foreach name,$(ONLY),--only $(name)) $(foreach name,$(WITHOUT),--without $(name)) $(ROUNDS:%=--rounds %) \
 		$(DISTRIBUTION:%=--distribution %) $(if $(STRICT),--strict)
 
+.PHONY: crash
+crash: ## 200 kills and 12 power cuts under load, and whether anything promised was lost; KILLS=1000, POWER=0, SEED=7
+	@scripts/setup crash
+	@$(STEP) "build" cargo build --release --locked --package torno --package torno-crash --bins
+	@$(BUILT)/release/torno-crash $(KILLS:%=--kills %) $(POWER:%=--power %) $(SEED:%=--seed %)
+
 .PHONY: build
 build: ## the binary, optimised: target/release/torno
 	@$(STEP) "build" cargo build --release --locked --bin torno
@@ -42,6 +48,13 @@ lint: ## formatting, clippy and the documentation, with every warning an error
 	@$(STEP) "format" cargo fmt --all --check
 	@$(STEP) "clippy" cargo clippy --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS=-Dwarnings $(STEP) "documentation" cargo doc --workspace --no-deps --quiet
+
+.PHONY: race
+race: ## a minute of pushes, mounts, deletions and gc at once, and every order of their steps; RACE=60
+	@scripts/setup
+	@$(STEP) "build" cargo build --locked --bin torno
+	@TORNO_RACE=$(or $(RACE),60) TORNO_ORDERS=all $(STEP) "race" scripts/with-engine cargo nextest run --locked \
+		-p torno-tests -p torno-registry --no-capture a_stored_manifest no_order_of_steps
 
 .PHONY: setup
 setup:

@@ -1,8 +1,8 @@
 //! Deleting, and what gc makes of it while the server serves.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 
 use torno_tests::{Http, Image, NO_ENGINE, OCI_IMAGE, OCI_INDEX, PROJECTS, Site, index, layer, sha256};
@@ -213,34 +213,51 @@ fn only_who_may_deletes() {
     }
 }
 
-/// How often each thread pushes and deletes.
-const ROUNDS: usize = 15;
+/// How long pushes, mounts, deletions and collections go on beside each other; `TORNO_RACE` says how many seconds, such
+/// as 60.
+fn race() -> Duration {
+    let seconds = std::env::var("TORNO_RACE").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(4))
+}
+
+/// How many do so.
+const CLIENTS: usize = 6;
 
 #[test]
 fn a_stored_manifest_has_its_blobs_whatever_else_goes_on() {
     let site = Site::start_with("", &["ada"]);
-    // What every thread pushes, mounts, deletes and collects at the same time.
-    let base = layer("the same base for all");
-    let done = AtomicBool::new(false);
+    // What every thread pushes, mounts, deletes and collects at the same time: in the journal, and as a file.
+    let base = [layer("the same base for all"), layer(&"a larger one ".repeat(100))];
+    let until = Instant::now() + race();
     let stored: usize = thread::scope(|scope| {
         let collecting = scope.spawn(|| {
             let mut collections = 0;
-            while !done.load(Ordering::Relaxed) {
+            while Instant::now() < until {
                 site.torno_ok(&["gc", "--grace", "0s"]);
                 collections += 1;
             }
             collections
         });
-        let pushing = [0, 1, 2].map(|n| {
+        let pushing = std::array::from_fn::<_, CLIENTS, _>(|client| {
             let (site, base) = (&site, &base);
-            scope.spawn(move || push_and_delete(&site.http("ada"), &format!("tools/x{n}"), base))
+            scope.spawn(move || push_and_delete(&site.http("ada"), client, base, until))
         });
         let stored = pushing.into_iter().map(|thread| thread.join().expect("no failure")).sum();
-        done.store(true, Ordering::Relaxed);
         assert!(collecting.join().expect("no failure") > 1, "gc was at work meanwhile");
         stored
     });
-    assert!(stored > ROUNDS, "{stored} manifests stored are too few to prove anything");
+    eprintln!("{stored} manifests were stored, pulled and deleted");
+    assert!(stored > CLIENTS, "{stored} manifests stored are too few to prove anything");
+    // What was not deleted is there in the end, and when it is, nothing is left.
+    for client in 0..CLIENTS {
+        let ada = site.http("ada");
+        let last = Image { layers: base.to_vec(), ..Image::new(&base[0]) };
+        let repository = format!("tools/x{client}");
+        last.push(&ada, &repository, "last").expect(201);
+        site.torno_ok(&["gc", "--grace", "0s"]);
+        pull(&ada, &repository, &last);
+        ada.delete(&format!("/v2/{repository}/manifests/{}", last.digest())).expect(202);
+    }
     site.torno_ok(&["gc", "--grace", "0s"]);
     assert_eq!(site.blob_bytes(), 0, "all was deleted in the end");
     let log = site.log();
@@ -250,15 +267,22 @@ fn a_stored_manifest_has_its_blobs_whatever_else_goes_on() {
 
 /// Pushes an image and deletes it again and again; how many manifests were stored. Whenever one is, all it names
 /// must be there.
-fn push_and_delete(http: &Http, repository: &str, base: &[u8]) -> usize {
-    let mut stored = 0;
-    for round in 0..ROUNDS {
-        let mut image = Image::new(base);
+fn push_and_delete(http: &Http, client: usize, base: &[Vec<u8>; 2], until: Instant) -> usize {
+    let (repository, other) = (format!("tools/x{client}"), format!("tools/x{}", (client + 1) % CLIENTS));
+    let (mut stored, mut round) = (0, 0);
+    while Instant::now() < until {
+        round += 1;
+        let mut image = Image { layers: base.to_vec(), ..Image::new(&base[0]) };
         // Sometimes the same as before, so that what is just being deleted comes back.
         image.layers.push(layer(&format!("{repository} {}", round % 3)));
+        // Another one's, if it is there just now; what is not mounted is pushed below.
+        let mount =
+            format!("/v2/{repository}/blobs/uploads/?mount={}&from={other}", sha256(&base[round % 2]));
+        let mounted = http.post(&mount);
+        assert!([201, 202].contains(&mounted.status), "{}", mounted.status);
         // With no grace, gc may take a blob before its manifest comes; a client pushes again.
         let pushed = (0..50).any(|_| {
-            let pushed = image.push(http, repository, "v");
+            let pushed = image.push(http, &repository, "v");
             if pushed.status != 201 {
                 pushed.expect_error(404, "MANIFEST_BLOB_UNKNOWN");
             }
@@ -268,11 +292,18 @@ fn push_and_delete(http: &Http, repository: &str, base: &[u8]) -> usize {
             continue;
         }
         stored += 1;
-        for part in [&image.config, &image.layers[0], &image.layers[1]] {
-            let read = http.get(&format!("/v2/{repository}/blobs/{}", sha256(part)));
-            assert_eq!(&read.expect(200).body, part, "{repository}, round {round}");
-        }
+        pull(http, &repository, &image);
         http.delete(&format!("/v2/{repository}/manifests/{}", image.digest())).expect(202);
     }
     stored
+}
+
+/// Reads all that an image has.
+fn pull(http: &Http, repository: &str, image: &Image) {
+    let manifest = http.get(&format!("/v2/{repository}/manifests/{}", image.digest()));
+    assert_eq!(manifest.expect(200).body, image.manifest());
+    for part in image.layers.iter().chain([&image.config]) {
+        let read = http.get(&format!("/v2/{repository}/blobs/{}", sha256(part)));
+        assert_eq!(&read.expect(200).body, part, "{repository}");
+    }
 }

@@ -7,6 +7,8 @@
 #![expect(clippy::missing_panics_doc, reason = "failing is what tests do")]
 
 mod damage;
+mod disk;
+mod distribution;
 mod docker;
 mod http;
 mod image;
@@ -16,6 +18,8 @@ mod site;
 mod tls;
 mod tools;
 
+pub use disk::Disk;
+pub use distribution::Distribution;
 pub use docker::{Docker, tool};
 pub use http::{Answer, Http};
 pub use image::{Image, OCI_IMAGE, OCI_INDEX, busybox, index, layer, sha256};

@@ -35,6 +35,7 @@ pub struct Site {
     host: String,
     server: Option<Child>,
     environment: BTreeMap<String, String>,
+    wrapper: Vec<String>,
 }
 
 impl Site {
@@ -51,6 +52,7 @@ impl Site {
             host: String::new(),
             server: None,
             environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            wrapper: Vec::new(),
         };
         assert!(site.torno(&["init", site.path("").to_str().expect("UTF-8")]).status.success());
         site.append(extra);
@@ -61,6 +63,13 @@ impl Site {
     #[must_use]
     pub fn with(mut self, variable: &str, value: &str) -> Self {
         self.environment.insert(variable.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Starts the server by way of another program, whose process becomes the server's: `strace -D`, for one.
+    #[must_use]
+    pub fn behind(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -119,6 +128,11 @@ impl Site {
         let log = File::options().create(true).append(true).open(self.path("log")).expect("log");
         let from = log.metadata().expect("log").len();
         let mut command = self.command(&["serve"]);
+        if let [program, words @ ..] = &self.wrapper[..] {
+            let mut wrapped = Command::new(program);
+            wrapped.args(words).arg(command.get_program()).args(command.get_args()).envs(&self.environment);
+            command = wrapped;
+        }
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("torno serve");
         self.server = Some(child);

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use rustix::io::Errno;
 use torno_oci::{Digest, UploadId};
 
 /// What can go wrong with bytes.
@@ -49,6 +50,18 @@ pub enum BlobError {
     /// The disk is full.
     #[error("the disk is full")]
     Full,
+    /// The disk takes no writes, as after an error that its file system has found.
+    #[error("{path}: the disk can only be read")]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The process, or the machine, has as many files and connections open as it may.
+    #[error("{path}: too many files are open")]
+    Descriptors {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file system failed.
     #[error("{path}: {source}")]
     Io {
@@ -67,7 +80,13 @@ impl BlobError {
     pub(crate) fn io(path: &std::path::Path) -> impl Fn(io::Error) -> Self {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path: path.to_owned() },
+            _ if is_out_of_descriptors(&source) => Self::Descriptors { path: path.to_owned() },
             _ => Self::Io { path: path.to_owned(), source },
         }
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

@@ -50,7 +50,7 @@ const GROUP: usize = 64;
 /// waits, once it is committed.
 type Job = Box<dyn FnOnce(&mut Transaction<'_>) -> Reply + Send>;
 
-type Reply = Box<dyn FnOnce(Result<(), &str>)>;
+type Reply = Box<dyn FnOnce(Result<(), &MetadataError>)>;
 
 /// A handle to the database; clones share it.
 #[derive(Clone, Debug)]
@@ -136,7 +136,7 @@ impl Metadata {
                 });
                 let answer = match committed {
                     Ok(()) => done,
-                    Err(message) => done.and(Err(MetadataError::Commit(message.to_owned()))),
+                    Err(error) => done.and(Err(error.of_commit())),
                 };
                 // Whoever asked may have gone away; the write stands all the same.
                 let _ = sender.send(answer);
@@ -260,9 +260,9 @@ fn write_all(connection: &mut Connection, queue: &mpsc::Receiver<Job>) {
                 }
             }
             Err(error) => {
-                let message = error.to_string();
+                let error = MetadataError::from(error);
                 for reply in replies {
-                    reply(Err(&message));
+                    reply(Err(&error));
                 }
             }
         }

@@ -10,6 +10,12 @@ pub enum MetadataError {
     /// SQLite failed; the source says how.
     #[error("the database failed: {0}")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// There is no room to write anything.
+    #[error("the disk is full: make room, since the database needs a little even to start and to delete")]
+    Full,
+    /// The disk takes no writes, or fails.
+    #[error("the database's disk cannot be written: {0}")]
+    Disk(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A row holds what no code of ours writes.
     #[error("the database holds an invalid {0}")]
     Corrupt(&'static str),
@@ -41,6 +47,22 @@ pub enum MetadataError {
 
 impl From<rusqlite::Error> for MetadataError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Database(Box::new(error))
+        use rusqlite::ErrorCode;
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => Self::Disk(Box::new(error)),
+            _ => Self::Database(Box::new(error)),
+        }
+    }
+}
+
+impl MetadataError {
+    /// A failure to commit, as each of those is told of it whose writes were to be committed together.
+    pub(crate) fn of_commit(&self) -> Self {
+        match self {
+            Self::Full => Self::Full,
+            Self::Disk(source) => Self::Disk(source.to_string().into()),
+            other => Self::Commit(other.to_string()),
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! Every write is one transaction. It is durable when its future resolves; when the future is dropped earlier the
 //! write still happens, whole.
 
+mod backup;
 mod blob;
 mod cache;
 mod collect;
@@ -23,8 +24,10 @@ mod retention;
 mod row;
 mod run;
 mod scrub;
+mod usage;
 mod verify;
 
+pub use backup::{Kept, Snapshot};
 pub use blob::{Hold, HoldId};
 pub use collect::{Garbage, Sweep, Swept};
 pub use condition::{Condition, Versions};
@@ -38,5 +41,6 @@ pub use referrer::{Referrer, Referrers, Refers};
 pub use repository::{Among, Owned};
 pub use retention::{Expiring, LatestRun, TagUse};
 pub use run::{FinishedRun, Outcome, Run, RunLog, RunState, Selection};
-pub use scrub::{Kept, ScrubPass};
+pub use scrub::{KeptBlob, ScrubPass};
+pub use usage::{Usage, Usages, Waiting};
 pub use verify::{BlobRow, Correction, Dangling, ManifestRow, Quarantined, RepositoryId};

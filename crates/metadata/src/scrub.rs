@@ -12,7 +12,7 @@ use crate::{
 
 /// A blob whose file must be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptBlob {
     /// Which.
     pub blob: Digest,
     /// How many bytes it has.
@@ -33,14 +33,18 @@ pub struct ScrubPass {
 impl Metadata {
     /// The next blobs in the order of their digests, at most `limit`: those whose files must be there, whoever looks.
     /// What comes, goes or is in quarantine is left out.
-    pub async fn kept_after(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Kept>, MetadataError> {
+    pub async fn kept_after(
+        &self,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Vec<KeptBlob>, MetadataError> {
         let after = after.map(Digest::to_string).unwrap_or_default();
         self.read(move |connection| {
             let sql = "SELECT digest, size FROM blobs AS b WHERE digest > ?1 AND state = 'present'
                 AND NOT EXISTS (SELECT 1 FROM quarantined_blobs WHERE blob = b.digest)
                 ORDER BY digest LIMIT ?2";
             all(connection, sql, params![after, integer(limit as u64)], |row| {
-                Ok(Kept { blob: parsed(row, "digest")?, size: number(row, "size")? })
+                Ok(KeptBlob { blob: parsed(row, "digest")?, size: number(row, "size")? })
             })
         })
         .await

@@ -5,11 +5,13 @@
 //! runs here ([`Registry::claim`]) and publishes what they leave.
 
 mod admit;
+mod backup;
 mod blob;
 mod check;
 mod content;
 mod error;
 mod gc;
+mod import;
 mod journal;
 mod manifest;
 mod placer;
@@ -22,12 +24,15 @@ mod scrub;
 mod settings;
 mod upload;
 mod upload_key;
+mod usage;
 mod verify;
 
 pub use admit::AdmissionError;
+pub use backup::{BackedUp, Backup, BackupError, Lost, restore};
 pub use content::{Check, Content};
 pub use error::RegistryError;
 pub use gc::{Collected, CollectionProgress, DEFAULT_GRACE};
+pub use import::{Advance, Exported, Fault, ImportError, ImportSettings, Imported, LeftOut};
 pub use manifest::Pushed;
 pub use registry::Registry;
 pub use result::{NoResult, Progress};
@@ -35,12 +40,13 @@ pub use retention::{Expired, KeepImages, Patterns, Reason, Retention, Rule};
 pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
 pub use scrub::Scrubbed;
 pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
+pub use usage::DiskUsage;
 pub use verify::{
     Finding, Mode, Phase, Position, Problem, Remedy, Sample, Verification, Verified, VerifyEvent,
 };
 
-pub use torno_blob::{BlobError, Damage, Reading};
+pub use torno_blob::{BlobError, Damage, Reading, Sharing, Uploads};
 pub use torno_metadata::{
-    Condition, FinishedRun, Garbage, Outcome, Owned, Presence, Referrer, Referrers, Run, RunLog, RunState,
-    Selection, StoredManifest, Swept, Use, Versions, WrongSize,
+    Condition, FinishedRun, Garbage, MetadataError, Outcome, Owned, Presence, Referrer, Referrers, Run,
+    RunLog, RunState, Selection, StoredManifest, Swept, Usage, Usages, Use, Versions, Waiting, WrongSize,
 };

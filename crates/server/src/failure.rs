@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 use torno_auth::{AuthenticationError, Refusal};
 use torno_oci::{ErrorCode, ManifestError};
-use torno_registry::RegistryError;
+use torno_registry::{MetadataError, RegistryError};
 
 use crate::{
     answer,
@@ -192,6 +192,8 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
         // Docker clients replace the message of TAG_INVALID by one about an old schema.
         RegistryError::ReservedTag(_) => told(StatusCode::BAD_REQUEST, Code::ManifestInvalid),
         RegistryError::Blob(error) => told_of_blob(error),
+        RegistryError::Metadata(MetadataError::Full) => full(),
+        RegistryError::Metadata(MetadataError::Disk(_)) => unwritable(),
         RegistryError::Collecting | RegistryError::Metadata(_) | RegistryError::Random(_) => hidden(),
     }
 }
@@ -206,10 +208,39 @@ fn told_of_blob(error: &torno_registry::BlobError) -> Told {
         BlobError::DigestMismatch { .. } => told(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
         BlobError::TooLarge(_) => told(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
         BlobError::Interrupted(_) => told(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
-        BlobError::Full => told(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown),
+        BlobError::Full => full(),
+        BlobError::ReadOnly { .. } => unwritable(),
+        BlobError::Descriptors { .. } => Told {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: ErrorCode::Unknown,
+            message: "the registry has too many files open; try again in a moment".into(),
+        },
         BlobError::Length { .. } | BlobError::Missing(_) | BlobError::Io { .. } | BlobError::Unfinished => {
             hidden()
         }
+    }
+}
+
+/// The disk has no room.
+fn full() -> Told {
+    Told {
+        status: StatusCode::INSUFFICIENT_STORAGE,
+        code: ErrorCode::Unknown,
+        message:
+            "the registry's disk is full; pulls go on, and you can push again when the admin has made room"
+                .into(),
+    }
+}
+
+/// The disk takes nothing.
+fn unwritable() -> Told {
+    Told {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        code: ErrorCode::Unknown,
+        message:
+            "the registry's disk cannot be written to; nothing can be pushed or deleted until the admin has \
+            repaired it"
+                .into(),
     }
 }
 

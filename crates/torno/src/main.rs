@@ -9,7 +9,16 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use command::{
-    Failure, check_config::CheckConfig, gc::Gc, init::Init, runs::Runs, serve::Serve, user::User,
+    Failure,
+    backup::{Backup, Restore},
+    check_config::CheckConfig,
+    df::Df,
+    gc::Gc,
+    import::{Export, Import},
+    init::Init,
+    runs::Runs,
+    serve::Serve,
+    user::User,
     verify::Verify,
 };
 
@@ -47,6 +56,11 @@ enum Command {
     Runs(Runs),
     Gc(Gc),
     Verify(Verify),
+    Df(Df),
+    Backup(Backup),
+    Restore(Restore),
+    Import(Import),
+    Export(Export),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +79,11 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Runs(runs) => runs.run(),
         Command::Gc(gc) => gc.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Df(df) => df.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
+        Command::Import(import) => import.run(),
+        Command::Export(export) => export.run(),
     }
 }
 
