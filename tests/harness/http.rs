@@ -26,6 +26,11 @@ pub struct Answer {
 }
 
 impl Http {
+    /// A client of another server, which does not log in.
+    pub fn elsewhere(host: &str) -> Self {
+        Self::new(host, None)
+    }
+
     pub(crate) fn new(host: &str, login: Option<(&str, &str)>) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -95,7 +100,9 @@ impl Http {
         let digest = crate::sha256(bytes);
         let location = self.begin_upload(repository);
         let headers = [("content-type", "application/octet-stream")];
-        self.send("PUT", &format!("{location}?digest={digest}"), &headers, bytes).expect(201);
+        // Some registries keep their state in it.
+        let and = if location.contains('?') { '&' } else { '?' };
+        self.send("PUT", &format!("{location}{and}digest={digest}"), &headers, bytes).expect(201);
         digest
     }
 

@@ -7,6 +7,7 @@
 #![expect(clippy::missing_panics_doc, reason = "failing is what tests do")]
 
 mod disk;
+mod distribution;
 mod docker;
 mod http;
 mod image;
@@ -17,6 +18,7 @@ mod tls;
 mod tools;
 
 pub use disk::Disk;
+pub use distribution::Distribution;
 pub use docker::{Docker, leftovers, remove, tool};
 pub use http::{Answer, Http};
 pub use image::{Image, OCI_IMAGE, OCI_INDEX, busybox, index, layer, sha256};

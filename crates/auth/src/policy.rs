@@ -57,6 +57,11 @@ pub struct DeletePermit {
 }
 
 impl PullPermit {
+    /// For whoever has the data directory itself, and could read the files.
+    pub fn of_data_directory(repository: &RepositoryName) -> Self {
+        Self { repository: repository.clone() }
+    }
+
     /// The repository that may be read.
     pub fn repository(&self) -> &RepositoryName {
         &self.repository

@@ -5,7 +5,7 @@
 //! ([`BlobStore::seal`]), synced ([`BlobStore::sync`]) and then moved into place ([`BlobStore::place`]). Whoever keeps a
 //! small blob's bytes safe elsewhere may sync it later with others ([`BlobStore::finish`], [`BlobStore::put`],
 //! [`BlobStore::settle`]). What repositories link them, and what keeps them from being
-//! deleted meanwhile, is not known here.
+//! deleted meanwhile, is not known here. A [`Shelf`] has blobs in the same places and no sessions: a backup.
 //!
 //! ```text
 //! blobs/sha256/ab/<hex>   whole blobs
@@ -14,6 +14,7 @@
 //! files.lock              held by whoever removes files, or puts them in place unsynced
 //! ```
 
+mod adopt;
 mod alive;
 mod batch;
 mod durable;
@@ -24,12 +25,15 @@ mod map;
 mod maps;
 mod read;
 mod session;
+mod shelf;
 mod store;
 mod write;
 
+pub use adopt::{Adopter, Prepared, Sharing, Verified};
 pub use alive::Alive;
 pub use error::BlobError;
 pub use gather::Gatherer;
 pub use read::{Blob, Reading};
-pub use session::{SMALL, Sealed, Synced};
+pub use session::{SMALL, Sealed, Synced, Uploads};
+pub use shelf::{Shelf, Taken};
 pub use store::{BlobStore, FilesLock};

@@ -87,6 +87,15 @@ impl Sealed {
     }
 }
 
+/// Uploads under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uploads {
+    /// How many have bytes.
+    pub sessions: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
 /// The sessions that have been used since the process started. Others are taken up again from their files.
 ///
 /// A session that has bytes is its file and nothing else: the time of its last use is the file's time. One without any
@@ -312,6 +321,25 @@ impl Sessions {
             blocking(move || remove_file(&path)).await?;
         }
         Ok(expired)
+    }
+
+    /// The sessions that have bytes.
+    pub(crate) async fn usage(&self) -> Result<Uploads, BlobError> {
+        let folder = self.folder.clone();
+        blocking(move || {
+            let mut uploads = Uploads::default();
+            for entry in fs::read_dir(&folder).map_err(BlobError::io(&folder))? {
+                let entry = entry.map_err(BlobError::io(&folder))?;
+                let named = entry.file_name().to_str().is_some_and(|name| name.parse::<UploadId>().is_ok());
+                // One that ends meanwhile is no longer there, and that is well.
+                if named && let Ok(found) = entry.metadata() {
+                    uploads.sessions += 1;
+                    uploads.bytes += found.len();
+                }
+            }
+            Ok(uploads)
+        })
+        .await
     }
 
     pub(crate) fn forget(&self, id: &UploadId) {

@@ -14,7 +14,7 @@ use futures_util::Stream;
 use torno_oci::{Algorithm, Digest, UploadId};
 
 use crate::{
-    Alive, Blob, BlobError, Reading, Sealed, Synced, alive,
+    Alive, Blob, BlobError, Reading, Sealed, Synced, Uploads, alive,
     durable::{LARGE, Syncer},
     map::Map,
     maps::{FileId, Maps},
@@ -78,8 +78,8 @@ impl BlobStore {
         self.sessions.append(id, at, body).await
     }
 
-    /// Adds the bytes of `body` to a session and compares all with their digest. A blob of up to [`SMALL`](crate::SMALL) bytes that
-    /// comes in this one piece stays in memory.
+    /// Adds the bytes of `body` to a session and compares all with their digest. A blob of up to
+    /// [`SMALL`](crate::SMALL) bytes that comes in this one piece stays in memory.
     pub async fn finish<S, E>(&self, id: &UploadId, body: S, expected: &Digest) -> Result<Sealed, BlobError>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
@@ -93,8 +93,8 @@ impl BlobStore {
         self.sessions.seal(id, expected).await
     }
 
-    /// Resolves once the bytes of a blob of more than [`SMALL`](crate::SMALL) would survive a loss of power. Dropped, it leaves the
-    /// session as it was.
+    /// Resolves once the bytes of a blob of more than [`SMALL`](crate::SMALL) would survive a loss of power. Dropped, it
+    /// leaves the session as it was.
     pub async fn sync(&self, sealed: Sealed) -> Result<Synced, BlobError> {
         if sealed.size <= LARGE {
             self.syncer.sync(sealed.path.clone()).await?;
@@ -174,6 +174,11 @@ impl BlobStore {
     /// were.
     pub async fn expire(&self) -> Result<u64, BlobError> {
         self.sessions.expire().await
+    }
+
+    /// The uploads under way that have bytes.
+    pub async fn uploads(&self) -> Result<Uploads, BlobError> {
+        self.sessions.usage().await
     }
 
     /// Opens a blob, which must have `size` bytes.
@@ -280,7 +285,11 @@ impl BlobStore {
         }
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
         self.folder(digest).join(digest.hex())
     }
 
@@ -295,7 +304,7 @@ fn open_lock(path: &Path) -> Result<File, BlobError> {
 }
 
 /// Moves a file to `path`; if it is the first of its folder, that is made.
-fn into_folder(path: &Path, rename: impl Fn() -> io::Result<()>) -> Result<(), BlobError> {
+pub(crate) fn into_folder(path: &Path, rename: impl Fn() -> io::Result<()>) -> Result<(), BlobError> {
     let moved = match rename() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make_folder(path.parent().unwrap_or(path))?;
@@ -336,7 +345,7 @@ fn make_shards(parent: &Path) -> Result<(), BlobError> {
     if made { sync_folder(parent) } else { Ok(()) }
 }
 
-fn sync_folder(path: &Path) -> Result<(), BlobError> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), BlobError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(BlobError::io(path))
 }
 

@@ -7,6 +7,7 @@
 //! Every write is one transaction. It is durable when its future resolves; when the future is dropped earlier the
 //! write still happens, whole.
 
+mod backup;
 mod blob;
 mod cache;
 mod collect;
@@ -21,7 +22,9 @@ mod repository;
 mod retention;
 mod row;
 mod run;
+mod usage;
 
+pub use backup::{Kept, Snapshot};
 pub use blob::{Hold, HoldId};
 pub use collect::{Garbage, Sweep, Swept};
 pub use condition::{Condition, Versions};
@@ -34,3 +37,4 @@ pub use referrer::{Referrer, Referrers, Refers};
 pub use repository::{Among, Owned};
 pub use retention::{Expiring, LatestRun, TagUse};
 pub use run::{FinishedRun, Outcome, Run, RunLog, RunState, Selection};
+pub use usage::{Usage, Usages, Waiting};

@@ -210,8 +210,8 @@ impl Metadata {
     }
 }
 
-/// Stores the bytes and edges, links the manifest to the repository and lists it there with what it speaks of. Edges are kept to what is not there too: if
-/// it comes, the manifest keeps it.
+/// Stores the bytes and edges, links the manifest to the repository and lists it there with what it speaks of. Edges are
+/// kept to what is not there too: if it comes, the manifest keeps it.
 pub(crate) fn insert(
     connection: &Connection,
     repository: i64,

@@ -178,6 +178,27 @@ impl Manifest {
         }
     }
 
+    /// The media type of a manifest that was kept without what it came as, by what is in it; `None` if the bytes say it
+    /// themselves, or are none.
+    pub fn unsaid_type(bytes: &[u8]) -> Option<MediaType> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Fields {
+            media_type: Option<serde::de::IgnoredAny>,
+            config: Option<serde::de::IgnoredAny>,
+            manifests: Option<serde::de::IgnoredAny>,
+        }
+        if bytes.len() > MAX_MANIFEST_SIZE {
+            return None;
+        }
+        let fields: Fields = serde_json::from_slice(bytes).ok()?;
+        match (fields.media_type, fields.config, fields.manifests) {
+            (None, Some(_), None) => media_types::OCI_MANIFEST.parse().ok(),
+            (None, None, Some(_)) => media_types::OCI_INDEX.parse().ok(),
+            _ => None,
+        }
+    }
+
     fn image(media_type: MediaType, bytes: &[u8]) -> Result<Self, ManifestError> {
         let parsed: spec::ImageManifest = serde_json::from_slice(bytes)?;
         let artifact_type =
@@ -305,6 +326,18 @@ mod tests {
         assert_eq!(described(&full), expected);
         full["annotations"] = json!(null);
         assert!(described(&full).get("annotations").is_none());
+    }
+
+    #[test]
+    fn what_a_manifest_is_shows_though_it_does_not_say() {
+        let unsaid = |value: &serde_json::Value| Manifest::unsaid_type(value.to_string().as_bytes());
+        assert_eq!(unsaid(&image()), None, "it says it");
+        let mut value = image();
+        value.as_object_mut().expect("object").remove("mediaType");
+        assert_eq!(unsaid(&value).expect("a type").as_str(), media_types::OCI_MANIFEST);
+        assert_eq!(unsaid(&json!({"manifests": []})).expect("a type").as_str(), media_types::OCI_INDEX);
+        assert_eq!(unsaid(&json!({"manifests": [], "config": {}})), None);
+        assert_eq!(Manifest::unsaid_type(b"{"), None);
     }
 
     #[test]

@@ -67,8 +67,8 @@ impl Registry {
         Ok((expired, self.metadata.sweepable(expiring, grace, Timestamp::now()).await?))
     }
 
-    /// Lets go of what `retention` does not keep, and removes what nothing needs, beside pushes and pulls, in this or another process, and beside other collections.
-    /// `progress` is told how it goes on.
+    /// Lets go of what `retention` does not keep, and removes what nothing needs, beside pushes and pulls, in this or
+    /// another process, and beside other collections. `progress` is told how it goes on.
     ///
     /// It works in small steps. Stopped anywhere, it leaves blobs that are `deleting`; the next collection, or a push
     /// of such a blob, goes on.

@@ -5,9 +5,11 @@
 //! runs here ([`Registry::claim`]) and publishes what they leave.
 
 mod admit;
+mod backup;
 mod blob;
 mod error;
 mod gc;
+mod import;
 mod journal;
 mod manifest;
 mod placer;
@@ -18,19 +20,23 @@ mod run;
 mod settings;
 mod upload;
 mod upload_key;
+mod usage;
 
 pub use admit::AdmissionError;
+pub use backup::{BackedUp, Backup, BackupError, Lost, restore};
 pub use error::RegistryError;
 pub use gc::{Collected, CollectionProgress, DEFAULT_GRACE};
+pub use import::{Advance, Exported, Fault, ImportError, ImportSettings, Imported, LeftOut};
 pub use manifest::Pushed;
 pub use registry::Registry;
 pub use result::{NoResult, Progress};
 pub use retention::{Expired, KeepImages, Patterns, Reason, Retention, Rule};
 pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
 pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
+pub use usage::DiskUsage;
 
-pub use torno_blob::{Blob, BlobError, Reading};
+pub use torno_blob::{Blob, BlobError, Reading, Sharing, Uploads};
 pub use torno_metadata::{
     Condition, FinishedRun, Garbage, MetadataError, Outcome, Owned, Presence, Referrer, Referrers, Run,
-    RunLog, RunState, Selection, StoredManifest, Swept, Versions, WrongSize,
+    RunLog, RunState, Selection, StoredManifest, Swept, Usage, Usages, Versions, Waiting, WrongSize,
 };

@@ -27,7 +27,7 @@ impl Patience {
 }
 
 /// A hold on a blob, which ends with the value, or with the link that the blob gets.
-struct Held {
+pub(crate) struct Held {
     metadata: Metadata,
     id: Option<HoldId>,
 }
@@ -143,10 +143,32 @@ impl Registry {
         }
         // Two waits for the disk that need not follow one another.
         let (synced, hold) = tokio::join!(self.blobs.sync(sealed), self.hold(&digest, size));
-        let mut hold = self.blobs.place(synced?, hold?).await?;
+        let hold = self.blobs.place(synced?, hold?).await?;
+        self.link_held(permit, hold, &digest).await
+    }
+
+    /// Makes a file a blob of the repository, durably; `place` puts it where blobs are read from, and gives the hold back.
+    pub(crate) async fn place_and_link(
+        &self,
+        permit: &PushPermit,
+        digest: &Digest,
+        size: u64,
+        place: impl AsyncFnOnce(Held) -> Result<Held, BlobError>,
+    ) -> Result<(), RegistryError> {
+        let hold = place(self.hold(digest, size).await?).await?;
+        self.link_held(permit, hold, digest).await
+    }
+
+    /// Links a blob whose bytes are in place.
+    async fn link_held(
+        &self,
+        permit: &PushPermit,
+        mut hold: Held,
+        digest: &Digest,
+    ) -> Result<(), RegistryError> {
         let now = Timestamp::now();
         if let Some(id) = hold.id {
-            self.metadata.link(id, permit.repository(), permit.owner(), &digest, now).await?;
+            self.metadata.link(id, permit.repository(), permit.owner(), digest, now).await?;
         }
         hold.id = None;
         Ok(())

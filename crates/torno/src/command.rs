@@ -1,7 +1,10 @@
 //! The subcommands, one file each, and what they share: finding the configuration and failing in words.
 
+pub(crate) mod backup;
 pub(crate) mod check_config;
+pub(crate) mod df;
 pub(crate) mod gc;
+pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod runs;
 pub(crate) mod serve;
@@ -20,7 +23,7 @@ use std::{
 use torno_auth::{HtpasswdError, ProjectName, UserName};
 use torno_executor::{ExecutorError, ProjectPolicy};
 use torno_oci::RunId;
-use torno_registry::{Registry, RegistryError, RunState};
+use torno_registry::{BackupError, ImportError, Registry, RegistryError, RunState};
 
 use crate::config::{Config, ConfigErrors, Environment};
 
@@ -88,6 +91,18 @@ pub(crate) enum Failure {
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// There is no backup, or nothing was restored.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A backup lacks what its original lacks.
+    #[error("{0} blobs could not be had; everything else is there")]
+    Lost(usize),
+    /// Nothing more could be imported or exported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Some of what was to be imported was broken or refused.
+    #[error("{0} things were left out; the rest is imported")]
+    LeftOut(usize),
     /// The executor failed.
     #[error("runs cannot be carried out: {0}")]
     Executor(#[from] ExecutorError),
@@ -143,10 +158,18 @@ pub(crate) fn with_registry(
     work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     match config.data.join("torno.db").try_exists() {
-        Ok(true) => {}
-        Ok(false) => return Err(Failure::NoRegistry(config.data.clone())),
-        Err(source) => return Err(Failure::Unreadable { path: config.data.clone(), source }),
+        Ok(true) => with_new_registry(config, work),
+        Ok(false) => Err(Failure::NoRegistry(config.data.clone())),
+        Err(source) => Err(Failure::Unreadable { path: config.data.clone(), source }),
     }
+}
+
+/// The same, and makes the registry if there is none.
+pub(crate) fn with_new_registry(
+    config: &Config,
+    work: impl AsyncFnOnce(&Registry) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    make_private_folder(&config.data)?;
     keep_from_others(&config.data);
     let registry = Registry::open(&config.data, config.policy.clone(), config.registry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -8,7 +8,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use command::{Failure, check_config::CheckConfig, gc::Gc, init::Init, runs::Runs, serve::Serve, user::User};
+use command::{
+    Failure,
+    backup::{Backup, Restore},
+    check_config::CheckConfig,
+    df::Df,
+    gc::Gc,
+    import::{Export, Import},
+    init::Init,
+    runs::Runs,
+    serve::Serve,
+    user::User,
+};
 
 /// Requests make and drop small things all the time, on several threads: faster here than with the system's allocator
 /// (`docs/PERFORMANCE.md`).
@@ -43,6 +54,11 @@ enum Command {
     Serve(Serve),
     Runs(Runs),
     Gc(Gc),
+    Df(Df),
+    Backup(Backup),
+    Restore(Restore),
+    Import(Import),
+    Export(Export),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +76,11 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Runs(runs) => runs.run(),
         Command::Gc(gc) => gc.run(),
+        Command::Df(df) => df.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
+        Command::Import(import) => import.run(),
+        Command::Export(export) => export.run(),
     }
 }
 

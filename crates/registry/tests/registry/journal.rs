@@ -15,7 +15,7 @@ impl Site {
         self.folder.path().join("blobs/sha256").join(shard).join(blob.hex())
     }
 
-    async fn content(&self, repository: &str, blob: &Digest) -> Vec<u8> {
+    pub(crate) async fn content(&self, repository: &str, blob: &Digest) -> Vec<u8> {
         let permit = self.registry.pull_permit(&ada(), &name(repository)).await.expect("permit");
         self.registry.blob(&permit, blob, Reading::Copied).await.expect("blob").bytes().await.expect("bytes")
     }

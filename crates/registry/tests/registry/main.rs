@@ -1,5 +1,6 @@
 //! The registry without HTTP: runs, results and garbage, with real files and a real database.
 
+mod backup;
 mod expiry;
 mod interleavings;
 mod journal;

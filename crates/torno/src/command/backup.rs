@@ -1,0 +1,110 @@
+//! `torno backup` and `torno restore`: a copy of everything while the server serves, and the way back.
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+};
+
+use bytesize::ByteSize;
+use indicatif::{ProgressBar, ProgressStyle};
+use torno_registry::{BackedUp, Backup as Folder, BlobError};
+
+use super::{ConfigFile, Failure};
+
+const EXAMPLES: &str = "\
+Examples:
+  torno backup /mnt/backup/torno    the first time everything, then only what is new
+  torno restore /mnt/backup/torno   into the empty data directory of the configuration
+
+The folder holds passwords' hashes and keys: keep it as private as the data directory. On the same file system blobs \
+are not copied but given a second name, which protects from deletion and not from the disk. The configuration is not \
+in it. A backup that was stopped leaves the one before it whole; do it again.";
+
+/// Copy the registry to a folder, while the server serves
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Backup {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The folder: new, empty, or with an earlier backup
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+/// Make the data directory from a backup
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The folder with the backup
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+impl Backup {
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let config = self.file.load()?;
+        super::with_registry(&config, async |registry| {
+            let folder = Folder::open(&self.folder, &config.data)?;
+            let bar = bar();
+            let made = registry.back_up(&config.data, &config.htpasswd, &folder, advance(&bar)).await?;
+            bar.finish_and_clear();
+            conclude("backup", &made)
+        })
+    }
+}
+
+impl Restore {
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let config = self.file.load()?;
+        super::make_private_folder(&config.data)?;
+        super::keep_from_others(&config.data);
+        let kept = fs::symlink_metadata(&config.htpasswd).is_ok();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let bar = bar();
+        let restored = torno_registry::restore(&self.folder, &config.data, &config.htpasswd, advance(&bar));
+        let made = runtime.map_err(Failure::Runtime)?.block_on(restored)?;
+        bar.finish_and_clear();
+        if kept {
+            eprintln!("note: {} was there and is left as it is", config.htpasswd.display());
+        }
+        conclude("restore", &made)
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = if io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} blobs, {per_sec}, {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn advance(bar: &ProgressBar) -> impl FnMut(usize, usize) {
+    |all, done| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    }
+}
+
+/// Says what was done. What was lost makes it a failure, though all the rest is there.
+fn conclude(what: &str, made: &BackedUp) -> Result<(), Failure> {
+    writeln!(
+        io::stdout(),
+        "{what}: {} blobs; new: {} linked, {} copied ({})",
+        made.blobs,
+        made.linked,
+        made.copied,
+        ByteSize::b(made.copied_bytes).display().iec()
+    )
+    .map_err(Failure::Output)?;
+    for lost in &made.lost {
+        match &lost.error {
+            BlobError::Missing(_) => eprintln!("lost: {}: its file is missing", lost.blob),
+            error => eprintln!("lost: {}: {error}", lost.blob),
+        }
+    }
+    if made.lost.is_empty() { Ok(()) } else { Err(Failure::Lost(made.lost.len())) }
+}
