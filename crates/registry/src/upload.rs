@@ -10,7 +10,7 @@ use futures_util::Stream;
 use jiff::Timestamp;
 use torno_auth::{Identity, PullPermit, PushPermit};
 use torno_blob::{BlobError, SMALL, Sealed};
-use torno_metadata::{Hold, HoldId, Metadata};
+use torno_metadata::{Hold, HoldId, Metadata, MetadataError};
 use torno_oci::{Digest, UploadId};
 
 use crate::{Registry, RegistryError};
@@ -60,7 +60,8 @@ impl Registry {
     }
 
     /// Adds bytes to an upload session, which must have exactly `at` bytes when that is given; answers how many it
-    /// has then. Cancelled or cut off, it keeps what came. As long as bytes arrive the session does not expire.
+    /// has then. Cancelled or cut off, it keeps what came. As long as bytes arrive the session does not expire. One that
+    /// fills the disk is given up.
     pub async fn append<S, E>(
         &self,
         permit: &PushPermit,
@@ -73,7 +74,8 @@ impl Registry {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.known_upload(permit, id)?;
-        self.blobs.append(id, at, body).await.map_err(unknown_upload)
+        let appended = self.blobs.append(id, at, body).await.map_err(unknown_upload);
+        self.making_room(id, appended).await
     }
 
     /// Ends an upload session: its bytes are now the blob `digest` of the repository, durably.
@@ -88,7 +90,8 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         self.known_upload(permit, id)?;
         let sealed = self.blobs.seal(id, digest).await.map_err(unknown_upload)?;
-        self.keep(permit, sealed).await
+        let kept = self.keep(permit, sealed).await;
+        self.making_room(id, kept).await
     }
 
     /// The same, with its last bytes.
@@ -104,8 +107,32 @@ impl Registry {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.known_upload(permit, id)?;
-        let sealed = self.blobs.finish(id, body, digest).await.map_err(unknown_upload)?;
-        self.keep(permit, sealed).await
+        let kept = match self.blobs.finish(id, body, digest).await {
+            Ok(sealed) => self.keep(permit, sealed).await,
+            Err(error) => Err(unknown_upload(error)),
+        };
+        self.making_room(id, kept).await
+    }
+
+    /// Gives an upload session up that has filled the disk: what it brought would keep everybody from pushing until it
+    /// expires, and cannot be gone on with meanwhile.
+    async fn making_room<T>(
+        &self,
+        id: &UploadId,
+        done: Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        if let Err(RegistryError::Blob(BlobError::Full) | RegistryError::Metadata(MetadataError::Full)) =
+            &done
+        {
+            match self.blobs.cancel(id).await {
+                Ok(()) | Err(BlobError::UnknownUpload(_)) => {}
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "an upload that has filled the disk stays until it expires");
+                }
+            }
+        }
+        done
     }
 
     /// Makes a complete upload a blob of the repository, durably.
