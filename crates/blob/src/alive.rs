@@ -25,10 +25,18 @@ impl Alive {
         // Locked before it stands under its name, where others look.
         let beside = folder.join(format!(".{name}"));
         let path = folder.join(&name);
-        let file = File::create_new(&beside).map_err(BlobError::io(&beside))?;
-        file.lock().map_err(BlobError::io(&beside))?;
-        fs::rename(&beside, &path).map_err(BlobError::io(&path))?;
-        Ok(Self { name, path, _file: file })
+        loop {
+            let file = File::create_new(&beside).map_err(BlobError::io(&beside))?;
+            file.lock().map_err(BlobError::io(&beside))?;
+            match fs::rename(&beside, &path) {
+                // Somebody has buried it before it was locked.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => {
+                    renamed.map_err(BlobError::io(&path))?;
+                    return Ok(Self { name, path, _file: file });
+                }
+            }
+        }
     }
 
     /// The name it is known by.
