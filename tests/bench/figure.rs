@@ -67,10 +67,11 @@ pub(crate) const FIGURES: [Figure; 13] = [
     Figure { name: "catalog-page", unit: "ms", better: Better::Lower, goals: PAGE },
     Figure { name: "referrers-page", unit: "ms", better: Better::Lower, goals: PAGE },
     Figure { name: "memory", unit: "MiB", better: Better::Lower, goals: &[Goal::AtMost(64.0)] },
-    Figure { name: "gc", unit: "s", better: Better::Lower, goals: &[Goal::AtMost(2.0)] },
     Figure { name: "tls-pull-1gib", unit: "GB/s", better: Better::Higher, goals: TLS },
     Figure { name: "tls-pull-1mib", unit: "blobs/s", better: Better::Higher, goals: TLS },
     Figure { name: "tls-push-1gib", unit: "GB/s", better: Better::Higher, goals: TLS },
+    // The last, since file systems are slow for a while after so many files have gone.
+    Figure { name: "gc", unit: "s", better: Better::Lower, goals: &[Goal::AtMost(2.0)] },
 ];
 
 /// At most twice the time of a page of little.
