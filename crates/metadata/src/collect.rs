@@ -144,14 +144,17 @@ fn sweep_all(connection: &Connection, grace: Duration, now: Timestamp) -> Result
     Ok(swept)
 }
 
-/// Arrivals whose time of grace is over, as many as a step takes.
+/// Arrivals whose time of grace is over, as many as a step takes. What a run that is not over has brought to its results
+/// waits for as long as the run takes: nobody would push it again.
 fn ripe(
     connection: &Connection,
     grace: Duration,
     now: Timestamp,
 ) -> Result<Vec<(i64, Digest)>, MetadataError> {
     let before = now.as_millisecond().saturating_sub(millis(grace));
-    let sql = "SELECT repository, blob FROM arrivals WHERE at < ?1 LIMIT ?2";
+    let sql = "SELECT repository, blob FROM arrivals AS a WHERE at < ?1 AND NOT EXISTS (
+            SELECT 1 FROM runs AS r JOIN repositories AS p ON p.name = 'results' || substr(r.repository, 4)
+            WHERE r.finished_at IS NULL AND p.id = a.repository) LIMIT ?2";
     all(connection, sql, params![before, integer(STEP)], |row| {
         Ok((row.get("repository")?, parsed(row, "blob")?))
     })

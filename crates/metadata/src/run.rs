@@ -11,7 +11,7 @@ use torno_oci::{Digest, RepositoryName, RunId, Tag, UserName};
 use crate::{
     Metadata, MetadataError, NewManifest, NewRun, StoredManifest,
     collect::suspect_manifest,
-    manifest, repository,
+    manifest, named, repository,
     row::{
         all, execute, exists, first, integer, millis, number, parsed, parsed_option, repository_id, time,
         time_option,
@@ -436,6 +436,9 @@ fn publish_result(
 ) -> Result<(), MetadataError> {
     let results = run.repository.results().ok_or(MetadataError::Corrupt("run: its repository"))?;
     let repository = repository::ensure(connection, &results, &run.owner, finished.at)?;
+    if !named::compare(connection, repository, &results, publish)?.missing.is_empty() {
+        return Err(MetadataError::Corrupt("result: what it names is not there"));
+    }
     manifest::insert(connection, repository, publish, finished.at)?;
     let suffix = if finished.outcome == Outcome::Succeeded { "" } else { ".log" };
     let sql = "SELECT 1 FROM runs WHERE repository = ?1 AND tag = ?2 AND id > ?3";

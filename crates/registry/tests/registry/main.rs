@@ -164,6 +164,36 @@ async fn a_result_tag_never_speaks_of_an_earlier_push() {
 }
 
 #[tokio::test]
+async fn a_result_that_is_being_published_is_kept_from_gc() {
+    let site = Site::new();
+    site.push("run/p/n", "1", "image").await;
+    let claimed = site.claim().await;
+    let permit = site.registry.publish_permit(&claimed.run).expect("permit");
+    let manifest = site.image(&permit, "result").await;
+    let pushed = Timestamp::now();
+    while Timestamp::now().as_millisecond() <= pushed.as_millisecond() {
+        tokio::task::yield_now().await;
+    }
+    let collect =
+        async || site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").blobs;
+    assert_eq!(collect().await, 0, "nobody would push it again");
+    let id = claimed.run.id;
+    site.registry.starting(id, Duration::from_mins(1)).await.expect("starting");
+    let publication = Some(Publication::new(manifest).expect("manifest"));
+    site.registry.finish(id, Outcome::Succeeded, RunLog::default(), publication).await.expect("finish");
+    site.pull("results/p/n", "1").await.expect("result");
+
+    // What is not there is never published.
+    site.push("run/p/n", "2", "image").await;
+    let id = site.claim().await.run.id;
+    let missing = Publication::new(site.image(&site.permit("tools/elsewhere").await, "elsewhere").await);
+    let publication = Some(missing.expect("manifest"));
+    let refused = site.registry.finish(id, Outcome::Succeeded, RunLog::default(), publication).await;
+    assert!(refused.is_err(), "{refused:?}");
+    site.registry.finish(id, Outcome::SiteFailure, RunLog::default(), None).await.expect("finish");
+}
+
+#[tokio::test]
 async fn a_run_that_was_overtaken_leaves_the_tag_alone() {
     let site = Site::new();
     site.push("run/p/n", "1", "first").await;
