@@ -9,10 +9,14 @@ use std::{
 
 use torno_oci::{Digest, Hasher};
 
-use crate::{BlobError, store::make_folder};
+use crate::{BlobError, session::remove_file, store::make_folder};
 
 /// Copied at a time.
 const PIECE: usize = 1024 * 1024;
+
+/// What is on its way to its place. What was left there by a call that was stopped may be a second name of a blob, so it
+/// is removed and never written to.
+const BESIDE: &str = "coming";
 
 /// Blobs in the places where a store under this folder has them. One task at a time may fill it. Blocks.
 #[derive(Clone, Debug)]
@@ -61,11 +65,17 @@ impl Shelf {
         }
         match fs::symlink_metadata(&target) {
             Ok(there) if is_same(&found, &there) => return Ok(Taken::Had),
-            Ok(_) => fs::remove_file(&target).map_err(BlobError::io(&target))?,
+            Ok(_) => {}
             Err(_) => make_folder(target.parent().unwrap_or(&target))?,
         }
-        match fs::hard_link(&source, &target) {
-            Ok(()) => Ok(Taken::Linked),
+        // Beside it first: what stands in its place, of an earlier backup, is replaced at once or not at all.
+        let beside = self.root.join(BESIDE);
+        remove_file(&beside)?;
+        match fs::hard_link(&source, &beside) {
+            Ok(()) => {
+                fs::rename(&beside, &target).map_err(BlobError::io(&target))?;
+                Ok(Taken::Linked)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::Missing(digest.clone())),
             // Another file system, or one without links, or too many of them.
             Err(_) => self.copy(digest, &source, &target, &found),
@@ -85,9 +95,9 @@ impl Shelf {
         target: &Path,
         found: &fs::Metadata,
     ) -> Result<Taken, BlobError> {
-        let beside = self.root.join("copying");
+        let beside = self.root.join(BESIDE);
         let mut input = File::open(source).map_err(BlobError::io(source))?;
-        let mut output = File::create(&beside).map_err(BlobError::io(&beside))?;
+        let mut output = File::create_new(&beside).map_err(BlobError::io(&beside))?;
         let mut hasher = Hasher::new(digest.algorithm());
         let mut piece = vec![0; PIECE];
         loop {
@@ -168,7 +178,7 @@ mod tests {
             to.copy(&digest, &source, &to.path(&digest), &fs::metadata(&source).expect("file"))
         };
         assert!(matches!(copy(), Err(BlobError::DigestMismatch { .. })));
-        assert!(!to.path(&digest).exists() && !folder.path().join("to/copying").exists());
+        assert!(!to.path(&digest).exists() && !folder.path().join("to/coming").exists());
         put(&from, &digest, b"hello");
         assert_eq!(copy().expect("copied"), Taken::Copied);
         let [one, other] = [&from, &to].map(|shelf| fs::metadata(shelf.path(&digest)).expect("file"));
