@@ -58,22 +58,6 @@ const UNNEEDED: &str = "NOT EXISTS (SELECT 1 FROM tags WHERE repository = ?1 AND
     AND NOT EXISTS (SELECT 1 FROM runs WHERE finished_at IS NULL AND image = ?2)";
 
 impl Metadata {
-    /// Every repository that holds a manifest, in the order of their names, behind `after`, at most `limit`.
-    pub async fn repository_names(
-        &self,
-        after: Option<&RepositoryName>,
-        limit: usize,
-    ) -> Result<Vec<RepositoryName>, MetadataError> {
-        let after = after.map(ToString::to_string).unwrap_or_default();
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read(move |connection| {
-            let sql = "SELECT name FROM repositories AS r WHERE name > ?1
-                AND EXISTS (SELECT 1 FROM manifest_links WHERE repository = r.id) ORDER BY name LIMIT ?2";
-            all(connection, sql, params![after, limit], |row| parsed(row, "name"))
-        })
-        .await
-    }
-
     /// The tags of a repository, the one pushed last first.
     pub async fn tag_uses(&self, name: &RepositoryName) -> Result<Vec<TagUse>, MetadataError> {
         let name = name.clone();

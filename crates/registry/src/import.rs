@@ -1,8 +1,8 @@
 //! Taking over what another registry has, or an OCI image layout, with the checks of pushes.
 //!
 //! For each repository: read the manifests and compare them with their digests; of a few images at a time, bring the
-//! blobs and store the manifests; then store the indexes. What is there already is passed over. What is broken is left out and told, the rest is
-//! imported.
+//! blobs and store the manifests; then store the indexes. What is there already is passed over. What is broken is left
+//! out and told, the rest is imported.
 
 mod blob;
 mod distribution;

@@ -12,7 +12,7 @@ use std::{
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use jiff::Timestamp;
 use torno_auth::ProjectName;
-use torno_metadata::{Expiring, LatestRun, TagUse};
+use torno_metadata::{Among, Expiring, LatestRun, TagUse};
 use torno_oci::{Digest, Namespace, RepositoryName, Tag};
 
 use crate::{Registry, RegistryError};
@@ -176,18 +176,18 @@ impl Registry {
         /// Repositories looked at together.
         const PAGE: usize = 1000;
         let mut expired = Vec::new();
-        let mut after: Option<RepositoryName> = None;
+        let mut after: Option<String> = None;
         if retention.is_empty() {
             return Ok(expired);
         }
         self.flush_pulls().await?;
         loop {
-            let names = self.metadata.repository_names(after.as_ref(), PAGE).await?;
-            let Some(last) = names.last().cloned() else { return Ok(expired) };
-            for name in names {
-                self.judge(&name, retention, &mut expired).await?;
+            let page = self.metadata.repositories(Among::All, after.as_deref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(expired) };
+            after = Some(last.name.to_string());
+            for owned in page {
+                self.judge(&owned.name, retention, &mut expired).await?;
             }
-            after = Some(last);
         }
     }
 

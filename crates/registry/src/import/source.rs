@@ -1,4 +1,4 @@
-//! A strangers' folder: nothing in it is trusted, no link in it is followed, and nothing is read without a bound.
+//! A stranger's folder: nothing in it is trusted, no link in it is followed, and nothing is read without a bound.
 
 use std::{
     fs::File,
