@@ -13,8 +13,8 @@ use torno_oci::{Digest, Hasher};
 
 use crate::{
     BlobError, BlobStore,
-    session::{MAX_BLOB_SIZE, blocking, remove_file},
-    store::{into_folder, make_folder, sync_folder},
+    folder::{into_folder, make_folder, remove_file, sync_folder},
+    session::{MAX_BLOB_SIZE, blocking},
 };
 
 /// Read at a time.

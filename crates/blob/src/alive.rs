@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{BlobError, session::remove_file, store::make_folder};
+use crate::{
+    BlobError,
+    folder::{make_folder, remove_file},
+};
 
 /// A process that is alive. The sign goes with the value, and with the process.
 #[derive(Debug)]

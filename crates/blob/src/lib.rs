@@ -22,6 +22,7 @@ mod check;
 mod durable;
 mod error;
 mod flow;
+mod folder;
 mod gather;
 mod listing;
 mod map;

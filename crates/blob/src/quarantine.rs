@@ -9,9 +9,9 @@ use torno_oci::Digest;
 
 use crate::{
     BlobError, BlobStore, Damage, FilesLock,
+    folder::{make_folder, sync_folder},
     maps::FileId,
     session::blocking,
-    store::{make_folder, sync_folder},
 };
 
 /// Where they go, below the store's root.

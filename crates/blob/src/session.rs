@@ -18,6 +18,7 @@ use crate::{
     BlobError,
     batch::{Batch, Batches, End, Gathering},
     flow::Flow,
+    folder::remove_file,
     write::Writer,
 };
 
@@ -444,13 +445,6 @@ fn has_expired(used: SystemTime, lifetime: Duration) -> bool {
 /// Whether the use of a session must be noted with its file: doing it on every request would cost more than most.
 fn is_stale(used: SystemTime, lifetime: Duration) -> bool {
     used.elapsed().map_or(true, |rested| rested > lifetime / 4)
-}
-
-pub(crate) fn remove_file(path: &Path) -> Result<(), BlobError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BlobError::io(path)(error)),
-        _ => Ok(()),
-    }
 }
 
 /// What is done with a small body that comes in one piece and is all there is.

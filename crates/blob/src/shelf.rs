@@ -9,7 +9,10 @@ use std::{
 
 use torno_oci::{Digest, Hasher};
 
-use crate::{BlobError, session::remove_file, store::make_folder};
+use crate::{
+    BlobError,
+    folder::{make_folder, place_of, remove_file},
+};
 
 /// Copied at a time.
 const PIECE: usize = 1024 * 1024;
@@ -43,8 +46,7 @@ impl Shelf {
 
     /// Where a blob is, or would be.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        let shard = digest.hex().get(..2).unwrap_or("xx");
-        self.root.join("blobs").join(digest.algorithm().name()).join(shard).join(digest.hex())
+        place_of(&self.root, digest)
     }
 
     /// Takes over a blob of `size` bytes from another shelf; durable after [`Shelf::sync`]. What stands in its place

@@ -16,10 +16,11 @@ use torno_oci::{Algorithm, Digest, UploadId};
 use crate::{
     Alive, Blob, BlobError, Reading, Sealed, Synced, Uploads, alive,
     durable::{LARGE, Syncer},
+    folder::{folder_of, into_folder, make_folder, make_shards, place_of, remove_file},
     map::Map,
     maps::{FileId, Maps},
     read::{COPIED, Source},
-    session::{Sessions, blocking, remove_file},
+    session::{Sessions, blocking},
 };
 
 /// Above this many, one sync of the whole file system costs less than one each.
@@ -291,63 +292,16 @@ impl BlobStore {
     }
 
     pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
-        self.folder(digest).join(digest.hex())
+        place_of(&self.root, digest)
     }
 
     pub(crate) fn folder(&self, digest: &Digest) -> PathBuf {
-        let shard = digest.hex().get(..2).unwrap_or("xx");
-        self.root.join("blobs").join(digest.algorithm().name()).join(shard)
+        folder_of(&self.root, digest)
     }
 }
 
 fn open_lock(path: &Path) -> Result<File, BlobError> {
     File::options().create(true).truncate(false).write(true).open(path).map_err(BlobError::io(path))
-}
-
-/// Moves a file to `path`; if it is the first of its folder, that is made.
-pub(crate) fn into_folder(path: &Path, rename: impl Fn() -> io::Result<()>) -> Result<(), BlobError> {
-    let moved = match rename() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_folder(path.parent().unwrap_or(path))?;
-            rename()
-        }
-        moved => moved,
-    };
-    moved.map_err(BlobError::io(path))
-}
-
-/// Makes a folder and its parents; each new one is durable in its parent when this returns.
-pub(crate) fn make_folder(path: &Path) -> Result<(), BlobError> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    if !parent.as_os_str().is_empty() {
-        make_folder(parent)?;
-    }
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(BlobError::io(path)(error)),
-        _ if parent.as_os_str().is_empty() => sync_folder(Path::new(".")),
-        _ => sync_folder(parent),
-    }
-}
-
-/// Makes the folders that blobs are spread over, durable when this returns: a push then finds its own.
-fn make_shards(parent: &Path) -> Result<(), BlobError> {
-    let mut made = false;
-    for shard in 0..=u8::MAX {
-        let path = parent.join(format!("{shard:02x}"));
-        match fs::create_dir(&path) {
-            Ok(()) => made = true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(BlobError::io(&path)(error)),
-        }
-    }
-    if made { sync_folder(parent) } else { Ok(()) }
-}
-
-pub(crate) fn sync_folder(path: &Path) -> Result<(), BlobError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(BlobError::io(path))
 }
 
 #[cfg(test)]
