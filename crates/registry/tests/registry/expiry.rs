@@ -2,8 +2,9 @@
 
 use std::{
     fs::File,
+    path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -26,8 +27,12 @@ impl Site {
         id
     }
 
+    fn file_of_session(&self, id: &UploadId) -> PathBuf {
+        self.folder.path().join("uploads").join(id.as_str())
+    }
+
     fn has_session(&self, id: &UploadId) -> bool {
-        self.folder.path().join("uploads").join(id.as_str()).exists()
+        self.file_of_session(id).exists()
     }
 }
 
@@ -81,12 +86,12 @@ async fn a_session_that_is_used_lives_on() {
 
 #[tokio::test]
 async fn bytes_that_arrive_keep_a_session_alive_and_a_connection_alone_does_not() {
-    /// Long against the pauses of a busy machine, since a session is touched four times in it.
-    const SHORT: Duration = Duration::from_secs(3);
-    let site = Site::with(Settings { upload_lifetime: SHORT, ..Settings::default() });
+    /// As much as is written at once, whatever comes after.
+    const PIECE: usize = 2 * 1024 * 1024;
+    let site = Site::new();
     let permit = site.permit("tools/a").await;
-    let begin = async || site.registry.begin_upload(&permit).expect("begin");
-    let (busy, stalled) = (begin().await, begin().await);
+    let (busy, stalled) = (site.registry.begin_upload(&permit), site.registry.begin_upload(&permit));
+    let (busy, stalled) = (busy.expect("begin"), stalled.expect("begin"));
     let some = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"some"))]);
     site.registry.append(&permit, &stalled, None, some).await.expect("append");
     let append = |id: &UploadId| {
@@ -97,12 +102,24 @@ async fn bytes_that_arrive_keep_a_session_alive_and_a_connection_alone_does_not(
         (sender, tokio::spawn(request))
     };
     let ((bytes, uploading), (silent, waiting)) = (append(&busy), append(&stalled));
-    let since = Instant::now();
+    let is_fresh = |id: &UploadId| {
+        let used = std::fs::metadata(site.file_of_session(id)).and_then(|found| found.modified());
+        used.is_ok_and(|used| used.elapsed().is_ok_and(|rested| rested < LIFETIME / 2))
+    };
     let mut sent = 0;
-    while since.elapsed() < SHORT * 3 / 2 {
-        bytes.send(Ok(Bytes::from_static(b"x"))).await.expect("the request reads");
-        sent += 1;
-        tokio::time::sleep(SHORT / 30).await;
+    // Twice, and in between neither has been used for longer than it may rest.
+    for round in 0..2 {
+        bytes.send(Ok(Bytes::from(vec![0; PIECE]))).await.expect("the request reads");
+        sent += PIECE as u64;
+        while !is_fresh(&busy) {
+            tokio::task::yield_now().await;
+        }
+        if round == 0 {
+            for id in [&busy, &stalled] {
+                let file = File::options().write(true).open(site.file_of_session(id)).expect("open");
+                file.set_modified(SystemTime::now() - LIFETIME - Duration::from_mins(1)).expect("time");
+            }
+        }
     }
     assert_eq!(site.registry.expire_uploads().await.expect("expire"), 1);
     assert_eq!((site.has_session(&busy), site.has_session(&stalled)), (true, false));
