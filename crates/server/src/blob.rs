@@ -33,7 +33,7 @@ pub(crate) async fn read(
         }
         return Ok(response);
     }
-    let reading = match asked.transport {
+    let reading = match asked.client.transport {
         Transport::Plain => Reading::Mapped,
         Transport::Encrypted => Reading::Copied,
     };

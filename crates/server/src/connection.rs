@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
@@ -53,6 +54,14 @@ pub(crate) enum Transport {
     Encrypted,
 }
 
+/// Whose requests come over a connection, before anybody has logged in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client {
+    /// The other end of the connection.
+    pub(crate) address: IpAddr,
+    pub(crate) transport: Transport,
+}
+
 /// Who answers the requests of a listener.
 #[derive(Debug)]
 pub(crate) enum Answerer {
@@ -61,7 +70,7 @@ pub(crate) enum Answerer {
 }
 
 impl Answerer {
-    async fn answer(&self, request: Request<Incoming>, transport: Transport) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, client: Client) -> Response<Body> {
         let since = Instant::now();
         let id = request_id();
         let method = request.method().clone();
@@ -69,16 +78,17 @@ impl Answerer {
         let brings_bytes = !request.body().is_end_stream();
         let mut user = None;
         let mut response = match self {
-            Self::Public(public) => public.answer(request, transport, &id, &mut user).await,
+            Self::Public(public) => public.answer(request, client, &id, &mut user).await,
             Self::Engine(engine) => engine.answer(request, &id, &mut user).await,
         };
         let status = response.status().as_u16();
         let user = user.as_deref().unwrap_or("-");
+        let from = client.address;
         let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         if is_routine(&method, &path, response.status()) {
-            tracing::debug!(request = id, %method, path, status, user, millis, "answered");
+            tracing::debug!(request = id, %method, path, status, user, %from, millis, "answered");
         } else {
-            tracing::info!(request = id, %method, path, status, user, millis, "answered");
+            tracing::info!(request = id, %method, path, status, user, %from, millis, "answered");
         }
         let refused = response.status().is_client_error() || response.status().is_server_error();
         if brings_bytes && refused {
@@ -120,17 +130,18 @@ pub(crate) async fn serve(
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = accept(&listener, &room) => accepted,
         };
-        let Some((stream, place)) = accepted else { continue };
+        let Some((stream, address, place)) = accepted else { continue };
+        let client = move |transport| Client { address, transport };
         let (answerer, watcher) = (Arc::clone(&answerer), graceful.watcher());
         let handshake = tls.clone().map(|tls| (tls, stop.clone()));
         connections.spawn(async move {
             match handshake {
-                None => serve_http(stream, Transport::Plain, answerer, watcher).await,
+                None => serve_http(stream, client(Transport::Plain), answerer, watcher).await,
                 Some((tls, stop)) => {
                     let opened = tokio::time::timeout(HANDSHAKE, open(&tls, stream));
                     // Whoever has not finished shaking hands has asked for nothing yet.
                     if let Some(Ok(Some(stream))) = stop.run_until_cancelled(opened).await {
-                        serve_http(stream, Transport::Encrypted, answerer, watcher).await;
+                        serve_http(stream, client(Transport::Encrypted), answerer, watcher).await;
                     }
                 }
             }
@@ -167,13 +178,13 @@ async fn open(tls: &Tls, stream: TcpStream) -> Option<Encrypted> {
 
 /// Answers what is asked on a connection until it ends, or until the watcher's shutdown and the end of the request
 /// under way.
-async fn serve_http<S>(stream: S, transport: Transport, answerer: Arc<Answerer>, watcher: Watcher)
+async fn serve_http<S>(stream: S, client: Client, answerer: Arc<Answerer>, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request| {
         let answerer = Arc::clone(&answerer);
-        async move { Ok::<_, Infallible>(answerer.answer(request, transport).await) }
+        async move { Ok::<_, Infallible>(answerer.answer(request, client).await) }
     });
     ended(watcher.watch(http1().serve_connection(TokioIo::new(stream), service)).await);
 }
@@ -194,17 +205,21 @@ fn ended(result: hyper::Result<()>) {
 }
 
 /// Cancelled between taking a place and accepting, it gives the place back.
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     /// Out of descriptors, accepting at once again would only burn a core.
     const BREATH: Duration = Duration::from_millis(50);
     let place = Arc::clone(room).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, peer)) => {
             // Answers are written whole; waiting to fill a packet would only delay small ones.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY could not be set");
             }
-            Some((stream, place))
+            // A v4 client of a v6 socket is the same client.
+            Some((stream, peer.ip().to_canonical(), place))
         }
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");

@@ -15,7 +15,7 @@ use torno_registry::Registry;
 use tower::ServiceExt as _;
 
 use crate::{
-    Settings, answer, blob, body::Body, catalog, connection::Transport, credentials::credentials,
+    Settings, answer, blob, body::Body, catalog, connection::Client, credentials::credentials,
     failure::Failure, manifest, page, query, route::Route, upload,
 };
 
@@ -36,8 +36,8 @@ pub(crate) struct Asked {
     pub(crate) who: Identity,
     pub(crate) parts: http::request::Parts,
     pub(crate) body: Incoming,
-    /// How the answer travels.
-    pub(crate) transport: Transport,
+    /// Where they ask from, and how the answer travels.
+    pub(crate) client: Client,
 }
 
 impl Asked {
@@ -71,7 +71,7 @@ impl Public {
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
-        transport: Transport,
+        client: Client,
         id: &str,
         user: &mut Option<String>,
     ) -> Response<Body> {
@@ -79,7 +79,7 @@ impl Public {
         if path != "/v2" && !path.starts_with("/v2/") {
             return self.page(request).await;
         }
-        let mut response = match self.registry_api(request, transport, user).await {
+        let mut response = match self.registry_api(request, client, user).await {
             Ok(response) => response,
             Err(failure) => failure.answer(&self.settings.hostname, id),
         };
@@ -92,7 +92,7 @@ impl Public {
     async fn registry_api(
         &self,
         request: Request<Incoming>,
-        transport: Transport,
+        client: Client,
         user: &mut Option<String>,
     ) -> Result<Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
@@ -102,7 +102,7 @@ impl Public {
         let who = self.authenticator.authenticate(&given.user, &given.password).await?;
         *user = Some(who.name().to_string());
         let route = Route::parse(&parts.method, parts.uri.path())?;
-        let asked = Asked { who, parts, body, transport };
+        let asked = Asked { who, parts, body, client };
         match route {
             Route::Base => Ok(answer::json(StatusCode::OK, &serde_json::json!({}))),
             Route::Catalog => catalog::repositories(self, &asked).await,
