@@ -3,17 +3,23 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
+    net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
-use crate::{Htpasswd, HtpasswdError, Identity, MAX_PASSWORD_LENGTH, UserName};
+use crate::{
+    Htpasswd, HtpasswdError, Identity, MAX_PASSWORD_LENGTH, UserName,
+    throttle::{Attempt, Known, Throttle},
+};
 
 /// How long a correct password is remembered. A push of many layers then costs one bcrypt.
 const REMEMBERED: Duration = Duration::from_mins(5);
@@ -22,11 +28,15 @@ const REMEMBERED: Duration = Duration::from_mins(5);
 /// or replaced, which costs a tenth; only a link that was turned to another file is seen by its path alone.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How many people's passwords are remembered at once; past it the memory is emptied.
+/// How many passwords are remembered at once; past it the memory is emptied.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// bcrypt runs at a time: it burns a core for a twentieth of a second, and honest requests need cores too.
-const MAX_CHECKS: usize = 2;
+/// Strangers whose passwords wait to be checked. bcrypt takes a twentieth of a second, so the last of them waits for a
+/// few seconds; whoever comes then is asked to come again.
+const MAX_WAITING: usize = 64;
+
+/// What those are told who find too many waiting.
+const COME_AGAIN: Duration = Duration::from_secs(2);
 
 /// A hash that no password has, checked for unknown users so that they take as long as known ones.
 const NOBODY: &str = "$2y$10$abcdefghijklmnopqrstuu...............................";
@@ -37,6 +47,12 @@ pub enum AuthenticationError {
     /// No such user, or not their password; which of both is not told.
     #[error("the user name or the password is wrong")]
     Wrong,
+    /// Too many were wrong, or too many wait.
+    #[error("too many logins have failed; wait {} seconds and try again", .0.as_secs().max(1))]
+    TooMany(
+        /// How long to wait.
+        Duration,
+    ),
     /// The password file could not be read.
     #[error(transparent)]
     Htpasswd(#[from] HtpasswdError),
@@ -45,23 +61,48 @@ pub enum AuthenticationError {
     Unfinished,
 }
 
+/// What stands behind a login, to tell later whether it still does. It tells nothing of the password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Voucher([u8; 16]);
+
 /// Checks passwords against an htpasswd file, which is read again whenever it changes.
 #[derive(Debug)]
 pub struct Authenticator {
     path: PathBuf,
     /// Makes the remembered digests useless outside this process.
     key: [u8; 32],
-    checks: Semaphore,
+    throttle: Throttle,
+    checks: Checks,
     state: Mutex<State>,
+}
+
+/// Whoever has logged in from the same address before never waits behind strangers: each have a core for bcrypt.
+#[derive(Debug)]
+struct Checks {
+    known: Semaphore,
+    strangers: Semaphore,
+    waiting: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     file: Arc<Htpasswd>,
+    /// What stands behind each login, to be asked with every request of a token.
+    vouchers: HashMap<UserName, Voucher>,
     version: Option<Version>,
     /// The file that was read, which tells by itself when it changes or goes, and when its path was looked at.
     open: Option<(File, Instant)>,
-    remembered: HashMap<UserName, ([u8; 32], Instant)>,
+    /// By the keyed digest of name and password.
+    remembered: HashMap<[u8; 32], (Identity, Instant)>,
+    /// Checks under way. Many requests of one login arrive together, and one check serves them all.
+    checking: HashMap<[u8; 32], Arc<OnceCell<Answer>>>,
+}
+
+/// What a check came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Right,
+    Wrong,
 }
 
 /// What changes when the file does.
@@ -83,7 +124,12 @@ impl Authenticator {
         let this = Self {
             path: path.to_owned(),
             key,
-            checks: Semaphore::new(MAX_CHECKS),
+            throttle: Throttle::new(Instant::now()),
+            checks: Checks {
+                known: Semaphore::new(1),
+                strangers: Semaphore::new(1),
+                waiting: AtomicUsize::new(0),
+            },
             state: Mutex::new(State::default()),
         };
         for problem in this.current()?.problems() {
@@ -92,38 +138,73 @@ impl Authenticator {
         Ok(this)
     }
 
-    /// Who this is. Cancelling it is harmless.
-    pub async fn authenticate(&self, user: &str, password: &str) -> Result<Identity, AuthenticationError> {
+    /// Who this is, who asks from an address. Cancelling it is harmless.
+    pub async fn authenticate(
+        &self,
+        user: &str,
+        password: &str,
+        from: IpAddr,
+    ) -> Result<Identity, AuthenticationError> {
         let file = self.current()?;
+        let digest = self.digest(user, password);
+        if let Some(identity) = self.remembered(&digest) {
+            return Ok(identity);
+        }
         let user: UserName = user.parse().map_err(|_| AuthenticationError::Wrong)?;
         if password.len() > MAX_PASSWORD_LENGTH {
             return Err(AuthenticationError::Wrong);
         }
-        let digest = self.digest(&user, password);
-        if self.remembers(&user, &digest) {
-            return Ok(Identity::of(user));
+        let cell = Arc::clone(self.state().checking.entry(digest).or_default());
+        // Cancelled, the next of those who wait goes on with it.
+        let answer = cell.get_or_try_init(|| self.check(&file, &user, password, from)).await.copied();
+        // Whoever comes now finds it remembered, or is counted anew.
+        self.state().checking.remove(&digest);
+        match answer? {
+            Answer::Right => Ok(self.remember(&file, user, digest)),
+            Answer::Wrong => Err(AuthenticationError::Wrong),
         }
-        let hash = file.hash_of(&user).unwrap_or(NOBODY).to_owned();
+    }
+
+    /// What stands behind somebody's login by password now; `None` if nothing does.
+    pub fn voucher(&self, user: &UserName) -> Result<Option<Voucher>, AuthenticationError> {
+        self.current()?;
+        Ok(self.state().vouchers.get(user).cloned())
+    }
+
+    /// One attempt, counted. A wrong one takes as long as a right one, whether there is such a user or not.
+    async fn check(
+        &self,
+        file: &Htpasswd,
+        user: &UserName,
+        password: &str,
+        from: IpAddr,
+    ) -> Result<Answer, AuthenticationError> {
+        let attempt =
+            self.throttle.admit(user, from, Instant::now()).map_err(AuthenticationError::TooMany)?;
+        let turn = match self.checks.turn(&attempt).await {
+            Ok(turn) => turn,
+            Err(error) => {
+                self.throttle.unmade(&attempt);
+                return Err(error);
+            }
+        };
+        let hash = file.hash_of(user).unwrap_or(NOBODY).to_owned();
         let password = password.to_owned();
-        let turn = self.checks.acquire().await.map_err(|_| AuthenticationError::Unfinished)?;
-        // Many requests of one login arrive together; the first one to check serves the rest.
-        if self.remembers(&user, &digest) {
-            return Ok(Identity::of(user));
-        }
         let right = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash).unwrap_or(false))
             .await
             .map_err(|_| AuthenticationError::Unfinished)?;
         drop(turn);
-        if !right {
-            return Err(AuthenticationError::Wrong);
+        if right {
+            self.throttle.right(attempt);
+            Ok(Answer::Right)
+        } else {
+            Ok(Answer::Wrong)
         }
-        self.remember(&file, user.clone(), digest);
-        Ok(Identity::of(user))
     }
 
     /// The file as it is now.
     fn current(&self) -> Result<Arc<Htpasswd>, HtpasswdError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         if let (Some((file, looked)), Some(version)) = (&state.open, &state.version)
             && looked.elapsed() < LOOK
             && file
@@ -138,39 +219,110 @@ impl Authenticator {
         state.open = open.map(|file| (file, Instant::now()));
         if state.version != version || version.is_none() {
             state.file = Arc::new(Htpasswd::read(&self.path)?);
+            // The last line wins, as in `Htpasswd::hash_of`.
+            state.vouchers =
+                state.file.entries().map(|(name, hash)| (name.clone(), Voucher::of(hash))).collect();
             state.version = version;
             state.remembered.clear();
         }
         Ok(Arc::clone(&state.file))
     }
 
-    fn digest(&self, user: &UserName, password: &str) -> [u8; 32] {
-        // The lengths are fixed or known (the name has no NUL), so no two inputs run together.
+    fn digest(&self, user: &str, password: &str) -> [u8; 32] {
+        // The length of the name keeps two inputs from running together.
         let mut hasher = Sha256::new();
         hasher.update(self.key);
-        hasher.update(user.as_str());
-        hasher.update([0]);
+        hasher.update(user.len().to_le_bytes());
+        hasher.update(user);
         hasher.update(password);
         hasher.finalize().into()
     }
 
-    fn remembers(&self, user: &UserName, digest: &[u8; 32]) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.remembered.get(user).is_some_and(|(known, since)| {
-            since.elapsed() < REMEMBERED && bool::from(known.as_slice().ct_eq(digest.as_slice()))
-        })
+    fn remembered(&self, digest: &[u8; 32]) -> Option<Identity> {
+        let state = self.state();
+        let (identity, since) = state.remembered.get(digest)?;
+        (since.elapsed() < REMEMBERED).then(|| identity.clone())
     }
 
-    fn remember(&self, checked_against: &Arc<Htpasswd>, user: UserName, digest: [u8; 32]) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn remember(&self, checked_against: &Arc<Htpasswd>, user: UserName, digest: [u8; 32]) -> Identity {
+        let identity = Identity::of(user);
+        let mut state = self.state();
         // The file may have changed while bcrypt ran; then this password may be the old one.
-        if !Arc::ptr_eq(&state.file, checked_against) {
-            return;
+        if Arc::ptr_eq(&state.file, checked_against) {
+            if state.remembered.len() >= MAX_REMEMBERED {
+                state.remembered.clear();
+            }
+            state.remembered.insert(digest, (identity.clone(), Instant::now()));
         }
-        if state.remembered.len() >= MAX_REMEMBERED {
-            state.remembered.clear();
+        identity
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Checks {
+    /// Waits for a turn; too many strangers do not wait.
+    async fn turn(&self, attempt: &Attempt) -> Result<tokio::sync::SemaphorePermit<'_>, AuthenticationError> {
+        let lane = match attempt.known {
+            Known::Yes => &self.known,
+            Known::No => &self.strangers,
+        };
+        let _waiting = match attempt.known {
+            Known::Yes => None,
+            Known::No => Some(Waiting::among(&self.waiting)?),
+        };
+        lane.acquire().await.map_err(|_| AuthenticationError::Unfinished)
+    }
+}
+
+/// One of those who wait, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn among(count: &'a AtomicUsize) -> Result<Self, AuthenticationError> {
+        let waiting = Self(count);
+        if count.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
+            Ok(waiting)
+        } else {
+            Err(AuthenticationError::TooMany(COME_AGAIN))
         }
-        state.remembered.insert(user, (digest, Instant::now()));
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Voucher {
+    /// For a line of the password file: it changes when the password does.
+    fn of(hash: &str) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update("torno voucher\0");
+        hasher.update(hash);
+        let digest: [u8; 32] = hasher.finalize().into();
+        let mut voucher = [0; 16];
+        voucher.copy_from_slice(&digest[..16]);
+        Self(voucher)
+    }
+}
+
+impl std::fmt::Display for Voucher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl std::str::FromStr for Voucher {
+    type Err = hex::FromHexError;
+
+    fn from_str(text: &str) -> Result<Self, hex::FromHexError> {
+        let mut voucher = [0; 16];
+        hex::decode_to_slice(text, &mut voucher)?;
+        Ok(Self(voucher))
     }
 }
 
@@ -183,26 +335,54 @@ impl Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::throttle::BURST;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    struct Site {
+        _folder: tempfile::TempDir,
+        path: PathBuf,
+        authenticator: Authenticator,
+    }
+
+    /// A site where ada logs in with `first`.
+    fn site() -> Site {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("htpasswd");
+        Htpasswd::add(&path, &ada(), "first").expect("add");
+        let authenticator = Authenticator::new(&path).expect("authenticator");
+        Site { _folder: folder, path, authenticator }
+    }
+
+    fn ada() -> UserName {
+        "ada".parse().expect("name")
+    }
+
+    impl Site {
+        async fn login(&self, user: &str, password: &str) -> Result<Identity, AuthenticationError> {
+            self.authenticator.authenticate(user, password, HERE).await
+        }
+    }
 
     #[tokio::test]
     async fn right_and_wrong_and_changed_passwords() {
-        let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path().join("htpasswd");
-        let ada: UserName = "ada".parse().expect("name");
-        Htpasswd::add(&path, &ada, "first").expect("add");
-        let authenticator = Authenticator::new(&path).expect("authenticator");
+        let site = site();
         for _ in 0..2 {
-            assert_eq!(authenticator.authenticate("ada", "first").await.expect("right").name(), &ada);
+            assert_eq!(site.login("ada", "first").await.expect("right").name(), Some(&ada()));
         }
+        let voucher = site.authenticator.voucher(&ada()).expect("read").expect("ada is there");
+        assert_eq!(voucher.to_string().parse(), Ok(voucher.clone()));
         for (name, password) in [("ada", "wrong"), ("eve", "first"), ("", "first"), ("ada", "")] {
-            let refused = authenticator.authenticate(name, password).await;
+            let refused = site.login(name, password).await;
             assert!(matches!(refused, Err(AuthenticationError::Wrong)), "{name}:{password}");
         }
-        Htpasswd::set_password(&path, &ada, "second").expect("passwd");
-        assert!(authenticator.authenticate("ada", "first").await.is_err(), "the old password is forgotten");
-        assert!(authenticator.authenticate("ada", "second").await.is_ok());
-        Htpasswd::remove(&path, &ada).expect("remove");
-        assert!(authenticator.authenticate("ada", "second").await.is_err());
+        Htpasswd::set_password(&site.path, &ada(), "second").expect("passwd");
+        assert!(site.login("ada", "first").await.is_err(), "the old password is forgotten");
+        assert!(site.login("ada", "second").await.is_ok());
+        assert_ne!(site.authenticator.voucher(&ada()).expect("read"), Some(voucher));
+        Htpasswd::remove(&site.path, &ada()).expect("remove");
+        assert!(site.login("ada", "second").await.is_err());
+        assert_eq!(site.authenticator.voucher(&ada()).expect("read"), None);
     }
 
     #[test]
@@ -212,13 +392,50 @@ mod tests {
 
     #[tokio::test]
     async fn a_remembered_password_costs_no_bcrypt() {
-        let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path().join("htpasswd");
-        Htpasswd::add(&path, &"ada".parse().expect("name"), "first").expect("add");
-        let authenticator = Authenticator::new(&path).expect("authenticator");
-        authenticator.authenticate("ada", "first").await.expect("right");
-        authenticator.checks.close();
-        assert!(authenticator.authenticate("ada", "first").await.is_ok(), "remembered");
-        assert!(authenticator.authenticate("ada", "wrong").await.is_err());
+        let site = site();
+        site.login("ada", "first").await.expect("right");
+        site.authenticator.checks.known.close();
+        site.authenticator.checks.strangers.close();
+        assert!(site.login("ada", "first").await.is_ok(), "remembered");
+        let unfinished = site.login("ada", "wrong").await;
+        assert!(matches!(unfinished, Err(AuthenticationError::Unfinished)), "this one would cost one");
+    }
+
+    #[tokio::test]
+    async fn many_requests_of_one_login_are_one_attempt() {
+        let site = site();
+        let logins = (0..4 * BURST).map(|_| site.login("ada", "first"));
+        for login in futures_util::future::join_all(logins).await {
+            assert!(login.is_ok(), "{login:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn wrong_passwords_are_slowed_down_and_right_ones_are_not() {
+        let site = site();
+        site.login("ada", "first").await.expect("right");
+        for number in 0..BURST {
+            let wrong = site.login("bob", &number.to_string()).await;
+            assert!(matches!(wrong, Err(AuthenticationError::Wrong)), "{number}: {wrong:?}");
+        }
+        for name in ["bob", "eve"] {
+            let refused = site.login(name, "one more").await;
+            assert!(matches!(refused, Err(AuthenticationError::TooMany(_))), "{name}: {refused:?}");
+        }
+        site.authenticator.state().remembered.clear();
+        assert!(
+            site.login("ada", "first").await.is_ok(),
+            "who has logged in from here before is not touched"
+        );
+    }
+
+    #[test]
+    fn the_line_of_strangers_has_a_bounded_length() {
+        let count = AtomicUsize::new(0);
+        let line: Vec<_> = (0..MAX_WAITING).map(|_| Waiting::among(&count).expect("room")).collect();
+        assert!(matches!(Waiting::among(&count), Err(AuthenticationError::TooMany(_))), "one past it");
+        drop(line);
+        assert_eq!(count.load(Ordering::Relaxed), 0);
+        assert!(Waiting::among(&count).is_ok());
     }
 }

@@ -100,8 +100,13 @@ impl Htpasswd {
 
     /// The names in the file that can log in, in its order.
     pub fn users(&self) -> impl Iterator<Item = &UserName> {
+        self.entries().map(|(name, _)| name)
+    }
+
+    /// The names and their bcrypt hashes, in the file's order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&UserName, &str)> {
         self.lines.iter().filter_map(|line| match line {
-            Line::User { name, .. } => Some(name),
+            Line::User { name, hash } => Some((name, hash.as_str())),
             Line::Other { .. } => None,
         })
     }

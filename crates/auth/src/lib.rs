@@ -1,21 +1,32 @@
 //! Who someone is and what they may do.
 //!
-//! An [`Authenticator`] turns a name and a password into an [`Identity`]; a [`Policy`] turns an identity and a
-//! repository into a permit ([`PullPermit`], [`PushPermit`], [`DeletePermit`]) or a [`Refusal`]. Permits have
-//! private fields and are made nowhere else, so an operation that demands one cannot be reached without it.
+//! An [`Authenticator`] turns a name and a password into an [`Identity`], and [`Tokens`] do the same with a bearer token
+//! that they have given out before; a [`Policy`] turns an identity and a repository into a permit ([`PullPermit`],
+//! [`PushPermit`], [`DeletePermit`]) or a [`Refusal`]. Permits have private fields and are made nowhere else, so an
+//! operation that demands one cannot be reached without it.
 //!
 //! Nothing here knows of HTTP or of where repositories are stored: whoever asks says who owns the repository.
 
 mod authenticator;
+mod bearer;
 mod htpasswd;
 mod identity;
-
+mod members;
+mod patterns;
+mod permit;
 mod policy;
+mod scope;
+mod secret;
+mod throttle;
 
-pub use authenticator::{AuthenticationError, Authenticator};
+pub use authenticator::{AuthenticationError, Authenticator, Voucher};
+pub use bearer::{BadToken, Bearer, Issued, KeyError, MAX_LIFETIME, Tokens};
 pub use htpasswd::{Htpasswd, HtpasswdError, HtpasswdProblem, MAX_PASSWORD_LENGTH};
-pub use identity::Identity;
-pub use policy::{
-    Charged, DeletePermit, Policy, Project, PullPermit, PushPermit, Quota, Reach, Refusal, Visibility,
-};
+pub use identity::{GroupError, GroupName, Identity, Proof};
+pub use members::{Members, Others};
+pub use patterns::Patterns;
+pub use permit::{DeletePermit, PullPermit, PushPermit};
+pub use policy::{Access, Charged, Plain, Policy, Project, Quota, Reach, Refusal, Standing, Visibility};
+pub use scope::{Action, Grant, Scope, ScopeError, Wish};
+pub use secret::{Secret, SecretHash, TokenId, TokenIdError};
 pub use torno_oci::{PersonError, ProjectName, UserName};

@@ -4,15 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use torno_oci::{Namespace, RepositoryName};
 
-use crate::{Identity, ProjectName, UserName};
+use crate::{
+    Action, DeletePermit, Identity, Members, Patterns, ProjectName, PullPermit, PushPermit, UserName,
+};
+
+#[cfg(test)]
+mod table;
+#[cfg(test)]
+mod tests;
 
 /// Who belongs where. Made from the configuration, replaced as a whole when that is reloaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// People who may delete anywhere and push and pull outside the projects' namespaces.
-    pub admins: BTreeSet<UserName>,
+    pub admins: Members,
+    /// Names that belong to machines: they log in with tokens only.
+    pub robots: BTreeSet<UserName>,
     /// The projects.
     pub projects: BTreeMap<ProjectName, Project>,
+    /// Who may do what outside the projects: the first rule whose pattern fits a repository judges it.
+    pub access: Vec<Access>,
     /// What everybody who is no admin may keep.
     pub quota: Quota,
 }
@@ -39,13 +50,28 @@ pub enum Charged {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Project {
     /// Those who push images and pull their results.
-    pub researchers: BTreeSet<UserName>,
+    pub researchers: Members,
+    /// Machines that do the same.
+    pub robots: BTreeSet<UserName>,
     /// Those who answer for the data: they may pull every image and result of the project.
-    pub custodians: BTreeSet<UserName>,
+    pub custodians: Members,
     /// What the researchers see of each other.
     pub visibility: Visibility,
     /// What its repositories may keep together.
     pub quota: Quota,
+}
+
+/// Who may do what in repositories outside the projects. Whose they are counts no longer then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Which repositories.
+    pub repositories: Patterns,
+    /// Who may read them, besides those who may push or delete.
+    pub pull: Members,
+    /// Who may write to them.
+    pub push: Members,
+    /// Who may delete in them.
+    pub delete: Members,
 }
 
 /// What the researchers of a project see of each other's images and results.
@@ -58,70 +84,18 @@ pub enum Visibility {
     Project,
 }
 
-/// The right to read one repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PullPermit {
-    repository: RepositoryName,
-}
-
-/// The right to write to one repository, in somebody's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PushPermit {
-    repository: RepositoryName,
-    owner: UserName,
-    by: UserName,
-}
-
-/// The right to delete in one repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeletePermit {
-    repository: RepositoryName,
-}
-
-impl PullPermit {
-    /// For whoever has the data directory itself, and could read the files.
-    pub fn of_data_directory(repository: &RepositoryName) -> Self {
-        Self { repository: repository.clone() }
-    }
-
-    /// The repository that may be read.
-    pub fn repository(&self) -> &RepositoryName {
-        &self.repository
-    }
-}
-
-impl PushPermit {
-    /// What the result of a run is published with: only into `results/`, in the name of the run's owner.
-    pub fn publish(results: &RepositoryName, owner: &UserName) -> Option<Self> {
-        match results.namespace() {
-            Namespace::Results { .. } => {
-                Some(Self { repository: results.clone(), owner: owner.clone(), by: owner.clone() })
-            }
-            _ => None,
-        }
-    }
-
-    /// The repository that may be written.
-    pub fn repository(&self) -> &RepositoryName {
-        &self.repository
-    }
-
-    /// Whose the repository is, or becomes if it is new. The permit is worth nothing once it is somebody else's.
-    pub fn owner(&self) -> &UserName {
-        &self.owner
-    }
-
-    /// Who writes.
-    pub fn by(&self) -> &UserName {
-        &self.by
-    }
-}
-
-impl DeletePermit {
-    /// The repository that may be deleted from.
-    pub fn repository(&self) -> &RepositoryName {
-        &self.repository
-    }
+/// What somebody is in a project, to a repository of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Custodian,
+    /// A researcher or robot whose the repository is.
+    Owner,
+    /// A researcher or robot who may see what others own.
+    Colleague,
+    /// A researcher or robot who may not.
+    Stranger,
+    /// Nobody in it.
+    Outsider,
 }
 
 /// Why something may not be done.
@@ -133,6 +107,9 @@ pub enum Refusal {
     /// The person may know of it and is told what they may do instead.
     #[error("{0}")]
     Denied(String),
+    /// The person might, but the bearer token they came with was not asked to be good for it.
+    #[error("this token is not good for `{0}` in `{1}`; log in again, or ask for one that is")]
+    OutOfScope(Action, RepositoryName),
 }
 
 /// Where to look for what somebody may read. Not a right to read it.
@@ -140,106 +117,264 @@ pub enum Refusal {
 pub enum Reach {
     /// In every repository.
     Everywhere,
-    /// Among what they own and what these projects have.
+    /// Among what they own, what these projects have, and perhaps all that is in no project.
     Within {
-        /// They themselves.
-        owner: UserName,
+        /// They themselves, if they have logged in.
+        owner: Option<UserName>,
         /// The projects in which they may read what others own.
         projects: Vec<ProjectName>,
+        /// What is in no project.
+        plain: Plain,
     },
 }
 
+/// Which of the repositories that are in no project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// One's own alone.
+    Own,
+    /// All: a rule lets one read some that others own.
+    All,
+}
+
 impl Policy {
-    /// Where to look for what `who` may read. [`Policy::pull`] refuses them whatever is elsewhere; what is there it may
-    /// refuse or not.
-    pub fn reach(&self, who: &Identity) -> Reach {
-        if self.admins.contains(who.name()) {
-            return Reach::Everywhere;
+    /// May `who` do this to `repository`, which belongs to `owner` if it exists?
+    pub fn decide(
+        &self,
+        who: &Identity,
+        action: Action,
+        repository: &RepositoryName,
+        owner: Option<&UserName>,
+    ) -> Result<(), Refusal> {
+        // First, so that what is said of the repository is not said to a token that has no business with it.
+        if let Some(limit) = who.limit()
+            && !limit.allows(action, repository)
+        {
+            return Err(Refusal::Denied(format!("this token is good for {limit} and nothing else")));
         }
-        let open = |project: &Project| {
-            let shared = project.visibility == Visibility::Project;
-            project.custodians.contains(who.name()) || (shared && project.researchers.contains(who.name()))
-        };
-        let projects = self.projects.iter().filter(|(_, project)| open(project));
-        Reach::Within {
-            owner: who.name().clone(),
-            projects: projects.map(|(name, _)| name.clone()).collect(),
+        match action {
+            Action::Pull if self.may_pull(who, repository, owner) => {}
+            Action::Pull => return Err(Refusal::Unknown(repository.clone())),
+            Action::Push => self.may_push(who, repository, owner)?,
+            Action::Delete => self.may_delete(who, repository, owner)?,
+        }
+        // Last, since whoever is told this comes again with a better token, which is of no use to those refused above.
+        match who.access() {
+            Some(access) if !access.allows(action, repository) => {
+                Err(Refusal::OutOfScope(action, repository.clone()))
+            }
+            _ => Ok(()),
         }
     }
 
-    /// May `who` read `repository`, which belongs to `owner` if it exists?
+    /// The right of `who` to read `repository`, which belongs to `owner` if it exists.
     pub fn pull(
         &self,
         who: &Identity,
         repository: &RepositoryName,
         owner: Option<&UserName>,
     ) -> Result<PullPermit, Refusal> {
-        let owns = owner == Some(who.name());
-        let may = match repository.namespace() {
-            Namespace::Run { project, .. } | Namespace::Results { project, .. } => {
-                self.projects.get(project).is_some_and(|project| {
-                    let member = project.researchers.contains(who.name());
-                    let shared = project.visibility == Visibility::Project && owner.is_some();
-                    project.custodians.contains(who.name()) || (member && (owns || shared))
-                })
-            }
-            Namespace::Reserved => false,
-            Namespace::Plain => owns || self.admins.contains(who.name()),
-        };
-        if may {
-            Ok(PullPermit { repository: repository.clone() })
-        } else {
-            Err(Refusal::Unknown(repository.clone()))
-        }
+        self.decide(who, Action::Pull, repository, owner)?;
+        Ok(PullPermit { repository: repository.clone() })
     }
 
-    /// May `who` write to `repository`, which belongs to `owner` if it exists?
+    /// The right of `who` to write to `repository`, which belongs to `owner` if it exists.
     pub fn push(
         &self,
         who: &Identity,
         repository: &RepositoryName,
         owner: Option<&UserName>,
     ) -> Result<PushPermit, Refusal> {
-        let free = owner.is_none_or(|owner| owner == who.name());
-        let permit = PushPermit {
-            repository: repository.clone(),
-            owner: owner.unwrap_or(who.name()).clone(),
-            by: who.name().clone(),
-        };
+        self.decide(who, Action::Push, repository, owner)?;
+        let by = who.name().ok_or_else(|| Refusal::Denied("log in to push".into()))?;
+        Ok(PushPermit { repository: repository.clone(), owner: owner.unwrap_or(by).clone(), by: by.clone() })
+    }
+
+    /// The right of `who` to delete in `repository`, which belongs to `owner` if it exists.
+    pub fn delete(
+        &self,
+        who: &Identity,
+        repository: &RepositoryName,
+        owner: Option<&UserName>,
+    ) -> Result<DeletePermit, Refusal> {
+        self.decide(who, Action::Delete, repository, owner)?;
+        Ok(DeletePermit { repository: repository.clone() })
+    }
+
+    /// Whether `who` is shown `repository`, which belongs to `owner`, in the catalog. It is asked for as a whole, so that a
+    /// bearer token's access to one repository or another says nothing here.
+    pub fn lists(&self, who: &Identity, repository: &RepositoryName, owner: &UserName) -> bool {
+        who.limit().is_none_or(|limit| limit.allows(Action::Pull, repository))
+            && self.may_pull(who, repository, Some(owner))
+    }
+
+    /// Which of these somebody may do, for the bearer token that they ask for (Token Authentication Specification:
+    /// Requesting a Token).
+    pub fn granted(
+        &self,
+        who: &Identity,
+        wished: &BTreeSet<Action>,
+        repository: &RepositoryName,
+        owner: Option<&UserName>,
+    ) -> BTreeSet<Action> {
+        let may = |action: &&Action| self.decide(who, **action, repository, owner).is_ok();
+        wished.iter().filter(may).copied().collect()
+    }
+
+    /// Whether anybody may read something without logging in.
+    pub fn admits_anonymous(&self) -> bool {
+        let nobody = Identity::anonymous();
+        self.access.iter().any(|rule| rule.reads(&nobody))
+    }
+
+    fn may_pull(&self, who: &Identity, repository: &RepositoryName, owner: Option<&UserName>) -> bool {
+        match repository.namespace() {
+            Namespace::Run { project, .. } | Namespace::Results { project, .. } => {
+                matches!(self.role(who, project, owner), Role::Custodian | Role::Owner | Role::Colleague)
+            }
+            Namespace::Reserved => false,
+            Namespace::Plain if self.is_admin(who) => true,
+            Namespace::Plain => match self.rule(repository) {
+                Some(rule) => rule.reads(who),
+                None => owner.is_some_and(|owner| who.is(owner)),
+            },
+        }
+    }
+
+    fn may_push(
+        &self,
+        who: &Identity,
+        repository: &RepositoryName,
+        owner: Option<&UserName>,
+    ) -> Result<(), Refusal> {
+        let free = owner.is_none_or(|owner| who.is(owner));
+        let denied = |why: String| Err(Refusal::Denied(why));
         match repository.namespace() {
             Namespace::Run { project, .. } => {
                 let known = self.projects.get(project);
-                if !known.is_some_and(|project| project.researchers.contains(who.name())) {
-                    return Err(Refusal::Denied(format!(
-                        "{} may not push to project `{project}`; {}",
-                        who.name(),
-                        self.projects_of(who)
-                    )));
-                }
-                if repository.results().is_none() {
-                    return Err(Refusal::Denied(
-                        "this name is too long for its results to be pulled; choose a shorter one".into(),
+                if !known.is_some_and(|project| self.is_member(who, project)) {
+                    return denied(format!(
+                        "{who} may not push to project `{project}`; {}",
+                        self.where_to_push(who)
                     ));
                 }
-                if free {
-                    Ok(permit)
-                } else {
-                    Err(Refusal::Denied(format!(
-                        "the name `{repository}` is taken by somebody else; choose another name under run/{project}/"
-                    )))
+                if repository.results().is_none() {
+                    return denied(
+                        "this name is too long for its results to be pulled; choose a shorter one".into(),
+                    );
                 }
+                if free {
+                    return Ok(());
+                }
+                denied(format!(
+                    "the name `{repository}` is taken by somebody else; choose another name under run/{project}/"
+                ))
             }
-            Namespace::Results { project, .. } => Err(Refusal::Denied(format!(
+            Namespace::Results { project, .. } => denied(format!(
                 "nobody pushes to results/; push to run/{project}/… and pull what comes out from here"
-            ))),
-            Namespace::Reserved => Err(Refusal::Denied(format!(
+            )),
+            Namespace::Reserved => denied(format!(
                 "names under run/, results/, try/ and samples/ are Torno's own; {}",
-                self.projects_of(who)
-            ))),
-            Namespace::Plain if free || self.admins.contains(who.name()) => Ok(permit),
-            Namespace::Plain => Err(Refusal::Denied(format!(
-                "the name `{repository}` is taken by somebody else; choose another"
-            ))),
+                self.where_to_push(who)
+            )),
+            Namespace::Plain if self.is_admin(who) => Ok(()),
+            Namespace::Plain => match self.rule(repository) {
+                Some(rule) if rule.push.contains(who) && who.name().is_some() => Ok(()),
+                Some(_) => {
+                    denied(format!("{who} may not push to `{repository}`; {}", self.where_to_push(who)))
+                }
+                None if who.name().is_none() => denied("log in to push".into()),
+                None if free => Ok(()),
+                None => denied(format!("the name `{repository}` is taken by somebody else; choose another")),
+            },
+        }
+    }
+
+    fn may_delete(
+        &self,
+        who: &Identity,
+        repository: &RepositoryName,
+        owner: Option<&UserName>,
+    ) -> Result<(), Refusal> {
+        if self.is_admin(who) {
+            return Ok(());
+        }
+        if !self.may_pull(who, repository, owner) {
+            return Err(Refusal::Unknown(repository.clone()));
+        }
+        let may = match repository.namespace() {
+            Namespace::Run { project, .. } | Namespace::Results { project, .. } => {
+                matches!(self.role(who, project, owner), Role::Custodian | Role::Owner)
+            }
+            Namespace::Reserved => false,
+            Namespace::Plain => match self.rule(repository) {
+                Some(rule) => rule.delete.contains(who) && who.name().is_some(),
+                None => owner.is_some_and(|owner| who.is(owner)),
+            },
+        };
+        if may {
+            return Ok(());
+        }
+        Err(Refusal::Denied(match (repository.namespace(), self.rule(repository)) {
+            (Namespace::Plain, Some(_)) => {
+                "only an admin, or whom the rule for these names lists, may delete this".into()
+            }
+            _ => "only its owner, a custodian of the project or an admin may delete this".into(),
+        }))
+    }
+
+    fn is_admin(&self, who: &Identity) -> bool {
+        self.admins.contains(who) && !self.is_robot(who)
+    }
+
+    fn is_robot(&self, who: &Identity) -> bool {
+        who.name().is_some_and(|name| self.robots.contains(name))
+    }
+
+    /// Whether somebody pushes images of a project.
+    fn is_member(&self, who: &Identity, project: &Project) -> bool {
+        match who.name() {
+            Some(name) if self.robots.contains(name) => project.robots.contains(name),
+            _ => project.researchers.contains(who),
+        }
+    }
+
+    fn role(&self, who: &Identity, project: &str, owner: Option<&UserName>) -> Role {
+        let Some(project) = self.projects.get(project) else { return Role::Outsider };
+        if project.custodians.contains(who) && !self.is_robot(who) {
+            return Role::Custodian;
+        }
+        if !self.is_member(who, project) {
+            return Role::Outsider;
+        }
+        match owner {
+            Some(owner) if who.is(owner) => Role::Owner,
+            Some(_) if project.visibility == Visibility::Project => Role::Colleague,
+            _ => Role::Stranger,
+        }
+    }
+
+    /// The rule that judges a repository outside the projects.
+    fn rule(&self, repository: &RepositoryName) -> Option<&Access> {
+        self.access.iter().find(|rule| rule.repositories.fit(repository.as_str()))
+    }
+
+    /// Where to look for what `who` may read. [`Policy::pull`] refuses them whatever is elsewhere; what is there it may
+    /// refuse or not.
+    pub fn reach(&self, who: &Identity) -> Reach {
+        if self.is_admin(who) {
+            return Reach::Everywhere;
+        }
+        let open = |project: &Project| {
+            let shared = project.visibility == Visibility::Project;
+            project.custodians.contains(who) || (shared && self.is_member(who, project))
+        };
+        let projects = self.projects.iter().filter(|(_, project)| open(project));
+        let some = self.access.iter().any(|rule| rule.reads(who));
+        Reach::Within {
+            owner: who.name().cloned(),
+            projects: projects.map(|(name, _)| name.clone()).collect(),
+            plain: if some { Plain::All } else { Plain::Own },
         }
     }
 
@@ -251,7 +386,7 @@ impl Policy {
             return Vec::new();
         }
         let mut quotas = Vec::new();
-        if !self.admins.contains(owner) && self.quota != Quota::default() {
+        if !self.admins.users.contains(owner) && self.quota != Quota::default() {
             quotas.push((Charged::User(owner.clone()), self.quota));
         }
         if let Namespace::Run { project, .. } = namespace
@@ -263,189 +398,57 @@ impl Policy {
         quotas
     }
 
-    /// May `who` delete in `repository`, which belongs to `owner` if it exists?
-    pub fn delete(
-        &self,
-        who: &Identity,
-        repository: &RepositoryName,
-        owner: Option<&UserName>,
-    ) -> Result<DeletePermit, Refusal> {
-        let permit = DeletePermit { repository: repository.clone() };
-        if self.admins.contains(who.name()) {
-            return Ok(permit);
-        }
-        self.pull(who, repository, owner)?;
-        let custodian = match repository.namespace() {
-            Namespace::Run { project, .. } | Namespace::Results { project, .. } => {
-                self.projects.get(project).is_some_and(|project| project.custodians.contains(who.name()))
-            }
-            Namespace::Reserved | Namespace::Plain => false,
+    /// What somebody is here and where they may push, for themselves.
+    pub fn standing(&self, who: &Identity) -> Standing {
+        let among = |listed: fn(&Self, &Identity, &Project) -> bool| -> Vec<ProjectName> {
+            let projects = self.projects.iter().filter(|(_, project)| listed(self, who, project));
+            projects.map(|(name, _)| name.clone()).collect()
         };
-        if custodian || owner == Some(who.name()) {
-            Ok(permit)
-        } else {
-            Err(Refusal::Denied(
-                "only its owner, a custodian of the project or an admin may delete this".into(),
-            ))
+        let researcher = among(Self::is_member);
+        let mut push: Vec<String> =
+            researcher.iter().map(|project| format!("run/{project}/<name>:<tag>")).collect();
+        let named = who.name().is_some();
+        let rules = self.access.iter().filter(|rule| named && rule.push.contains(who));
+        push.extend(rules.map(|rule| rule.repositories.to_string()));
+        Standing {
+            admin: self.is_admin(who),
+            robot: self.is_robot(who),
+            researcher,
+            custodian: among(|this, who, project| project.custodians.contains(who) && !this.is_robot(who)),
+            push,
         }
     }
 
     /// One sentence on where someone may push, for those who tried elsewhere.
-    fn projects_of(&self, who: &Identity) -> String {
-        let names: Vec<String> = self
-            .projects
-            .iter()
-            .filter(|(_, project)| project.researchers.contains(who.name()))
-            .map(|(name, _)| format!("run/{name}/<name>:<tag>"))
-            .collect();
-        if names.is_empty() {
+    fn where_to_push(&self, who: &Identity) -> String {
+        let Standing { push, .. } = self.standing(who);
+        if push.is_empty() {
             "you are a researcher in no project yet; ask whoever runs this site".into()
         } else {
-            format!("you may push to {}", names.join(", "))
+            format!("you may push to {}", push.join(", "))
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What somebody is at a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether they are an admin.
+    pub admin: bool,
+    /// Whether they are a machine.
+    pub robot: bool,
+    /// The projects whose images they push.
+    pub researcher: Vec<ProjectName>,
+    /// The projects whose data they answer for.
+    pub custodian: Vec<ProjectName>,
+    /// Names and patterns of repositories that they may push to.
+    pub push: Vec<String>,
+}
 
-    fn user(name: &str) -> UserName {
-        name.parse().expect("user name")
-    }
-
-    fn policy(visibility: Visibility) -> Policy {
-        let project = Project {
-            researchers: ["ada", "bob"].map(user).into(),
-            custodians: ["cora"].map(user).into(),
-            visibility,
-            quota: Quota::default(),
-        };
-        Policy {
-            admins: ["root"].map(user).into(),
-            projects: [("heart".parse().expect("project"), project)].into(),
-            quota: Quota::default(),
-        }
-    }
-
-    /// (who, repository, owner) → may pull, push, delete.
-    #[test]
-    fn every_role_in_every_namespace() {
-        let table = [
-            ("ada", "run/heart/x", Some("ada"), (true, true, true)),
-            ("ada", "run/heart/x", None, (false, true, false)),
-            ("bob", "run/heart/x", Some("ada"), (false, false, false)),
-            ("cora", "run/heart/x", Some("ada"), (true, false, true)),
-            ("root", "run/heart/x", Some("ada"), (false, false, true)),
-            ("eve", "run/heart/x", Some("ada"), (false, false, false)),
-            ("eve", "run/heart/x", None, (false, false, false)),
-            ("ada", "run/liver/x", None, (false, false, false)),
-            ("ada", "results/heart/x", Some("ada"), (true, false, true)),
-            ("bob", "results/heart/x", Some("ada"), (false, false, false)),
-            ("cora", "results/heart/x", Some("ada"), (true, false, true)),
-            ("root", "results/heart/x", Some("ada"), (false, false, true)),
-            ("ada", "results/heart/x", None, (false, false, false)),
-            ("ada", "try/heart/x", None, (false, false, false)),
-            ("root", "samples/heart", None, (false, false, true)),
-            ("ada", "tools/x", None, (false, true, false)),
-            ("ada", "tools/x", Some("ada"), (true, true, true)),
-            ("bob", "tools/x", Some("ada"), (false, false, false)),
-            ("root", "tools/x", Some("ada"), (true, true, true)),
-        ];
-        let policy = policy(Visibility::Owner);
-        for (who, repository, owner, expected) in table {
-            let identity = Identity::of(user(who));
-            let name: RepositoryName = repository.parse().expect("name");
-            let owner = owner.map(user);
-            let found = (
-                policy.pull(&identity, &name, owner.as_ref()).is_ok(),
-                policy.push(&identity, &name, owner.as_ref()).is_ok(),
-                policy.delete(&identity, &name, owner.as_ref()).is_ok(),
-            );
-            assert_eq!(found, expected, "{who} in {repository} of {owner:?}");
-        }
-    }
-
-    #[test]
-    fn a_project_may_share_among_its_researchers() {
-        let policy = policy(Visibility::Project);
-        let name = "results/heart/x".parse().expect("name");
-        let owner = user("ada");
-        assert!(policy.pull(&Identity::of(user("bob")), &name, Some(&owner)).is_ok());
-        assert!(policy.pull(&Identity::of(user("eve")), &name, Some(&owner)).is_err());
-        assert!(policy.delete(&Identity::of(user("bob")), &name, Some(&owner)).is_err());
-    }
-
-    #[test]
-    fn whatever_may_be_read_is_within_reach() {
-        let names = ["run/heart/x", "results/heart/x", "run/liver/x", "run/heart", "try/heart/x", "tools/x"];
-        for (visibility, expected) in [(Visibility::Owner, 14), (Visibility::Project, 18)] {
-            let policy = policy(visibility);
-            let mut readable = 0;
-            for (who, name, owner) in ["ada", "bob", "cora", "eve", "root"].iter().flat_map(|who| {
-                let owners = names.iter().flat_map(|name| ["ada", "bob", "eve"].map(|owner| (*name, owner)));
-                owners.map(|(name, owner)| (user(who), name, user(owner)))
-            }) {
-                let identity = Identity::of(who.clone());
-                let name: RepositoryName = name.parse().expect("name");
-                let within = match policy.reach(&identity) {
-                    Reach::Everywhere => true,
-                    Reach::Within { owner: own, projects } => {
-                        let theirs = match name.namespace() {
-                            Namespace::Run { project, .. } | Namespace::Results { project, .. } => {
-                                projects.iter().any(|known| known.to_string() == project)
-                            }
-                            Namespace::Reserved | Namespace::Plain => false,
-                        };
-                        own == owner || theirs
-                    }
-                };
-                if policy.pull(&identity, &name, Some(&owner)).is_ok() {
-                    readable += 1;
-                    assert!(within, "{who} may read {name} of {owner}");
-                }
-            }
-            assert!(readable >= expected, "{readable}");
-        }
-        let few = policy(Visibility::Owner).reach(&Identity::of(user("ada")));
-        assert_eq!(few, Reach::Within { owner: user("ada"), projects: Vec::new() });
-    }
-
-    #[test]
-    fn whoever_has_a_quota_is_charged() {
-        let mut policy = policy(Visibility::Owner);
-        let charged = |policy: &Policy, repository: &str, owner: &str| {
-            let quotas = policy.quotas(&repository.parse().expect("name"), &user(owner));
-            quotas.into_iter().map(|(charged, _)| charged).collect::<Vec<_>>()
-        };
-        assert_eq!(charged(&policy, "run/heart/x", "ada"), [], "nobody has one");
-        policy.quota.bytes = Some(1);
-        policy.projects.values_mut().for_each(|project| project.quota.repositories = Some(1));
-        let (ada, heart) = (Charged::User(user("ada")), Charged::Project("heart".parse().expect("project")));
-        assert_eq!(charged(&policy, "tools/x", "ada"), std::slice::from_ref(&ada));
-        assert_eq!(charged(&policy, "run/heart/x", "ada"), [ada, heart]);
-        assert_eq!(charged(&policy, "results/heart/x", "ada"), []);
-        assert_eq!(charged(&policy, "tools/x", "root"), []);
-    }
-
-    #[test]
-    fn a_refusal_names_what_one_may_do_and_nothing_else() {
-        let policy = policy(Visibility::Owner);
-        let elsewhere = "run/liver/x".parse().expect("name");
-        let refusal = policy.push(&Identity::of(user("ada")), &elsewhere, None).expect_err("refused");
-        assert!(refusal.to_string().contains("run/heart/<name>:<tag>"), "{refusal}");
-        let heart = "run/heart/x".parse().expect("name");
-        let known = policy.push(&Identity::of(user("eve")), &heart, None).expect_err("refused").to_string();
-        let unknown =
-            policy.push(&Identity::of(user("eve")), &elsewhere, None).expect_err("refused").to_string();
-        assert_eq!(known.replace("heart", "liver"), unknown, "known and unknown projects look alike");
-    }
-
-    #[test]
-    fn unknown_and_forbidden_look_alike() {
-        let policy = policy(Visibility::Owner);
-        let name = "run/heart/x".parse().expect("name");
-        let bob = Identity::of(user("bob"));
-        assert_eq!(policy.pull(&bob, &name, Some(&user("ada"))), policy.pull(&bob, &name, None));
+impl Access {
+    /// Whether somebody may read what this rule judges. Whoever writes or deletes must see what is there.
+    fn reads(&self, who: &Identity) -> bool {
+        self.pull.contains(who)
+            || (who.name().is_some() && (self.push.contains(who) || self.delete.contains(who)))
     }
 }

@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0006-suspects.sql"),
     include_str!("../migrations/0007-retention.sql"),
     include_str!("../migrations/0008-quarantine.sql"),
+    include_str!("../migrations/0009-tokens.sql"),
 ];
 
 /// Reading connections. Reads are short; more would only compete for two cores.

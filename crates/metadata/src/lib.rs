@@ -25,6 +25,7 @@ mod retention;
 mod row;
 mod run;
 mod scrub;
+mod token;
 mod usage;
 mod verify;
 
@@ -44,5 +45,6 @@ pub use repository::{Among, Owned};
 pub use retention::{Expiring, LatestRun, TagUse};
 pub use run::{FinishedRun, Outcome, Run, RunLog, RunState, Selection};
 pub use scrub::{ScrubPass, Scrubbable};
+pub use token::{Account as TokenAccount, TokenKind, TokenRecord};
 pub use usage::{Usage, Usages, Waiting};
 pub use verify::{BlobRow, Correction, Dangling, ManifestRow, Quarantined, RepositoryId};

@@ -24,12 +24,15 @@ pub struct Owned {
 pub enum Among {
     /// Every one.
     All,
-    /// Those of one owner, and those in `run/<project>/` and `results/<project>/` of some projects, whoever owns them.
+    /// Those of one owner, those in `run/<project>/` and `results/<project>/` of some projects, and perhaps those that
+    /// are in no namespace of Torno's own, whoever owns them.
     Some {
-        /// The owner.
-        owner: UserName,
+        /// The owner, if there is one.
+        owner: Option<UserName>,
         /// The projects.
         projects: Vec<ProjectName>,
+        /// Whether those outside Torno's own namespaces are among them.
+        plain: bool,
     },
 }
 
@@ -62,10 +65,16 @@ impl Metadata {
         let after = after.unwrap_or_default().to_owned();
         self.read(move |connection| match among {
             Among::All => between(connection, &after, LAST, limit),
-            Among::Some { owner, projects } => {
+            Among::Some { owner, projects, plain } => {
                 // The first of the whole are among the first of each part.
-                let mut found = owned_by(connection, &owner, &after, limit)?;
+                let mut found = match owner {
+                    Some(owner) => owned_by(connection, &owner, &after, limit)?,
+                    None => Vec::new(),
+                };
                 found.extend(of_projects(connection, &projects, &after, limit)?);
+                if plain {
+                    found.extend(plain_ones(connection, &after, limit)?);
+                }
                 found.sort_unstable_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
                 found.dedup();
                 found.truncate(limit);
@@ -137,6 +146,21 @@ fn of_projects(
     Ok(found)
 }
 
+/// The first repositories outside Torno's own namespaces, which leave ranges of names between them.
+fn plain_ones(connection: &Connection, after: &str, limit: usize) -> Result<Vec<Owned>, MetadataError> {
+    /// In their order; `0` is what comes after `/`.
+    const BETWEEN: [(&str, &str); 5] =
+        [("", "results/"), ("results0", "run/"), ("run0", "samples/"), ("samples0", "try/"), ("try0", LAST)];
+    let mut found = Vec::new();
+    for (start, end) in BETWEEN.into_iter().filter(|(_, end)| *end > after) {
+        if found.len() >= limit {
+            break;
+        }
+        found.extend(between(connection, after.max(start), end, limit - found.len())?);
+    }
+    Ok(found)
+}
+
 fn owned(row: &Row<'_>) -> Result<Owned, MetadataError> {
     Ok(Owned { name: parsed(row, "name")?, owner: parsed(row, "owner")? })
 }
@@ -200,16 +224,19 @@ mod tests {
             put.await.expect("stored");
         }
         let all = ["a/b", "results/heart/x", "run/heart-2/x", "run/heart/a", "run/heart/x", "z/b"];
-        let among = Among::Some {
-            owner: "ada".parse().expect("user"),
-            projects: ["heart", "heart-2", "unknown"].map(|name| name.parse().expect("project")).into(),
-        };
-        for limit in 0..=all.len() + 1 {
-            for (skipped, after) in std::iter::once(None).chain(all.iter().map(Some)).enumerate() {
-                let page = metadata.repositories(among.clone(), after.copied(), limit).await.expect("a page");
-                let found: Vec<&str> = page.iter().map(|owned| owned.name.as_str()).collect();
-                let expected: Vec<&str> = all.iter().skip(skipped).take(limit).copied().collect();
-                assert_eq!(found, expected, "{limit} after {after:?}");
+        let projects = ["heart", "heart-2", "unknown"].map(|name| name.parse().expect("project")).to_vec();
+        let owner: Option<UserName> = Some("ada".parse().expect("user"));
+        let hers = Among::Some { owner, projects, plain: false };
+        let plain = Among::Some { owner: None, projects: Vec::new(), plain: true };
+        for (among, all) in [(hers, &all[..]), (plain, &["a/b", "a/c", "z/b"][..])] {
+            for limit in 0..=all.len() + 1 {
+                for (skipped, after) in std::iter::once(None).chain(all.iter().map(Some)).enumerate() {
+                    let page = metadata.repositories(among.clone(), after.copied(), limit).await;
+                    let page = page.expect("a page");
+                    let found: Vec<&str> = page.iter().map(|owned| owned.name.as_str()).collect();
+                    let expected: Vec<&str> = all.iter().skip(skipped).take(limit).copied().collect();
+                    assert_eq!(found, expected, "{limit} after {after:?}");
+                }
             }
         }
         assert_eq!(metadata.repositories(Among::All, None, 100).await.expect("a page").len(), 8);

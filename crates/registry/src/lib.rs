@@ -23,6 +23,7 @@ mod retention;
 mod run;
 mod scrub;
 mod settings;
+mod token;
 mod upload;
 mod upload_key;
 mod usage;
@@ -38,10 +39,11 @@ pub use manifest::Pushed;
 pub use quota::OverQuota;
 pub use registry::Registry;
 pub use result::{NoResult, Progress};
-pub use retention::{Expired, KeepImages, Patterns, Reason, Retention, Rule};
+pub use retention::{Expired, KeepImages, Reason, Retention, Rule};
 pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
 pub use scrub::Scrubbed;
 pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
+pub use token::{Holder, NewToken};
 pub use usage::DiskUsage;
 pub use verify::{
     Finding, Mode, Phase, Position, Problem, Remedy, Sample, Verification, Verified, VerifyEvent,
@@ -50,5 +52,6 @@ pub use verify::{
 pub use torno_blob::{Blob, BlobError, Damage, Reading, Sharing, Uploads};
 pub use torno_metadata::{
     Condition, FinishedRun, Garbage, MetadataError, Outcome, Owned, Presence, Referrer, Referrers, Run,
-    RunLog, RunState, Selection, StoredManifest, Swept, Usage, Usages, Use, Versions, Waiting, WrongSize,
+    RunLog, RunState, Selection, StoredManifest, Swept, TokenAccount, TokenKind, TokenRecord, Usage, Usages,
+    Use, Versions, Waiting, WrongSize,
 };

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Notify, OnceCell, watch};
-use torno_auth::{DeletePermit, Identity, Policy, PullPermit, PushPermit, Reach, UserName};
+use torno_auth::{DeletePermit, Identity, Plain, Policy, PullPermit, PushPermit, Reach, UserName};
 use torno_blob::{Alive, BlobStore};
 use torno_metadata::{Among, Metadata, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
@@ -73,7 +73,8 @@ impl Registry {
         self.policy.store(Arc::new(policy));
     }
 
-    pub(crate) fn policy(&self) -> Arc<Policy> {
+    /// Who may do what, now.
+    pub fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()
     }
 
@@ -108,7 +109,7 @@ impl Registry {
     }
 
     /// Results belong to whoever owns the images they come from, before there are any.
-    async fn owner(&self, repository: &RepositoryName) -> Result<Option<UserName>, RegistryError> {
+    pub(crate) async fn owner(&self, repository: &RepositoryName) -> Result<Option<UserName>, RegistryError> {
         let owner = self.metadata.owner(repository).await?;
         match (owner, repository.source()) {
             (None, Some(source)) => Ok(self.metadata.owner(&source).await?),
@@ -138,7 +139,9 @@ impl Registry {
         let policy = self.policy.load_full();
         let among = match policy.reach(who) {
             Reach::Everywhere => Among::All,
-            Reach::Within { owner, projects } => Among::Some { owner, projects },
+            Reach::Within { owner, projects, plain } => {
+                Among::Some { owner, projects, plain: plain == Plain::All }
+            }
         };
         let mut after = after.map(str::to_owned);
         let mut names = Vec::new();
@@ -147,7 +150,7 @@ impl Registry {
             let page = self.metadata.repositories(among.clone(), after.as_deref(), rows).await?;
             let last = page.last().map(|owned| owned.name.to_string());
             let end = page.len() < rows;
-            let mine = |owned: &Owned| policy.pull(who, &owned.name, Some(&owned.owner)).is_ok();
+            let mine = |owned: &Owned| policy.lists(who, &owned.name, &owned.owner);
             names.extend(page.into_iter().filter(mine).map(|owned| owned.name));
             if names.len() >= limit || end {
                 names.truncate(limit);

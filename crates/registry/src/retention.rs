@@ -9,9 +9,8 @@ use std::{
     time::Duration,
 };
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use jiff::Timestamp;
-use torno_auth::ProjectName;
+use torno_auth::{Patterns, ProjectName};
 use torno_metadata::{Among, Expiring, LatestRun, TagUse};
 use torno_oci::{Digest, Namespace, RepositoryName, Tag};
 
@@ -52,13 +51,6 @@ pub enum KeepImages {
     For(Duration),
 }
 
-/// Patterns as people write them: `*` is anything but `/`, `**` anything.
-#[derive(Clone, Debug)]
-pub struct Patterns {
-    written: Vec<String>,
-    set: GlobSet,
-}
-
 /// Why something is let go of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason(String);
@@ -70,29 +62,6 @@ pub struct Expired {
     pub what: Expiring,
     /// By which rule.
     pub reason: Reason,
-}
-
-impl Patterns {
-    /// Parses patterns; says what is wrong with the first bad one.
-    pub fn parse(written: Vec<String>) -> Result<Self, String> {
-        let mut set = GlobSetBuilder::new();
-        for pattern in &written {
-            let glob = GlobBuilder::new(pattern).literal_separator(true).build();
-            set.add(glob.map_err(|error| format!("`{pattern}` is no pattern: {}", error.kind()))?);
-        }
-        let set = set.build().map_err(|error| error.to_string())?;
-        Ok(Self { written, set })
-    }
-
-    fn fit(&self, text: &str) -> bool {
-        self.set.is_match(text)
-    }
-}
-
-impl fmt::Display for Patterns {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.written.join(", "))
-    }
 }
 
 impl fmt::Display for Reason {

@@ -22,6 +22,9 @@ const CATALOG_PAGE: usize = 100;
 /// `GET /v2/_catalog` (Docker registry API: Listing Repositories), showing each what they may read.
 pub(crate) async fn repositories(public: &Public, asked: &Asked) -> Result<Response<Body>, Failure> {
     let page = Page::of(asked, CATALOG_PAGE)?;
+    if asked.who.access().is_some_and(|access| !access.lists()) {
+        return Err(Failure::Catalog);
+    }
     let names = public.registry.catalog(&asked.who, page.last.as_deref(), page.size + 1).await?;
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     Ok(page.answer("/v2/_catalog", names, |names| json!({"repositories": names})))

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     body::Body,
+    challenge::Challenge,
     engine::Engine,
     failure::Failure,
     public::Public,
@@ -163,7 +164,7 @@ async fn open(tls: &Tls, stream: TcpStream) -> Option<Encrypted> {
             let service = service_fn(|_| async {
                 let id = request_id();
                 tracing::info!(request = id, "refused: HTTP in clear where TLS is spoken");
-                Ok::<_, Infallible>(Failure::InClear.answer("", &id))
+                Ok::<_, Infallible>(Failure::InClear.answer("", &id, &Challenge::Basic))
             });
             let refusal = http1().keep_alive(false).serve_connection(TokioIo::new(stream), service);
             ended(refusal.await);

@@ -10,7 +10,8 @@ use torno_registry::{ImagePermit, Reading, Registry, RegistryError};
 use crate::{
     answer, blob,
     body::Body,
-    credentials::credentials,
+    challenge::Challenge,
+    credentials::{Authorization, authorization},
     failure::Failure,
     manifest,
     route::{Route, RouteError},
@@ -31,7 +32,7 @@ impl Engine {
     ) -> Response<Body> {
         match self.image(&request, user).await {
             Ok(response) => response,
-            Err(failure) => failure.answer("the engine's listener", id),
+            Err(failure) => failure.answer("the engine's listener", id, &Challenge::Basic),
         }
     }
 
@@ -64,10 +65,12 @@ impl Engine {
         user: &mut Option<String>,
     ) -> Result<ImagePermit, Failure> {
         let unauthenticated = || Failure::Unauthenticated("(this listener is the engine's)".into());
-        let given = credentials(request.headers())?.ok_or_else(unauthenticated)?;
-        let run = given.user.strip_prefix("run-").and_then(|number| number.parse::<RunId>().ok());
+        let Some(Authorization::Basic { user: name, password }) = authorization(request.headers())? else {
+            return Err(unauthenticated());
+        };
+        let run = name.strip_prefix("run-").and_then(|number| number.parse::<RunId>().ok());
         let run = run.ok_or_else(unauthenticated)?;
-        *user = Some(given.user.clone());
-        self.registry.image_permit(run, &given.password).await?.ok_or_else(unauthenticated)
+        *user = Some(name);
+        self.registry.image_permit(run, &password).await?.ok_or_else(unauthenticated)
     }
 }

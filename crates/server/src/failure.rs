@@ -5,13 +5,14 @@ use std::fmt;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
-use torno_auth::{AuthenticationError, Refusal};
+use torno_auth::{AuthenticationError, BadToken, KeyError, Refusal};
 use torno_oci::{ErrorCode, ManifestError};
 use torno_registry::{MetadataError, RegistryError};
 
 use crate::{
     answer,
     body::{self, Body},
+    challenge::{Challenge, TokenFault},
     detail,
     route::RouteError,
 };
@@ -23,8 +24,25 @@ pub(crate) enum Failure {
     Unauthenticated(String),
     #[error(transparent)]
     Authentication(#[from] AuthenticationError),
-    #[error("the Authorization header cannot be read; it must be `Basic`")]
+    #[error("the Authorization header cannot be read; it must be `Basic` or `Bearer`")]
     Authorization,
+    #[error(
+        "this token is not good here, or no longer: it was revoked, has expired, belongs to somebody else, or the \
+         password behind it was changed; log in again"
+    )]
+    Secret,
+    #[error("this name is a machine's, which logs in with a token; see `torno token create --help`")]
+    Robot,
+    #[error("{0}; log in again, or ask for another")]
+    Bearer(BadToken),
+    #[error("this token is not good for the catalog; ask for one that is")]
+    Catalog,
+    #[error("`{0}` is missing from the form, or is none of those that are known here")]
+    Grant(&'static str),
+    #[error("tokens are given out here for the service `{0}` only")]
+    Service(String),
+    #[error("no token can be given out")]
+    Keys(#[source] KeyError),
     #[error(transparent)]
     Route(#[from] RouteError),
     #[error(transparent)]
@@ -80,9 +98,9 @@ struct Told {
 }
 
 impl Failure {
-    /// The answer. `host` is the name people know this registry by. What the client cannot act on goes to the log,
+    /// The answer. `host` is the name people know this registry by, `challenge` how they log in. What the client cannot act on goes to the log,
     /// under the request's id.
-    pub(crate) fn answer(self, host: &str, request: &str) -> Response<Body> {
+    pub(crate) fn answer(self, host: &str, request: &str, challenge: &Challenge) -> Response<Body> {
         let Told { status, code, mut message } = self.told(host);
         if status.is_server_error() {
             tracing::error!(request, error = &self as &dyn std::error::Error, "the request failed");
@@ -96,10 +114,12 @@ impl Failure {
         let headers = response.headers_mut();
         match &self {
             _ if status == StatusCode::UNAUTHORIZED => {
-                headers.insert(
-                    header::WWW_AUTHENTICATE,
-                    HeaderValue::from_static("Basic realm=\"Torno\", charset=\"UTF-8\""),
-                );
+                headers.insert(header::WWW_AUTHENTICATE, challenge.value(self.fault()));
+            }
+            Self::Authentication(AuthenticationError::TooMany(wait)) => {
+                // Rounded up: whoever comes back a moment too early is refused again.
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                answer::set(headers, header::RETRY_AFTER, &seconds.max(1).to_string());
             }
             Self::Route(RouteError::Method(allowed)) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
@@ -121,16 +141,35 @@ impl Failure {
         response
     }
 
+    /// What is wrong with the token that came.
+    fn fault(&self) -> TokenFault {
+        match self {
+            Self::Bearer(_) => TokenFault::Invalid,
+            Self::Catalog | Self::Registry(RegistryError::Refused(Refusal::OutOfScope(..))) => {
+                TokenFault::Scope
+            }
+            _ => TokenFault::None,
+        }
+    }
+
     fn told(&self, host: &str) -> Told {
         use ErrorCode as Code;
         let told = |status, code| Told { status, code, message: self.to_string() };
         match self {
             Self::Unauthenticated(_)
             | Self::Authorization
+            | Self::Secret
+            | Self::Robot
+            | Self::Bearer(_)
+            | Self::Catalog
+            | Self::Registry(RegistryError::Refused(Refusal::OutOfScope(..)))
             | Self::Authentication(AuthenticationError::Wrong) => {
                 told(StatusCode::UNAUTHORIZED, Code::Unauthorized)
             }
-            Self::Authentication(_) => hidden(),
+            Self::Authentication(AuthenticationError::TooMany(_)) => {
+                told(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests)
+            }
+            Self::Authentication(_) | Self::Keys(_) => hidden(),
             Self::Route(error) => told_of_route(error, self.to_string()),
             Self::Registry(error) => told_of_registry(error, host),
             Self::TooManyTags { .. } => told(StatusCode::URI_TOO_LONG, Code::TagInvalid),
@@ -138,7 +177,9 @@ impl Failure {
             Self::NoDigest | Self::Query("digest" | "digest-algorithm" | "mount", _) => {
                 told(StatusCode::BAD_REQUEST, Code::DigestInvalid)
             }
-            Self::Query(..) | Self::InClear => told(StatusCode::BAD_REQUEST, Code::Unsupported),
+            Self::Query(..) | Self::InClear | Self::Grant(_) | Self::Service(_) => {
+                told(StatusCode::BAD_REQUEST, Code::Unsupported)
+            }
             Self::ContentRange => told(StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
             Self::ChunkLength { .. } | Self::CutOff => told(StatusCode::BAD_REQUEST, Code::SizeInvalid),
             Self::ContentType => told(StatusCode::BAD_REQUEST, Code::ManifestInvalid),
@@ -169,9 +210,9 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
     let told = |status, code| Told { status, code, message: error.to_string() };
     match error {
         RegistryError::Refused(Refusal::Unknown(_)) => told(StatusCode::NOT_FOUND, Code::NameUnknown),
-        RegistryError::Refused(Refusal::Denied(_)) | RegistryError::Taken | RegistryError::Quota(_) => {
-            told(StatusCode::FORBIDDEN, Code::Denied)
-        }
+        RegistryError::Refused(Refusal::Denied(_) | Refusal::OutOfScope(..))
+        | RegistryError::Taken
+        | RegistryError::Quota(_) => told(StatusCode::FORBIDDEN, Code::Denied),
         RegistryError::Damaged(_) => told(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
         RegistryError::BlobUnknown(_) => told(StatusCode::NOT_FOUND, Code::BlobUnknown),
         RegistryError::ManifestUnknown(_) => told(StatusCode::NOT_FOUND, Code::ManifestUnknown),

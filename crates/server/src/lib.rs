@@ -9,12 +9,15 @@ mod answer;
 mod blob;
 mod body;
 mod catalog;
+mod challenge;
 mod connection;
 mod credentials;
 mod detail;
 mod engine;
 mod failure;
+mod login;
 mod manifest;
+mod origin;
 mod page;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod properties;
@@ -24,8 +27,10 @@ mod range;
 pub mod route;
 mod server;
 mod tls;
+mod token;
 mod upload;
 mod warning;
+mod whoami;
 
-pub use server::{Server, Settings};
+pub use server::{Outside, Server, Settings};
 pub use tls::{Certificate, CertificateChain, PrivateKey, Tls, TlsError};

@@ -106,7 +106,7 @@ pub(crate) async fn put(
         Warning::Absent(pushed.absent).add(headers);
     }
     for run in &pushed.runs {
-        tracing::info!(%run, repository = %name, %reference, user = %asked.who.name(), "run queued");
+        tracing::info!(%run, repository = %name, %reference, user = %asked.who, "run queued");
     }
     Ok(response)
 }

@@ -17,9 +17,13 @@ use torno_oci::{
 };
 
 use crate::{
+    Settings,
     catalog::{MAX_PAGE, Page},
-    credentials,
+    challenge::Challenge,
+    connection::{Client, Transport},
+    credentials::{self, Authorization},
     failure::Failure,
+    origin::origin,
     query, range,
     route::{Route, RouteError},
 };
@@ -237,27 +241,46 @@ fn same(descriptor: &Descriptor, value: &Value) {
 }
 
 /// An `Authorization`: who is taken for somebody is the same when it is written anew; and the answer to who is not
-/// (the bytes are the name of this registry then) is a challenge and JSON, whatever stands in the message.
+/// (the bytes are what the client calls this registry, and stand in the message) is a challenge and JSON.
 pub fn authorization(data: &[u8]) {
-    if let Some(found) = credentials::parse(data) {
-        assert!(!found.user.contains(':'));
-        let encoded = STANDARD.encode(format!("{}:{}", found.user, found.password));
-        for scheme in ["Basic", "bAsIc"] {
-            let again = credentials::parse(format!("{scheme} {encoded}").as_bytes());
-            let again = again.expect("credentials");
-            assert_eq!((&again.user, &again.password), (&found.user, &found.password));
+    match credentials::parse(data) {
+        Some(Authorization::Basic { user, password }) => {
+            assert!(!user.contains(':'));
+            let encoded = STANDARD.encode(format!("{user}:{password}"));
+            for scheme in ["Basic", "bAsIc"] {
+                let Some(Authorization::Basic { user: again, password: too }) =
+                    credentials::parse(format!("{scheme} {encoded}").as_bytes())
+                else {
+                    panic!("a name and a password")
+                };
+                assert_eq!((&again, &too), (&user, &password));
+            }
         }
+        Some(Authorization::Bearer(token)) => {
+            let Some(Authorization::Bearer(again)) = credentials::parse(format!("bEaReR {token}").as_bytes())
+            else {
+                panic!("a token")
+            };
+            assert_eq!(again, token);
+        }
+        None => {}
     }
+    let settings = Settings::named("registry.example.org");
+    let client = Client { address: [192, 0, 2, 1].into(), transport: Transport::Plain };
+    let host = HeaderValue::from_bytes(data).ok();
+    let realm = origin(&settings, client, &Uri::from_static("/v2/"), host.as_ref());
+    let challenge =
+        Challenge::Bearer { realm, service: settings.hostname, scope: "repository:a:pull".into() };
     let host = String::from_utf8_lossy(data);
-    let response = Failure::Unauthenticated(host.clone().into_owned()).answer(&host, "0");
+    let response = Failure::Unauthenticated(host.clone().into_owned()).answer(&host, "0", &challenge);
     assert_eq!(response.status(), 401);
     let challenges: Vec<_> = response.headers().get_all(header::WWW_AUTHENTICATE).iter().collect();
     let [challenge] = challenges[..] else { panic!("{challenges:?}") };
     let (scheme, parameters) = challenge.to_str().expect("ASCII").split_once(' ').expect("parameters");
-    assert_eq!(scheme, "Basic");
+    assert_eq!(scheme, "Bearer");
     let parameters: Vec<(&str, &str)> =
-        parameters.split(", ").map(|parameter| parameter.split_once('=').expect("a value")).collect();
-    assert!(parameters.iter().any(|(name, _)| *name == "realm"), "RFC 7617, section 2");
+        parameters.split(',').map(|parameter| parameter.split_once('=').expect("a value")).collect();
+    assert_eq!(parameters.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["realm", "service", "scope"]);
     for (_, value) in parameters {
         let inside =
             value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).expect("a quoted string");

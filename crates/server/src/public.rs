@@ -6,17 +6,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
-use torno_auth::{Authenticator, Identity};
-use torno_oci::{RepositoryName, Tag};
-use torno_registry::Registry;
+use torno_auth::{Authenticator, Identity, Tokens};
+use torno_oci::{RepositoryName, Tag, UserName};
+use torno_registry::{Registry, RegistryError};
 use tower::ServiceExt as _;
 
 use crate::{
-    Settings, answer, blob, body::Body, catalog, connection::Client, credentials::credentials,
-    failure::Failure, manifest, page, query, route::Route, upload,
+    Settings, answer, blob,
+    body::Body,
+    catalog,
+    challenge::{self, Challenge},
+    connection::Client,
+    failure::Failure,
+    login, manifest,
+    origin::origin,
+    page, query,
+    route::Route,
+    token, upload, whoami,
 };
 
 /// What answering requests takes.
@@ -24,6 +33,7 @@ use crate::{
 pub(crate) struct Public {
     pub(crate) registry: Arc<Registry>,
     pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) tokens: Arc<Tokens>,
     pub(crate) settings: Settings,
     /// Ends waits for results, so that the server can stop.
     pub(crate) stop: CancellationToken,
@@ -60,11 +70,12 @@ impl Public {
     pub(crate) fn new(
         registry: Arc<Registry>,
         authenticator: Arc<Authenticator>,
+        tokens: Arc<Tokens>,
         settings: Settings,
         stop: CancellationToken,
     ) -> Self {
         let pages = page::routes(&settings.hostname);
-        Self { registry, authenticator, settings, stop, waited: Waited::default(), pages }
+        Self { registry, authenticator, tokens, settings, stop, waited: Waited::default(), pages }
     }
 
     /// Answers one request; every failure becomes an answer here. `user` is told who asked, for the log.
@@ -76,17 +87,62 @@ impl Public {
         user: &mut Option<String>,
     ) -> Response<Body> {
         let path = request.uri().path();
-        if path != "/v2" && !path.starts_with("/v2/") {
+        let api = path == "/v2" || path.starts_with("/v2/");
+        if !api && path != token::PATH && path != whoami::PATH {
             return self.page(request).await;
         }
-        let mut response = match self.registry_api(request, client, user).await {
-            Ok(response) => response,
-            Err(failure) => failure.answer(&self.settings.hostname, id),
+        // Cheap to clone, and needed only if the request fails.
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let host = request.headers().get(header::HOST).cloned();
+        let answered = match path {
+            token::PATH => token::answer(self, request, client, user).await,
+            whoami::PATH => self.whoami(&request, client, user).await,
+            _ => self.registry_api(request, client, user).await,
         };
+        let mut response = match answered {
+            Ok(response) => response,
+            Err(failure) => {
+                let origin = origin(&self.settings, client, &uri, host.as_ref());
+                let challenge = self.challenge(&method, &uri, origin);
+                failure.answer(&self.settings.hostname, id, &challenge)
+            }
+        };
+        if api {
+            response
+                .headers_mut()
+                .insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+        }
         response
-            .headers_mut()
-            .insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
-        response
+    }
+
+    /// How to log in for a request. Whoever asks for a token and cannot have it needs a name and a password.
+    fn challenge(&self, method: &Method, uri: &Uri, origin: String) -> Challenge {
+        if uri.path() == token::PATH {
+            return Challenge::Basic;
+        }
+        let route = Route::parse(method, uri.path()).ok();
+        let query = uri.query().unwrap_or_default();
+        Challenge::Bearer {
+            realm: origin + token::PATH,
+            service: self.settings.hostname.clone(),
+            scope: route.map(|route| challenge::scope(&route, query)).unwrap_or_default(),
+        }
+    }
+
+    fn log_in(&self) -> Failure {
+        Failure::Unauthenticated(self.settings.hostname.clone())
+    }
+
+    async fn whoami(
+        &self,
+        request: &Request<Incoming>,
+        client: Client,
+        user: &mut Option<String>,
+    ) -> Result<Response<Body>, Failure> {
+        let who = login::identify(self, request.headers(), client).await?;
+        let name = who.name().ok_or_else(|| self.log_in())?;
+        *user = Some(name.to_string());
+        Ok(whoami::answer(self, &who))
     }
 
     async fn registry_api(
@@ -96,13 +152,39 @@ impl Public {
         user: &mut Option<String>,
     ) -> Result<Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
-        let Some(given) = credentials(&parts.headers)? else {
-            return Err(Failure::Unauthenticated(self.settings.hostname.clone()));
+        let who = login::identify(self, &parts.headers, client).await?;
+        let Some(name) = who.name() else {
+            return self.anonymous(who, parts, body, client).await;
         };
-        let who = self.authenticator.authenticate(&given.user, &given.password).await?;
-        *user = Some(who.name().to_string());
+        *user = Some(name.to_string());
         let route = Route::parse(&parts.method, parts.uri.path())?;
-        let asked = Asked { who, parts, body, client };
+        self.routed(route, Asked { who, parts, body, client }).await
+    }
+
+    /// Whoever has not logged in may read what a rule says that anybody may. Whatever else they ask for, they are told
+    /// to log in, whether it is there or not.
+    async fn anonymous(
+        &self,
+        who: Identity,
+        parts: http::request::Parts,
+        body: Incoming,
+        client: Client,
+    ) -> Result<Response<Body>, Failure> {
+        if !self.registry.policy().admits_anonymous() {
+            return Err(self.log_in());
+        }
+        let route = Route::parse(&parts.method, parts.uri.path())?;
+        // Clients ask here first, to be told how to log in. A token shows that they have been told.
+        if route == Route::Base && !parts.headers.contains_key(header::AUTHORIZATION) {
+            return Err(self.log_in());
+        }
+        match self.routed(route, Asked { who, parts, body, client }).await {
+            Err(Failure::Registry(RegistryError::Refused(_))) => Err(self.log_in()),
+            answered => answered,
+        }
+    }
+
+    async fn routed(&self, route: Route, asked: Asked) -> Result<Response<Body>, Failure> {
         match route {
             Route::Base => Ok(answer::json(StatusCode::OK, &serde_json::json!({}))),
             Route::Catalog => catalog::repositories(self, &asked).await,
@@ -141,7 +223,11 @@ impl Public {
 /// Who has just waited for which result in vain. A client that asks with HEAD and then with GET, to read the
 /// message, has waited once and is answered at once.
 #[derive(Debug, Default)]
-pub(crate) struct Waited(Mutex<HashMap<(Identity, RepositoryName, Tag), Instant>>);
+pub(crate) struct Waited(Mutex<HashMap<Pull, Instant>>);
+
+/// Who asks for which result.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Pull(Option<UserName>, RepositoryName, Tag);
 
 impl Waited {
     /// How long after a wait the next question is the same pull.
@@ -155,13 +241,13 @@ impl Waited {
         if waited.len() >= Self::MAX {
             waited.retain(|_, since| since.elapsed() < Self::SAME_PULL);
         }
-        waited.insert((who.clone(), name.clone(), tag.clone()), Instant::now());
+        waited.insert(Pull(who.name().cloned(), name.clone(), tag.clone()), Instant::now());
     }
 
     /// Whether this is the second question of a pull whose first has waited.
     pub(crate) fn just_did(&self, who: &Identity, name: &RepositoryName, tag: &Tag) -> bool {
         let mut waited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = waited.remove(&(who.clone(), name.clone(), tag.clone()));
+        let since = waited.remove(&Pull(who.name().cloned(), name.clone(), tag.clone()));
         since.is_some_and(|since| since.elapsed() < Self::SAME_PULL)
     }
 }

@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use torno_auth::Authenticator;
+use torno_auth::{Authenticator, Tokens};
 use torno_registry::Registry;
 
 use crate::{
@@ -23,9 +23,40 @@ pub struct Settings {
     pub result_wait: Duration,
     /// How long requests under way may take to end when the server stops.
     pub drain: Duration,
+    /// How people on other machines reach this registry where it does not speak TLS itself.
+    pub outside: Outside,
+    /// How long a bearer token is good.
+    pub token_lifetime: Duration,
+    /// How long a login is good that a client keeps.
+    pub login_lifetime: Duration,
     /// How many bytes clients are asked to put into each chunk of a blob but the last, at least; `None`: as few as
     /// they like (distribution-spec: Pushing a blob in chunks, `OCI-Chunk-Min-Length`).
     pub chunk_min_length: Option<NonZeroU64>,
+}
+
+/// How other machines reach a listener that speaks in clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// Through a proxy that speaks TLS.
+    Encrypted,
+    /// Directly: somebody has said that they know what travels then.
+    InClear,
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl Settings {
+    /// Some, for tests.
+    pub(crate) fn named(hostname: &str) -> Self {
+        Self {
+            hostname: hostname.into(),
+            result_wait: Duration::ZERO,
+            drain: Duration::ZERO,
+            outside: Outside::Encrypted,
+            token_lifetime: Duration::from_mins(5),
+            login_lifetime: Duration::from_hours(1),
+            chunk_min_length: None,
+        }
+    }
 }
 
 /// A registry over HTTP.
@@ -33,6 +64,7 @@ pub struct Settings {
 pub struct Server {
     registry: Arc<Registry>,
     authenticator: Arc<Authenticator>,
+    tokens: Arc<Tokens>,
     settings: Settings,
     tls: Option<Arc<Tls>>,
 }
@@ -42,17 +74,24 @@ impl Server {
     pub fn new(
         registry: Arc<Registry>,
         authenticator: Arc<Authenticator>,
+        tokens: Arc<Tokens>,
         settings: Settings,
         tls: Option<Arc<Tls>>,
     ) -> Self {
-        Self { registry, authenticator, settings, tls }
+        Self { registry, authenticator, tokens, settings, tls }
     }
 
     /// Answers people on `public` and the engine on `engine`, which must be on loopback, until `stop`; then lets
     /// requests under way end, for a bounded time.
     pub async fn serve(self, public: TcpListener, engine: TcpListener, stop: CancellationToken) {
         let drain = self.settings.drain;
-        let people = Public::new(Arc::clone(&self.registry), self.authenticator, self.settings, stop.clone());
+        let people = Public::new(
+            Arc::clone(&self.registry),
+            self.authenticator,
+            self.tokens,
+            self.settings,
+            stop.clone(),
+        );
         let images = Engine { registry: self.registry };
         tokio::join!(
             connection::serve(public, Answerer::Public(people), self.tls, &stop, drain),

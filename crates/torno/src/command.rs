@@ -8,6 +8,7 @@ pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod runs;
 pub(crate) mod serve;
+pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod verify;
 
@@ -22,7 +23,7 @@ use std::{
 };
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use torno_auth::{HtpasswdError, ProjectName, UserName};
+use torno_auth::{HtpasswdError, ProjectName, ScopeError, TokenId, UserName};
 use torno_executor::{ExecutorError, ProjectPolicy};
 use torno_oci::RunId;
 use torno_registry::{BackupError, ImportError, Registry, RegistryError, RunState};
@@ -105,6 +106,29 @@ pub(crate) enum Failure {
     /// Some of what was to be imported was broken or refused.
     #[error("{0} things were left out; the rest is imported")]
     LeftOut(usize),
+    /// Tokens cannot be signed.
+    #[error("tokens cannot be given out: {0}")]
+    Keys(#[source] torno_auth::KeyError),
+    /// There is no such token, or it is revoked already.
+    #[error("there is no token {0} that could be revoked; see `torno token list`")]
+    NoToken(TokenId),
+    /// A token would be nobody's.
+    #[error(
+        "there is no user `{0}`, and no robot of that name in the configuration; add one with `torno user add {0}`, or \
+         write the name into `robots`"
+    )]
+    Nobody(UserName),
+    /// A machine's token must say what it is for.
+    #[error("`{0}` is a robot, whose tokens must say what they are good for; add --scope")]
+    NoScope(UserName),
+    /// What a token is good for is none.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// The name is a machine's.
+    #[error(
+        "`{0}` is a robot in the configuration, which has no password; make a token with `torno token create --user {0}`"
+    )]
+    Robot(UserName),
     /// The executor failed.
     #[error("runs cannot be carried out: {0}")]
     Executor(#[from] ExecutorError),

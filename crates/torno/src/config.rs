@@ -3,6 +3,7 @@
 //! Whatever is wrong is reported at once, each with the path of its key. What comes out needs no further check.
 //! Every key is described in `docs/CONFIGURATION.md`.
 
+mod auth;
 mod error;
 mod gc;
 mod limits;
@@ -17,7 +18,7 @@ mod tls;
 mod value;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -25,17 +26,19 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use torno_auth::{Policy, ProjectName, Quota, UserName};
+use torno_auth::{Policy, ProjectName, Quota};
 use torno_executor::{Dataset, ProjectPolicy, Settings};
 use torno_registry::{Presence, Retention, Rule};
-use torno_server::Certificate;
+use torno_server::{Certificate, Outside};
 
+pub(crate) use auth::Auth;
 pub(crate) use error::ConfigErrors;
 pub(crate) use gc::Gc;
 pub(crate) use reader::Environment;
 pub(crate) use storage::Scrub;
 pub(crate) use value::Hostname;
 
+use auth::People;
 use error::{Place, Problems};
 use project::{Definitions, Private};
 use reader::TableReader;
@@ -85,8 +88,10 @@ pub(crate) struct Config {
     pub(crate) certificate: Option<Certificate>,
     /// How long requests under way may take to end when the server stops.
     pub(crate) drain: Duration,
-    /// The password file, absolute. It may not exist yet.
-    pub(crate) htpasswd: PathBuf,
+    /// How people log in.
+    pub(crate) auth: Auth,
+    /// How other machines reach Torno when it speaks in clear.
+    pub(crate) outside: Outside,
     /// Who may do what.
     pub(crate) policy: Policy,
     /// What the registry is told at start.
@@ -126,7 +131,7 @@ impl Config {
         let mut definitions = Definitions::default();
         let mut root = TableReader::root(None, sources.main, &problems);
         definitions.gather(&mut root, &main);
-        let settings = Fixed::read(root, &base, environment, &problems);
+        let (settings, people) = Fixed::read(root, &base, environment, &problems);
         for (name, table) in sources.beside {
             let mut root = TableReader::root(Some(name), table, &problems);
             definitions.gather(&mut root, &main);
@@ -137,12 +142,12 @@ impl Config {
         let mut others = vec![
             ("configuration", path),
             ("folder of projects", base.join(source::FOLDER)),
-            ("password file", settings.htpasswd.clone()),
+            ("password file", settings.auth.htpasswd.clone()),
             ("engine socket", settings.executor.engine.clone()),
         ];
         others.extend(settings.tls.files.iter().cloned());
         let private = Private { data: value::resolve(&settings.data), others };
-        let projects = definitions.read(&base, &private);
+        let projects = definitions.read(&base, &private, people);
         let warnings = problems.finish(file)?;
         let Fixed {
             data,
@@ -150,8 +155,7 @@ impl Config {
             hostname,
             tls,
             drain,
-            htpasswd,
-            admins,
+            auth,
             quota,
             registry: Stored { registry, chunk_min_length },
             executor,
@@ -166,8 +170,18 @@ impl Config {
             hostname,
             certificate: tls.certificate,
             drain,
-            htpasswd,
-            policy: Policy { admins, projects: projects.members, quota },
+            auth,
+            outside: match tls.exposure {
+                Exposure::Anywhere => Outside::InClear,
+                Exposure::ThisMachine => Outside::Encrypted,
+            },
+            policy: Policy {
+                admins: projects.admins,
+                robots: projects.robots,
+                projects: projects.members,
+                access: projects.access,
+                quota,
+            },
             registry,
             chunk_min_length,
             executor,
@@ -189,8 +203,7 @@ struct Fixed {
     hostname: Option<Hostname>,
     tls: tls::Told,
     drain: Duration,
-    htpasswd: PathBuf,
-    admins: BTreeSet<UserName>,
+    auth: Auth,
     quota: Quota,
     registry: Stored,
     executor: Settings,
@@ -207,7 +220,12 @@ struct Stored {
 }
 
 impl Fixed {
-    fn read(mut root: TableReader<'_>, base: &Path, environment: &Environment, problems: &Problems) -> Self {
+    fn read<'a>(
+        mut root: TableReader<'a>,
+        base: &Path,
+        environment: &Environment,
+        problems: &Problems,
+    ) -> (Self, People<'a>) {
         let mut variables = Vec::new();
         let data = root
             .take_or_variable("data", environment)
@@ -241,13 +259,7 @@ impl Fixed {
             );
         }
 
-        let mut auth = root.table("auth");
-        let htpasswd = auth
-            .take_or_variable("htpasswd", environment)
-            .and_then(|item| item.parse(A_PATH, |text| value::path(text, base)))
-            .unwrap_or_else(|| data.join("htpasswd"));
-        let admins = auth.take("admins").map(project::users).unwrap_or_default();
-        variables.extend(auth.finish());
+        let (auth, people) = auth::read(&mut root, base, &data, environment, &mut variables);
 
         let mut quotas = root.table("quotas");
         let user_bytes = quotas.take_or_variable("user_bytes", environment);
@@ -272,14 +284,13 @@ impl Fixed {
 
         variables.extend(root.finish());
         environment.warn_of_strangers(&variables, problems);
-        Self {
+        let fixed = Self {
             data,
             address,
             hostname,
             tls,
             drain,
-            htpasswd,
-            admins,
+            auth,
             quota,
             registry,
             executor,
@@ -287,7 +298,8 @@ impl Fixed {
             gc,
             scrub,
             retention,
-        }
+        };
+        (fixed, people)
     }
 }
 

@@ -18,6 +18,7 @@ use command::{
     init::Init,
     runs::Runs,
     serve::Serve,
+    token::Token,
     user::User,
     verify::Verify,
 };
@@ -52,6 +53,7 @@ enum Command {
     Init(Init),
     CheckConfig(CheckConfig),
     User(User),
+    Token(Token),
     Serve(Serve),
     Runs(Runs),
     Gc(Gc),
@@ -75,6 +77,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Init(init) => init.run(),
         Command::CheckConfig(check) => check.run(),
         Command::User(user) => user.run(),
+        Command::Token(token) => token.run(),
         Command::Serve(serve) => serve.run(),
         Command::Runs(runs) => runs.run(),
         Command::Gc(gc) => gc.run(),

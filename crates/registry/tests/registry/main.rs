@@ -8,7 +8,7 @@ mod retention;
 mod scrub;
 mod sparse;
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -44,7 +44,7 @@ fn tag(text: &str) -> Reference {
 
 fn open(path: &Path, settings: Settings) -> Arc<Registry> {
     let ada: UserName = "ada".parse().expect("name");
-    let project = Project { researchers: BTreeSet::from([ada]), ..Project::default() };
+    let project = Project { researchers: [ada].into(), ..Project::default() };
     let policy = Policy { projects: [("p".parse().expect("project"), project)].into(), ..Policy::default() };
     Arc::new(Registry::open(path, policy, settings).expect("registry"))
 }

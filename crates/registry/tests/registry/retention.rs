@@ -7,9 +7,10 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::json;
+use torno_auth::Patterns;
 use torno_metadata::Metadata;
 use torno_oci::{Digest, Reference};
-use torno_registry::{CollectionProgress, Expired, KeepImages, Outcome, Patterns, Retention, Rule, RunLog};
+use torno_registry::{CollectionProgress, Expired, KeepImages, Outcome, Retention, Rule, RunLog};
 
 use crate::{NO_GRACE, Site, ada};
 

@@ -49,7 +49,7 @@ impl Backup {
         super::with_registry(&config, async |registry| {
             let folder = Folder::open(&self.folder, &config.data)?;
             let bar = bar();
-            let made = registry.back_up(&config.data, &config.htpasswd, &folder, advance(&bar)).await?;
+            let made = registry.back_up(&config.data, &config.auth.htpasswd, &folder, advance(&bar)).await?;
             bar.finish_and_clear();
             conclude("backup", &made)
         })
@@ -61,14 +61,15 @@ impl Restore {
         let config = self.file.load()?;
         super::make_private_folder(&config.data)?;
         super::keep_from_others(&config.data);
-        let kept = fs::symlink_metadata(&config.htpasswd).is_ok();
+        let kept = fs::symlink_metadata(&config.auth.htpasswd).is_ok();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let bar = bar();
-        let restored = torno_registry::restore(&self.folder, &config.data, &config.htpasswd, advance(&bar));
+        let restored =
+            torno_registry::restore(&self.folder, &config.data, &config.auth.htpasswd, advance(&bar));
         let made = runtime.map_err(Failure::Runtime)?.block_on(restored)?;
         bar.finish_and_clear();
         if kept {
-            eprintln!("note: {} was there and is left as it is", config.htpasswd.display());
+            eprintln!("note: {} was there and is left as it is", config.auth.htpasswd.display());
         }
         conclude("restore", &made)
     }

@@ -117,7 +117,7 @@ impl Import {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let config = self.file.load()?;
         let known = |file: Htpasswd| file.users().any(|user| *user == self.owner);
-        if !Htpasswd::read(&config.htpasswd).is_ok_and(known) {
+        if !Htpasswd::read(&config.auth.htpasswd).is_ok_and(known) {
             eprintln!("note: nobody can log in as `{}` yet; see `torno user add`", self.owner);
         }
         let settings = ImportSettings {

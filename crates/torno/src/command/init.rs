@@ -176,9 +176,9 @@ mod tests {
         let path = folder.path().join(FILE);
         fs::write(&path, CONFIGURATION).expect("write");
         let mut written = Config::load(&path, &Environment::default()).expect("good");
-        assert_eq!(written.policy.admins.iter().map(UserName::as_str).collect::<Vec<_>>(), [ADMIN]);
+        assert_eq!(written.policy.admins.users.iter().map(UserName::as_str).collect::<Vec<_>>(), [ADMIN]);
         assert!(written.warnings.is_empty());
-        written.policy.admins.clear();
+        written.policy.admins.users.clear();
         fs::write(&path, "").expect("write");
         let default = Config::load(&path, &Environment::default()).expect("good");
         assert_eq!(format!("{written:?}"), format!("{default:?}"));

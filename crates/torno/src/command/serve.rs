@@ -5,13 +5,13 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU64,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, signal::unix::SignalKind, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use torno_auth::Authenticator;
+use torno_auth::{Authenticator, Tokens};
 use torno_executor::Executor;
 use torno_registry::{Collected, Registry, Retention, Scrubbed};
 use torno_server::{Certificate, Server, Settings, Tls};
@@ -59,7 +59,7 @@ impl Serve {
         let registry = Arc::new(Registry::open(&config.data, config.policy, config.registry)?);
         // Before anything is served: the power may have failed before files that were promised had reached the disk.
         settle(&registry).await;
-        let authenticator = Authenticator::new(&config.htpasswd).map_err(Failure::Users)?;
+        let authenticator = Authenticator::new(&config.auth.htpasswd).map_err(Failure::Users)?;
         let projects = Arc::new(ArcSwap::from_pointee(config.projects));
         let public = listen(config.address).await?;
         // The engine is on this machine; nobody else has a reason to come by here.
@@ -77,10 +77,21 @@ impl Serve {
             hostname: config.hostname.map_or_else(|| address.to_string(), |name| name.to_string()),
             result_wait: config.result_wait,
             drain: config.drain,
+            outside: config.outside,
+            token_lifetime: config.auth.token_lifetime,
+            login_lifetime: config.auth.login_lifetime,
             chunk_min_length: config.chunk_min_length.and_then(|length| NonZeroU64::new(length.as_u64())),
         };
         let tls = config.certificate.map(|certificate| Arc::new(Tls::new(certificate)));
-        let server = Server::new(Arc::clone(&registry), Arc::new(authenticator), settings, tls.clone());
+        let tokens = Tokens::open(&config.data.join("keys/token"), &settings.hostname);
+        let tokens = Arc::new(tokens.map_err(Failure::Keys)?);
+        let server = Server::new(
+            Arc::clone(&registry),
+            Arc::new(authenticator),
+            Arc::clone(&tokens),
+            settings,
+            tls.clone(),
+        );
 
         // One line, in one piece, for whoever or whatever waits for the start.
         let line = format!("listening on {address}\n");
@@ -111,8 +122,10 @@ impl Serve {
         let settling = stop.run_until_cancelled(keep_settling(&registry));
         let noting = stop.run_until_cancelled(keep_noting(&registry));
         let releasing = stop.run_until_cancelled(keep_releasing(&registry));
+        let rotating = stop.run_until_cancelled(keep_rotating(&tokens));
         let ((), executed, (), ..) = tokio::join!(
-            serving, executing, signals, tidying, collecting, scrubbing, settling, releasing, noting
+            serving, executing, signals, tidying, collecting, scrubbing, settling, releasing, noting,
+            rotating
         );
         note_pulls(&registry).await;
         settle(&registry).await;
@@ -226,6 +239,26 @@ async fn keep_releasing(registry: &Registry) {
     loop {
         due.tick().await;
         registry.release_unused();
+    }
+}
+
+/// Signs with a new key when it is time.
+async fn keep_rotating(tokens: &Arc<Tokens>) {
+    const OFTEN: Duration = Duration::from_hours(1);
+    let mut due = tokio::time::interval(OFTEN);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        let tokens = Arc::clone(tokens);
+        let rotated = tokio::task::spawn_blocking(move || tokens.rotate(SystemTime::now())).await;
+        match rotated {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "the keys of tokens stay as they are; the next try is in {OFTEN:?}");
+            }
+            Err(error) => tracing::error!(%error, "the keys of tokens were not looked at"),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Read, Write as _};
 
-use torno_auth::{Htpasswd, HtpasswdError, MAX_PASSWORD_LENGTH, UserName};
+use torno_auth::{Htpasswd, HtpasswdError, Identity, MAX_PASSWORD_LENGTH, UserName};
 
 use super::{ConfigFile, Failure};
 use crate::config::Config;
@@ -76,18 +76,22 @@ pub(crate) enum PasswordError {
 impl User {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let config = self.file.load()?;
-        if let Some(folder) = config.htpasswd.parent() {
+        if let Some(folder) = config.auth.htpasswd.parent() {
             super::make_private_folder(folder)?;
         }
         // Nobody types a password twice to be told that the name is wrong.
-        let known =
-            |name| Htpasswd::read(&config.htpasswd).is_ok_and(|file| file.users().any(|user| user == name));
+        let known = |name| {
+            Htpasswd::read(&config.auth.htpasswd).is_ok_and(|file| file.users().any(|user| user == name))
+        };
         match &self.action {
+            Action::Add(who) if config.policy.robots.contains(&who.name) => {
+                Err(Failure::Robot(who.name.clone()))
+            }
             Action::Add(who) if known(&who.name) => {
                 Err(failed("added", &who.name)(HtpasswdError::Exists(who.name.clone())))
             }
             Action::Add(who) => {
-                let add = Htpasswd::add(&config.htpasswd, &who.name, &who.password()?);
+                let add = Htpasswd::add(&config.auth.htpasswd, &who.name, &who.password()?);
                 add.map_err(failed("added", &who.name))?;
                 eprintln!("`{}` can log in now", who.name);
                 if !has_a_role(&config, &who.name) {
@@ -99,13 +103,13 @@ impl User {
                 Ok(())
             }
             Action::Passwd(who) => {
-                let passwd = Htpasswd::set_password(&config.htpasswd, &who.name, &who.password()?);
+                let passwd = Htpasswd::set_password(&config.auth.htpasswd, &who.name, &who.password()?);
                 passwd.map_err(failed("changed", &who.name))?;
                 eprintln!("`{}` has a new password", who.name);
                 Ok(())
             }
             Action::Remove { name } => {
-                Htpasswd::remove(&config.htpasswd, name).map_err(failed("removed", name))?;
+                Htpasswd::remove(&config.auth.htpasswd, name).map_err(failed("removed", name))?;
                 eprintln!("`{name}` can log in no longer");
                 if has_a_role(&config, name) {
                     eprintln!(
@@ -124,26 +128,25 @@ fn failed<'n>(action: &'static str, user: &'n UserName) -> impl FnOnce(HtpasswdE
 }
 
 fn has_a_role(config: &Config, user: &UserName) -> bool {
-    config.policy.admins.contains(user)
-        || config
-            .policy
-            .projects
-            .values()
-            .any(|project| project.researchers.contains(user) || project.custodians.contains(user))
+    let standing = config.policy.standing(&Identity::of(user.clone()));
+    standing.admin
+        || !standing.researcher.is_empty()
+        || !standing.custodian.is_empty()
+        || !standing.push.is_empty()
 }
 
 fn list(config: &Config) -> Result<(), Failure> {
-    let file = Htpasswd::read(&config.htpasswd).map_err(Failure::Users)?;
+    let file = Htpasswd::read(&config.auth.htpasswd).map_err(Failure::Users)?;
     let mut out = io::stdout().lock();
     for name in file.users() {
         writeln!(out, "{name}").map_err(Failure::Output)?;
     }
-    for admin in &config.policy.admins {
+    for admin in &config.policy.admins.users {
         let absent = if file.users().any(|name| name == admin) { "" } else { " and cannot log in yet" };
         eprintln!("admin: `{admin}` is an admin{absent}");
     }
     for problem in file.problems() {
-        eprintln!("warning: {}: {problem}", config.htpasswd.display());
+        eprintln!("warning: {}: {problem}", config.auth.htpasswd.display());
     }
     Ok(())
 }

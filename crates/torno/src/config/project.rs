@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use torno_auth::{Project, ProjectName, UserName, Visibility};
+use torno_auth::{Access, Members, Others, Project, ProjectName, UserName, Visibility};
 use torno_executor::{Dataset, Limits, LogPolicy, ProjectPolicy};
 use torno_registry::KeepImages;
 
 use super::{
+    auth::People,
     limits,
     reader::{Item, TableReader},
     retention, value,
@@ -25,6 +26,12 @@ const FORBIDDEN_VARIABLES: [&str; 2] = ["TORNO_", "LD_"];
 
 const USERS: &str = "a list of user names, such as [\"ada\", \"@team\"]";
 const USER: &str = "a user name in quotes";
+
+/// Everybody who has logged in.
+const USERS_GROUP: &str = "users";
+
+/// Everybody.
+const ANYONE_GROUP: &str = "anyone";
 
 /// The tables as they stand in the files, by name.
 #[derive(Debug, Default)]
@@ -46,6 +53,9 @@ pub(super) struct Private {
 /// What the definitions say.
 #[derive(Debug, Default)]
 pub(super) struct Projects {
+    pub(super) admins: Members,
+    pub(super) robots: BTreeSet<UserName>,
+    pub(super) access: Vec<Access>,
     pub(super) members: BTreeMap<ProjectName, Project>,
     pub(super) policies: BTreeMap<ProjectName, ProjectPolicy>,
     pub(super) datasets: Vec<Dataset>,
@@ -54,9 +64,18 @@ pub(super) struct Projects {
 
 /// The names that a project may speak of. Those with errors of their own are here too, so that one mistake is
 /// reported once.
-struct Known {
+pub(super) struct Known<'r> {
     groups: BTreeMap<String, BTreeSet<UserName>>,
     datasets: BTreeMap<String, Option<Dataset>>,
+    /// Names that are no people's.
+    robots: &'r BTreeSet<UserName>,
+}
+
+/// Whether a list may hold `@users` and `@anyone`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Everybody {
+    Allowed,
+    No,
 }
 
 impl<'a> Definitions<'a> {
@@ -77,7 +96,7 @@ impl<'a> Definitions<'a> {
     }
 
     /// What they mean. Relative paths are relative to `base`.
-    pub(super) fn read(self, base: &Path, private: &Private) -> Projects {
+    pub(super) fn read(self, base: &Path, private: &Private, mut people: People<'_>) -> Projects {
         let groups = self.groups.into_iter().map(|(name, item)| {
             let users = group(&name, item);
             (name, users)
@@ -86,10 +105,27 @@ impl<'a> Definitions<'a> {
             let dataset = dataset(&name, item, base, private);
             (name, dataset)
         });
-        let known = Known { groups: groups.collect(), datasets: datasets.collect() };
-        let mut projects = Projects::default();
+        let (groups, datasets) = (groups.collect(), datasets.collect());
+        let mut tables = Vec::new();
+        let mut robots = people.robots.clone();
         for (name, item) in self.projects {
-            known.project(&name, item, &mut projects);
+            let parsed: Option<ProjectName> = name.parse().map_err(|error| item.refuse(error)).ok();
+            let warn = item.warning();
+            let Some(mut table) = item.into_table() else { continue };
+            // Every machine must be known before the first list of people is read.
+            let own = table.take("robots").map(users).unwrap_or_default();
+            robots.extend(own.iter().cloned());
+            tables.push((parsed, table, own, warn));
+        }
+        let known = Known { groups, datasets, robots: &robots };
+        let mut projects = Projects {
+            admins: people.admins(&known),
+            access: people.access(&known),
+            robots: robots.clone(),
+            ..Projects::default()
+        };
+        for (name, table, own, warn) in tables {
+            known.project(name, table, own, warn, &mut projects);
         }
         projects.datasets = known.datasets.into_values().flatten().collect();
         projects
@@ -99,6 +135,9 @@ impl<'a> Definitions<'a> {
 fn group(name: &str, item: Item<'_>) -> BTreeSet<UserName> {
     if !value::is_name(name) {
         item.refuse(value::name_rule());
+    }
+    if [USERS_GROUP, ANYONE_GROUP].contains(&name) {
+        item.refuse("this name has a meaning of its own in [[access]]; choose another");
     }
     users(item)
 }
@@ -152,31 +191,35 @@ fn dataset_path(text: &str, base: &Path, private: &Private) -> Result<PathBuf, S
     Ok(real)
 }
 
-impl Known {
-    fn project(&self, name: &str, item: Item<'_>, projects: &mut Projects) {
-        let parsed: Option<ProjectName> = name.parse().map_err(|error| item.refuse(error)).ok();
-        let warn = item.warning();
-        let Some(mut table) = item.into_table() else {
-            return;
-        };
-        let members = self.members(&mut table);
+impl Known<'_> {
+    fn project(
+        &self,
+        name: Option<ProjectName>,
+        mut table: TableReader<'_>,
+        robots: BTreeSet<UserName>,
+        warn: impl FnOnce(&str),
+        projects: &mut Projects,
+    ) {
+        let members = self.members(&mut table, robots);
         let policy = self.policy(&mut table);
         let images = table.take("keep_images").and_then(|item| retention::keep_images(&item));
         table.finish();
-        if members.researchers.is_empty() {
+        if members.researchers.is_empty() && members.robots.is_empty() {
             warn("this project has no researchers, so nobody can push to it");
         }
-        if let Some(name) = parsed {
+        if let Some(name) = name {
             projects.members.insert(name.clone(), members);
             projects.images.extend(images.map(|images| (name.clone(), images)));
             projects.policies.insert(name, policy);
         }
     }
 
-    fn members(&self, table: &mut TableReader<'_>) -> Project {
-        let mut people = |key| table.take(key).map(|item| self.people(item)).unwrap_or_default();
+    fn members(&self, table: &mut TableReader<'_>, robots: BTreeSet<UserName>) -> Project {
+        let mut people =
+            |key| table.take(key).map(|item| self.people(item, Everybody::No)).unwrap_or_default();
         Project {
             researchers: people("researchers"),
+            robots,
             custodians: people("custodians"),
             visibility: table.take("visibility").and_then(|item| visibility(&item)).unwrap_or_default(),
             quota: table.take("quota").map(limits::quota_table).unwrap_or_default(),
@@ -194,19 +237,47 @@ impl Known {
         }
     }
 
-    /// User names, and the members of groups.
-    fn people(&self, item: Item<'_>) -> BTreeSet<UserName> {
-        let mut people = BTreeSet::new();
+    /// User names and groups.
+    pub(super) fn people(&self, item: Item<'_>, everybody: Everybody) -> Members {
+        let mut members = Members::default();
         for item in item.into_list(USERS) {
-            let found = item.parse(USER, |text| match text.strip_prefix('@') {
-                Some(group) => self.groups.get(group).cloned().ok_or_else(|| {
-                    format!("there is no group `{}`; {}", group.escape_debug(), among(self.groups.keys()))
-                }),
-                None => text.parse().map(|user| [user].into()).map_err(|error| format!("{error}")),
+            item.parse(USER, |text| match text.strip_prefix('@') {
+                Some(group) => self.group(group, everybody, &mut members),
+                None => self.person(text, everybody, &mut members),
             });
-            people.extend(found.into_iter().flatten());
         }
-        people
+        members
+    }
+
+    fn person(&self, text: &str, everybody: Everybody, members: &mut Members) -> Result<(), String> {
+        let user: UserName = text.parse().map_err(|error| format!("{error}"))?;
+        // By rule a machine may do what people may; in a project and of a site it has a place of its own.
+        if everybody == Everybody::No && self.robots.contains(&user) {
+            return Err(format!("`{user}` is a robot, and this is for people; it stands in `robots` alone"));
+        }
+        members.users.insert(user);
+        Ok(())
+    }
+
+    fn group(&self, group: &str, everybody: Everybody, members: &mut Members) -> Result<(), String> {
+        match (group, everybody) {
+            (USERS_GROUP, Everybody::Allowed) => members.others = members.others.max(Others::Users),
+            (ANYONE_GROUP, Everybody::Allowed) => members.others = Others::Anyone,
+            (USERS_GROUP | ANYONE_GROUP, Everybody::No) => {
+                return Err(format!("`@{group}` may stand in [[access]] only; name the people here"));
+            }
+            _ => match self.groups.get(group) {
+                Some(users) => members.users.extend(users.iter().cloned()),
+                None => {
+                    return Err(format!(
+                        "there is no group `{}`; {}",
+                        group.escape_debug(),
+                        among(self.groups.keys())
+                    ));
+                }
+            },
+        }
+        Ok(())
     }
 
     fn datasets(&self, item: Item<'_>) -> Vec<Dataset> {

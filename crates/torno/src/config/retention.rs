@@ -2,7 +2,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use torno_registry::{KeepImages, Patterns, Rule};
+use torno_auth::Patterns;
+use torno_registry::{KeepImages, Rule};
 
 use super::{
     limits::{count_within, time_within},
@@ -45,7 +46,7 @@ fn rule(mut table: TableReader<'_>) -> Option<Rule> {
     Some(Rule { repositories: repositories?, newest, tags, pulled_within, untagged_after })
 }
 
-fn patterns(item: Item<'_>, expected: &'static str) -> Option<Patterns> {
+pub(super) fn patterns(item: Item<'_>, expected: &'static str) -> Option<Patterns> {
     let mut written = Vec::new();
     for item in item.into_list(expected) {
         let pattern = item.parse("a pattern in quotes", |text| {

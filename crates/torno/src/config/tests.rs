@@ -5,7 +5,7 @@ mod project;
 use std::fs;
 
 use bytesize::ByteSize;
-use torno_auth::Visibility;
+use torno_auth::{Members, Others, UserName, Visibility};
 use torno_executor::{Cpus, Limits, LogPolicy};
 
 use super::*;
@@ -83,7 +83,7 @@ fn nothing_is_required() {
     let site = Site::new();
     let config = site.good("");
     assert_eq!(config.data, site.path("registry-data"));
-    assert_eq!(config.htpasswd, site.path("registry-data/htpasswd"));
+    assert_eq!(config.auth.htpasswd, site.path("registry-data/htpasswd"));
     assert_eq!(config.address.to_string(), "127.0.0.1:5000");
     assert_eq!(config.hostname, None);
     assert_eq!(config.executor.engine, Path::new("/var/run/docker.sock"));
@@ -110,6 +110,16 @@ fn everything_can_be_said() {
         [auth]
         htpasswd = "users"
         admins = ["root"]
+        robots = ["ci"]
+        token_lifetime = "2m"
+        login_lifetime = "1day"
+        [[access]]
+        repositories = ["tools/**"]
+        pull = ["@users"]
+        push = ["@team", "ci"]
+        [[access]]
+        repositories = ["public/**"]
+        pull = ["eve", "@anyone", "@users"]
         [groups]
         team = ["ada", "bob"]
         [executor]
@@ -141,6 +151,7 @@ fn everything_can_be_said() {
         [projects.p]
         researchers = ["@team", "eve"]
         custodians = ["cora"]
+        robots = ["p-ci"]
         datasets = ["retina"]
         visibility = "project"
         logs = "never"
@@ -153,7 +164,7 @@ fn everything_can_be_said() {
     assert_eq!(config.data, Path::new("/nowhere/data"));
     assert_eq!(config.address.to_string(), "0.0.0.0:443");
     assert_eq!(config.hostname.as_ref().map(ToString::to_string).as_deref(), Some("registry.example.org"));
-    assert_eq!(config.htpasswd, site.path("users"));
+    assert_eq!(config.auth.htpasswd, site.path("users"));
     assert_eq!(config.executor.engine, Path::new("/run/podman.sock"));
     assert_eq!(config.executor.concurrent_runs, 3);
     assert_eq!(config.result_wait, Duration::from_mins(1));
@@ -180,9 +191,19 @@ fn everything_can_be_said() {
     assert_eq!(config.scrub, scrub);
     let user = |name: &str| name.parse::<UserName>().expect("name");
     assert_eq!(config.policy.admins, [user("root")].into());
+    assert_eq!(config.policy.robots, ["ci", "p-ci"].map(user).into());
+    assert_eq!(config.auth.token_lifetime, Duration::from_mins(2));
+    assert_eq!(config.auth.login_lifetime, Duration::from_hours(24));
+    let [tools, public] = &config.policy.access[..] else { panic!("two rules") };
+    assert_eq!(tools.repositories.to_string(), "tools/**");
+    assert_eq!(tools.pull, Members { others: Others::Users, ..Members::default() });
+    assert_eq!(tools.push, ["ada", "bob", "ci"].map(user).into());
+    assert_eq!(tools.delete, Members::default());
+    assert_eq!(public.pull, Members { others: Others::Anyone, ..[user("eve")].into() });
     let members = config.policy.projects.get("p").expect("project");
     assert_eq!(members.researchers, ["ada", "bob", "eve"].map(user).into());
     assert_eq!(members.custodians, [user("cora")].into());
+    assert_eq!(members.robots, [user("p-ci")].into());
     assert_eq!(members.visibility, Visibility::Project);
     let policy = policy_of(&config);
     assert_eq!(policy.datasets, [Dataset { name: "retina".into(), path: site.path("retina") }]);
@@ -202,6 +223,29 @@ fn everything_can_be_said() {
     };
     assert_eq!(policy.limits, expected);
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn people_groups_and_robots_have_their_places() {
+    let site = Site::new();
+    for (text, key, words) in [
+        ("[auth]\nadmins = ['ci']\nrobots = ['ci']", "auth.admins[0]", "is a robot"),
+        ("[projects.p]\nrobots = ['ci']\nresearchers = ['ci']", "projects.p.researchers[0]", "is a robot"),
+        ("[projects.p]\nresearchers = ['@users']", "projects.p.researchers[0]", "[[access]] only"),
+        ("[groups]\nanyone = ['ada']", "groups.anyone", "meaning of its own"),
+        ("[[access]]\nrepositories = ['a']", "access[0].pull", "nobody in but admins"),
+        ("[[access]]\npull = ['ada']", "access[0].repositories", "say which"),
+        ("[[access]]\nrepositories = ['a']\npush = ['@anyone']", "access[0].push", "can only pull"),
+        ("[[access]]\nrepositories = ['[']\npull = ['ada']", "access[0].repositories[0]", "no pattern"),
+        ("[[access]]\nrepositories = ['a']\npull = ['@b']", "access[0].pull[0]", "there is no group `b`"),
+        ("[auth]\ntoken_lifetime = '59s'", "auth.token_lifetime", "not within 1m to 1h"),
+        ("[auth]\nlogin_lifetime = '366days'", "auth.login_lifetime", "not within"),
+    ] {
+        let errors = site.errors(text, &Environment::default());
+        let expected = format!("{key}: ");
+        let found = errors.iter().any(|line| line.contains(&expected) && line.contains(words));
+        assert!(found, "{text}: {errors:?}");
+    }
 }
 
 #[test]
@@ -281,7 +325,7 @@ fn values_of_the_wrong_kind() {
             "true or false",
         ),
         ("[auth]\nadmins = \"root\"", "auth.admins", "expected a list"),
-        ("[auth]\nadmins = [\"@team\"]", "auth.admins[0]", "user name"),
+        ("[auth]\nadmins = [\"@team\"]", "auth.admins[0]", "no group `team`"),
         ("[groups]\na = [\"@b\"]", "groups.a[0]", "user name"),
         ("[groups]\nA = []", "groups.A", "lower-case"),
         ("[groups]\n\"\" = []", "groups.\"\"", "a name has"),
@@ -430,7 +474,7 @@ fn variables_stand_above_the_file() {
         assert_eq!(config.data, site.path("other"));
         assert_eq!(config.address.to_string(), "0.0.0.0:1");
         assert_eq!(config.hostname.map(|name| name.to_string()).as_deref(), Some("a.b"));
-        assert_eq!(config.htpasswd, site.path("users"));
+        assert_eq!(config.auth.htpasswd, site.path("users"));
         assert_eq!(config.executor.engine, Path::new("/x"));
         assert_eq!(config.executor.concurrent_runs, 2);
         assert_eq!(config.result_wait, Duration::from_secs(1));

@@ -1,0 +1,70 @@
+//! Permits: what the policy has allowed. Only the policy makes them, so an operation that demands one cannot be reached
+//! without it.
+
+use torno_oci::{Namespace, RepositoryName, UserName};
+
+/// The right to read one repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullPermit {
+    pub(crate) repository: RepositoryName,
+}
+
+/// The right to write to one repository, in somebody's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushPermit {
+    pub(crate) repository: RepositoryName,
+    pub(crate) owner: UserName,
+    pub(crate) by: UserName,
+}
+
+/// The right to delete in one repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletePermit {
+    pub(crate) repository: RepositoryName,
+}
+
+impl PullPermit {
+    /// For whoever has the data directory itself, and could read the files.
+    pub fn of_data_directory(repository: &RepositoryName) -> Self {
+        Self { repository: repository.clone() }
+    }
+
+    /// The repository that may be read.
+    pub fn repository(&self) -> &RepositoryName {
+        &self.repository
+    }
+}
+
+impl PushPermit {
+    /// What the result of a run is published with: only into `results/`, in the name of the run's owner.
+    pub fn publish(results: &RepositoryName, owner: &UserName) -> Option<Self> {
+        match results.namespace() {
+            Namespace::Results { .. } => {
+                Some(Self { repository: results.clone(), owner: owner.clone(), by: owner.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    /// The repository that may be written.
+    pub fn repository(&self) -> &RepositoryName {
+        &self.repository
+    }
+
+    /// Whose the repository is, or becomes if it is new. The permit is worth nothing once it is somebody else's.
+    pub fn owner(&self) -> &UserName {
+        &self.owner
+    }
+
+    /// Who writes.
+    pub fn by(&self) -> &UserName {
+        &self.by
+    }
+}
+
+impl DeletePermit {
+    /// The repository that may be deleted from.
+    pub fn repository(&self) -> &RepositoryName {
+        &self.repository
+    }
+}

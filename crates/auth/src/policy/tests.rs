@@ -1,0 +1,110 @@
+//! What the policy says besides yes and no.
+
+use super::*;
+
+fn user(name: &str) -> UserName {
+    name.parse().expect("user name")
+}
+
+fn policy(visibility: Visibility) -> Policy {
+    let project = Project {
+        researchers: ["ada", "bob"].map(user).into(),
+        custodians: ["cora"].map(user).into(),
+        visibility,
+        ..Project::default()
+    };
+    Policy {
+        admins: ["root"].map(user).into(),
+        projects: [("heart".parse().expect("project"), project)].into(),
+        ..Policy::default()
+    }
+}
+
+#[test]
+fn a_project_may_share_among_its_researchers() {
+    let policy = policy(Visibility::Project);
+    let name = "results/heart/x".parse().expect("name");
+    let owner = user("ada");
+    assert!(policy.pull(&Identity::of(user("bob")), &name, Some(&owner)).is_ok());
+    assert!(policy.pull(&Identity::of(user("eve")), &name, Some(&owner)).is_err());
+    assert!(policy.delete(&Identity::of(user("bob")), &name, Some(&owner)).is_err());
+}
+
+#[test]
+fn whatever_may_be_read_is_within_reach() {
+    let names = ["run/heart/x", "results/heart/x", "run/liver/x", "run/heart", "try/heart/x", "tools/x"];
+    for (visibility, expected) in [(Visibility::Owner, 14), (Visibility::Project, 18)] {
+        let mut policy = policy(visibility);
+        policy.access = vec![Access {
+            repositories: Patterns::parse(vec!["tools/**".into()]).expect("pattern"),
+            pull: ["eve"].map(user).into(),
+            push: Members::default(),
+            delete: Members::default(),
+        }];
+        let mut readable = 0;
+        for (who, name, owner) in ["ada", "bob", "cora", "eve", "root"].iter().flat_map(|who| {
+            let owners = names.iter().flat_map(|name| ["ada", "bob", "eve"].map(|owner| (*name, owner)));
+            owners.map(|(name, owner)| (user(who), name, user(owner)))
+        }) {
+            let identity = Identity::of(who.clone());
+            let name: RepositoryName = name.parse().expect("name");
+            let within = match policy.reach(&identity) {
+                Reach::Everywhere => true,
+                Reach::Within { owner: own, projects, plain } => {
+                    let theirs = match name.namespace() {
+                        Namespace::Run { project, .. } | Namespace::Results { project, .. } => {
+                            projects.iter().any(|known| known.to_string() == project)
+                        }
+                        Namespace::Reserved | Namespace::Plain => false,
+                    };
+                    let all = plain == Plain::All && matches!(name.namespace(), Namespace::Plain);
+                    own.as_ref() == Some(&owner) || theirs || all
+                }
+            };
+            if policy.pull(&identity, &name, Some(&owner)).is_ok() {
+                readable += 1;
+                assert!(within, "{who} may read {name} of {owner}");
+            }
+        }
+        assert!(readable >= expected, "{readable}");
+    }
+    let few = policy(Visibility::Owner).reach(&Identity::of(user("ada")));
+    assert_eq!(few, Reach::Within { owner: Some(user("ada")), projects: Vec::new(), plain: Plain::Own });
+}
+
+#[test]
+fn whoever_has_a_quota_is_charged() {
+    let mut policy = policy(Visibility::Owner);
+    let charged = |policy: &Policy, repository: &str, owner: &str| {
+        let quotas = policy.quotas(&repository.parse().expect("name"), &user(owner));
+        quotas.into_iter().map(|(charged, _)| charged).collect::<Vec<_>>()
+    };
+    assert_eq!(charged(&policy, "run/heart/x", "ada"), [], "nobody has one");
+    policy.quota.bytes = Some(1);
+    policy.projects.values_mut().for_each(|project| project.quota.repositories = Some(1));
+    let (ada, heart) = (Charged::User(user("ada")), Charged::Project("heart".parse().expect("project")));
+    assert_eq!(charged(&policy, "tools/x", "ada"), std::slice::from_ref(&ada));
+    assert_eq!(charged(&policy, "run/heart/x", "ada"), [ada, heart]);
+    assert_eq!(charged(&policy, "results/heart/x", "ada"), []);
+    assert_eq!(charged(&policy, "tools/x", "root"), []);
+}
+
+#[test]
+fn a_refusal_names_what_one_may_do_and_nothing_else() {
+    let policy = policy(Visibility::Owner);
+    let elsewhere = "run/liver/x".parse().expect("name");
+    let refusal = policy.push(&Identity::of(user("ada")), &elsewhere, None).expect_err("refused");
+    assert!(refusal.to_string().contains("run/heart/<name>:<tag>"), "{refusal}");
+    let heart = "run/heart/x".parse().expect("name");
+    let known = policy.push(&Identity::of(user("eve")), &heart, None).expect_err("refused").to_string();
+    let unknown = policy.push(&Identity::of(user("eve")), &elsewhere, None).expect_err("refused").to_string();
+    assert_eq!(known.replace("heart", "liver"), unknown, "known and unknown projects look alike");
+}
+
+#[test]
+fn unknown_and_forbidden_look_alike() {
+    let policy = policy(Visibility::Owner);
+    let name = "run/heart/x".parse().expect("name");
+    let bob = Identity::of(user("bob"));
+    assert_eq!(policy.pull(&bob, &name, Some(&user("ada"))), policy.pull(&bob, &name, None));
+}

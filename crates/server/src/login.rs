@@ -1,0 +1,113 @@
+//! From what a request brings to who asks: a name with a password or a kept token, or a bearer token.
+
+use http::HeaderMap;
+use torno_auth::{Identity, Proof, Secret, Voucher};
+use torno_registry::{Holder, TokenAccount};
+
+use crate::{
+    connection::Client,
+    credentials::{Authorization, authorization},
+    failure::Failure,
+    public::Public,
+};
+
+/// Who asks, and what must go on to stand behind their password for what they are given.
+pub(crate) struct Login {
+    pub(crate) who: Identity,
+    /// Where they are known from.
+    pub(crate) account: TokenAccount,
+    pub(crate) voucher: Option<Voucher>,
+}
+
+impl Login {
+    /// Nobody in particular.
+    pub(crate) fn anonymous() -> Self {
+        Self { who: Identity::anonymous(), account: TokenAccount::File, voucher: None }
+    }
+}
+
+/// Who makes a request. Whoever brings nothing is nobody in particular.
+pub(crate) async fn identify(
+    public: &Public,
+    headers: &HeaderMap,
+    client: Client,
+) -> Result<Identity, Failure> {
+    match authorization(headers)? {
+        None => Ok(Identity::anonymous()),
+        Some(Authorization::Basic { user, password }) => {
+            with_password(public, &user, &password, client).await.map(|login| login.who)
+        }
+        Some(Authorization::Bearer(token)) => with_bearer(public, &token).await,
+    }
+}
+
+/// Somebody who sends a name with a password, or with a token in its place.
+pub(crate) async fn with_password(
+    public: &Public,
+    user: &str,
+    password: &str,
+    client: Client,
+) -> Result<Login, Failure> {
+    if let Some(secret) = Secret::parse(password) {
+        let login = with_secret(public, &secret).await?;
+        // A token is nobody else's.
+        return match login.who.name() {
+            Some(name) if name.as_str() == user => Ok(login),
+            _ => Err(Failure::Secret),
+        };
+    }
+    let who = public.authenticator.authenticate(user, password, client.address).await?;
+    let Some(name) = who.name() else { return Err(Failure::Secret) };
+    // A machine's name with a password would be somebody who writes to what is the machine's.
+    if public.registry.policy().robots.contains(name) {
+        return Err(Failure::Robot);
+    }
+    let voucher = public.authenticator.voucher(name)?;
+    Ok(Login { who, account: TokenAccount::File, voucher })
+}
+
+/// Somebody who sends a token that is kept.
+pub(crate) async fn with_secret(public: &Public, secret: &Secret) -> Result<Login, Failure> {
+    let holder = public.registry.holder(secret).await?.ok_or(Failure::Secret)?;
+    if stands(public, &holder)? {
+        let Holder { identity: who, account, voucher } = holder;
+        Ok(Login { who, account, voucher })
+    } else {
+        Err(Failure::Secret)
+    }
+}
+
+async fn with_bearer(public: &Public, token: &str) -> Result<Identity, Failure> {
+    let bearer = public.tokens.check(token).map_err(Failure::Bearer)?;
+    let who = bearer.identity;
+    let good = vouched(public, &who, bearer.voucher.as_ref())?
+        && match who.proof() {
+            Proof::Token(id) => match public.registry.holder_of(id).await? {
+                Some(holder) => stands(public, &holder)?,
+                None => false,
+            },
+            _ => true,
+        };
+    if good { Ok(who) } else { Err(Failure::Bearer(torno_auth::BadToken)) }
+}
+
+/// Whether somebody who holds a token is still known here.
+fn stands(public: &Public, holder: &Holder) -> Result<bool, Failure> {
+    let who = &holder.identity;
+    let Some(name) = who.name() else { return Ok(false) };
+    let known = match holder.account {
+        TokenAccount::File => public.authenticator.voucher(name)?.is_some(),
+        TokenAccount::Robot => public.registry.policy().robots.contains(name),
+        TokenAccount::Directory | TokenAccount::Provider => true,
+    };
+    Ok(known && vouched(public, who, holder.voucher.as_ref())?)
+}
+
+/// Whether the password behind something is still the same.
+fn vouched(public: &Public, who: &Identity, voucher: Option<&Voucher>) -> Result<bool, Failure> {
+    match (voucher, who.name()) {
+        (None, _) => Ok(true),
+        (Some(voucher), Some(name)) => Ok(public.authenticator.voucher(name)?.as_ref() == Some(voucher)),
+        (Some(_), None) => Ok(false),
+    }
+}

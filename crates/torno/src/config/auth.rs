@@ -1,0 +1,110 @@
+//! `[auth]` and `[[access]]`: who logs in how, and who may do what outside the projects.
+
+use std::{
+    collections::BTreeSet,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use torno_auth::{Access, MAX_LIFETIME, Members, UserName};
+
+use super::{
+    A_PATH, limits,
+    project::{self, Known},
+    reader::{Environment, Item, TableReader},
+    retention, value,
+};
+
+/// Clients take every token to be good for a minute at least (Token Authentication Specification: Token Response
+/// Fields).
+const TOKEN_LIFETIME: RangeInclusive<Duration> = Duration::from_mins(1)..=MAX_LIFETIME;
+
+/// How long a bearer token is good when the file does not say.
+const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_mins(5);
+
+/// Shorter, and people would be asked for a password several times a day; longer, and a lost laptop is a key for ever.
+const LOGIN_LIFETIME: RangeInclusive<Duration> = Duration::from_hours(1)..=Duration::from_hours(365 * 24);
+
+/// How long clients stay logged in when the file does not say.
+const DEFAULT_LOGIN_LIFETIME: Duration = Duration::from_hours(90 * 24);
+
+/// How people log in.
+#[derive(Clone, Debug)]
+pub(crate) struct Auth {
+    /// The password file, absolute. It may not exist yet.
+    pub(crate) htpasswd: PathBuf,
+    /// How long a bearer token is good.
+    pub(crate) token_lifetime: Duration,
+    /// How long a login is good that a client keeps.
+    pub(crate) login_lifetime: Duration,
+}
+
+/// Lists of people, which can be read when the groups are known.
+#[derive(Debug)]
+pub(super) struct People<'a> {
+    admins: Option<Item<'a>>,
+    pub(super) robots: BTreeSet<UserName>,
+    access: Option<Item<'a>>,
+}
+
+impl People<'_> {
+    /// The admins.
+    pub(super) fn admins(&mut self, known: &Known<'_>) -> Members {
+        self.admins.take().map(|item| known.people(item, project::Everybody::No)).unwrap_or_default()
+    }
+
+    /// The rules, in their order.
+    pub(super) fn access(&mut self, known: &Known<'_>) -> Vec<Access> {
+        let Some(item) = self.access.take() else { return Vec::new() };
+        let tables = item.into_list("tables that begin with [[access]]");
+        tables.into_iter().filter_map(Item::into_table).filter_map(|table| rule(table, known)).collect()
+    }
+}
+
+/// Reads what needs no groups, and keeps the rest for later.
+pub(super) fn read<'a>(
+    root: &mut TableReader<'a>,
+    base: &Path,
+    data: &Path,
+    environment: &Environment,
+    variables: &mut Vec<String>,
+) -> (Auth, People<'a>) {
+    let mut table = root.table("auth");
+    let htpasswd = table
+        .take_or_variable("htpasswd", environment)
+        .and_then(|item| item.parse(A_PATH, |text| value::path(text, base)))
+        .unwrap_or_else(|| data.join("htpasswd"));
+    let mut time = |key, bounds, default| {
+        let item = table.take_or_variable(key, environment);
+        item.and_then(|item| limits::time_within(&item, bounds)).unwrap_or(default)
+    };
+    let token_lifetime = time("token_lifetime", &TOKEN_LIFETIME, DEFAULT_TOKEN_LIFETIME);
+    let login_lifetime = time("login_lifetime", &LOGIN_LIFETIME, DEFAULT_LOGIN_LIFETIME);
+    let admins = table.take("admins");
+    let robots = table.take("robots").map(project::users).unwrap_or_default();
+    variables.extend(table.finish());
+    let access = root.take("access");
+    (Auth { htpasswd, token_lifetime, login_lifetime }, People { admins, robots, access })
+}
+
+fn rule(mut table: TableReader<'_>, known: &Known<'_>) -> Option<Access> {
+    let repositories = table
+        .require("repositories", "say which repositories, such as [\"tools/**\"]")
+        .and_then(|item| retention::patterns(item, "a list of patterns, such as [\"tools/**\"]"));
+    let mut people = |key| {
+        let item = table.take(key);
+        item.map(|item| known.people(item, project::Everybody::Allowed)).unwrap_or_default()
+    };
+    let (pull, push, delete) = (people("pull"), people("push"), people("delete"));
+    if pull.is_empty() && push.is_empty() && delete.is_empty() {
+        table.miss("pull", "this rule lets nobody in but admins; give it a `pull`, `push` or `delete`");
+    }
+    for (key, list) in [("push", &push), ("delete", &delete)] {
+        if list.others == torno_auth::Others::Anyone {
+            table.miss(key, "who has not logged in can only pull; write \"@users\" for whoever has");
+        }
+    }
+    table.finish();
+    Some(Access { repositories: repositories?, pull, push, delete })
+}
