@@ -53,7 +53,7 @@ fn everything_asks_for_a_login() {
     let refused = |who: &Http, method: &str, path: &str| {
         let answer = who.send(method, path, &[], b"");
         answer.expect_error(401, "UNAUTHORIZED");
-        assert!(answer.header("www-authenticate").starts_with("Basic realm="), "{method} {path}");
+        assert!(answer.header("www-authenticate").starts_with("Bearer realm="), "{method} {path}");
     };
     for (method, path) in requests {
         refused(&site.anonymous(), method, path);
@@ -67,7 +67,7 @@ fn everything_asks_for_a_login() {
     for odd in ["Bearer abc", "Basic", "Basic !!!", "Basic YWRh", ""] {
         let answer = site.anonymous().send("GET", "/v2/", &[("authorization", odd)], b"");
         answer.expect_error(401, "UNAUTHORIZED");
-        assert!(answer.header("www-authenticate").starts_with("Basic realm="), "{odd}");
+        assert!(answer.header("www-authenticate").starts_with("Bearer realm="), "{odd}");
     }
     let wrong = seen(&site.http_with("ada", "wrong").get("/v2/"), "-");
     assert_eq!(seen(&site.http_with("eve", "wrong").get("/v2/"), "-"), wrong, "who exists is not told");

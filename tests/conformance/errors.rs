@@ -241,7 +241,7 @@ fn an_unknown_path_has_a_known_code(case: &Case<'_>) {
 /// API (RFC 9110, section 15.5.2): 401 tells how to log in.
 fn who_is_unknown_is_told_how_to_log_in(case: &Case<'_>) {
     let refused = case.site.anonymous().get("/v2/");
-    assert!(refused.expect(401).header("www-authenticate").starts_with("Basic realm="));
+    assert!(refused.expect(401).header("www-authenticate").starts_with("Bearer realm="));
 }
 
 /// API (RFC 9110, section 15.5.6): 405 tells the methods that the path takes.

@@ -42,6 +42,11 @@ impl Http {
         Self { agent: config.into(), base: format!("http://{host}"), authorization }
     }
 
+    pub(crate) fn with_bearer(host: &str, token: &str) -> Self {
+        let authorization = Some(format!("Bearer {token}"));
+        Self { authorization, ..Self::new(host, None) }
+    }
+
     /// Sends a request; `path` may be a `Location`, absolute or relative.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.base) };

@@ -117,6 +117,11 @@ impl Site {
         Http::new(self.host(), Some((user, password)))
     }
 
+    /// An HTTP client that brings this bearer token.
+    pub fn bearer(&self, token: &str) -> Http {
+        Http::with_bearer(self.host(), token)
+    }
+
     /// An HTTP client that does not log in.
     pub fn anonymous(&self) -> Http {
         Http::new(self.host(), None)

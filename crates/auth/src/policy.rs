@@ -217,8 +217,10 @@ impl Policy {
         repository: &RepositoryName,
         owner: Option<&UserName>,
     ) -> BTreeSet<Action> {
-        let may = |action: &&Action| self.decide(who, **action, repository, owner).is_ok();
-        wished.iter().filter(may).copied().collect()
+        let may = |action, owner| self.decide(who, action, repository, owner).is_ok();
+        // Whoever pushes to a name that nobody has yet owns it from then on, with the same token.
+        let owner = owner.or_else(|| who.name().filter(|_| may(Action::Push, None)));
+        wished.iter().copied().filter(|action| may(*action, owner)).collect()
     }
 
     /// Whether anybody may read something without logging in.

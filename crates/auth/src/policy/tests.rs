@@ -108,3 +108,19 @@ fn unknown_and_forbidden_look_alike() {
     let bob = Identity::of(user("bob"));
     assert_eq!(policy.pull(&bob, &name, Some(&user("ada"))), policy.pull(&bob, &name, None));
 }
+
+#[test]
+fn a_token_for_a_new_name_is_good_for_what_it_becomes() {
+    let policy = policy(Visibility::Owner);
+    let all: BTreeSet<Action> = Action::ALL.into();
+    let granted = |who: &str, name: &str, owner: Option<&str>| {
+        let name = name.parse().expect("name");
+        policy.granted(&Identity::of(user(who)), &all, &name, owner.map(user).as_ref())
+    };
+    for name in ["run/heart/new", "tools/new"] {
+        assert_eq!(granted("ada", name, None), all, "{name}");
+    }
+    assert_eq!(granted("bob", "run/heart/x", Some("ada")), BTreeSet::new());
+    assert_eq!(granted("ada", "results/heart/new", None), BTreeSet::new());
+    assert_eq!(granted("eve", "run/heart/new", None), BTreeSet::new());
+}
