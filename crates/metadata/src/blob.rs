@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use torno_oci::{Digest, RepositoryName, UserName};
 
 use crate::{
-    Deleted, Metadata, MetadataError, NamedKind, Owned,
+    Among, Deleted, Metadata, MetadataError, NamedKind, Owned,
     cache::{Answer, Question, Stale},
     collect::suspect_blob,
     named, quarantine, repository,
@@ -151,15 +151,22 @@ impl Metadata {
         .await
     }
 
-    /// Some of the repositories that may serve a blob, at most `limit`.
-    pub async fn repositories_of(&self, blob: &Digest, limit: usize) -> Result<Vec<Owned>, MetadataError> {
-        let blob = blob.clone();
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    /// Some of these repositories that may serve a blob, at most `limit`. Others that have it cost a row each, and no
+    /// more than that is to be seen of them.
+    pub async fn repositories_of(
+        &self,
+        blob: &Digest,
+        among: &Among,
+        limit: usize,
+    ) -> Result<Vec<Owned>, MetadataError> {
+        let (condition, values) = among.condition();
+        let values: Vec<String> = [blob.to_string(), limit.to_string()].into_iter().chain(values).collect();
         self.read(move |connection| {
-            let sql =
+            let sql = format!(
                 "SELECT r.name, r.owner FROM blob_links AS l JOIN repositories AS r ON r.id = l.repository
-                WHERE l.blob = ?1 LIMIT ?2";
-            all(connection, sql, params![blob.as_str(), limit], |row| {
+                WHERE l.blob = ?1 AND {condition} LIMIT CAST(?2 AS INTEGER)"
+            );
+            all(connection, &sql, rusqlite::params_from_iter(&values), |row| {
                 Ok(Owned { name: parsed(row, "name")?, owner: parsed(row, "owner")? })
             })
         })

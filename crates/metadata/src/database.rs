@@ -186,10 +186,24 @@ impl Metadata {
         question: Question,
         job: impl FnOnce(&Connection) -> Result<Option<Answer>, MetadataError> + Send + 'static,
     ) -> Result<Option<Answer>, MetadataError> {
-        let cache = &self.inner.cache;
-        if let Some(answer) = cache.recall(&question) {
-            return Ok(Some(answer));
+        match self.remembered(&question) {
+            Some(answer) => Ok(Some(answer)),
+            None => self.answer_anew(question, job).await,
         }
+    }
+
+    /// An answer from memory, if there is one that is still good.
+    pub(crate) fn remembered(&self, question: &Question) -> Option<Answer> {
+        self.inner.cache.recall(question)
+    }
+
+    /// An answer of the database, which is remembered.
+    pub(crate) async fn answer_anew(
+        &self,
+        question: Question,
+        job: impl FnOnce(&Connection) -> Result<Option<Answer>, MetadataError> + Send + 'static,
+    ) -> Result<Option<Answer>, MetadataError> {
+        let cache = &self.inner.cache;
         let asked = cache.moment(&question);
         let found = self.read(job).await?;
         if let Some(answer) = &found {

@@ -36,11 +36,52 @@ pub enum Among {
     },
 }
 
+impl Among {
+    /// The condition on `r`, a row of `repositories`, and what stands in it, from `?3`.
+    pub(crate) fn condition(&self) -> (String, Vec<String>) {
+        let Self::Some { owner, projects, plain } = self else { return ("1".into(), Vec::new()) };
+        let (mut any, mut values) = (vec!["0".to_owned()], Vec::new());
+        let mut value = |text: String| {
+            values.push(text);
+            format!("?{}", values.len() + 2)
+        };
+        any.extend(owner.iter().map(|owner| format!("r.owner = {}", value(owner.to_string()))));
+        for (start, end) in projects.iter().flat_map(ranges) {
+            any.push(format!("r.name > {} AND r.name < {}", value(start), value(end)));
+        }
+        if *plain {
+            let own = ["results", "run", "samples", "try"].map(|kind| {
+                format!(
+                    "NOT (r.name > {} AND r.name < {})",
+                    value(format!("{kind}/")),
+                    value(format!("{kind}0"))
+                )
+            });
+            any.push(own.join(" AND "));
+        }
+        (format!("({})", any.join(" OR ")), values)
+    }
+}
+
+/// The ranges of names that are a project's. `0` is what comes after `/`.
+fn ranges(project: &ProjectName) -> [(String, String); 2] {
+    ["results", "run"].map(|kind| (format!("{kind}/{project}/"), format!("{kind}/{project}0")))
+}
+
 /// Behind every name: they start with a letter or a digit.
 const LAST: &str = "~";
 
 impl Metadata {
-    /// Who owns a repository; `None` if there is none of that name.
+    /// Who owns a repository, if that is remembered; `None` says nothing.
+    pub fn remembered_owner(&self, name: &RepositoryName) -> Option<UserName> {
+        match self.remembered(&Question::Owner(name.clone()))? {
+            Answer::Owner(owner) => Some(owner),
+            Answer::Manifest(_) | Answer::BlobSize(_) => None,
+        }
+    }
+
+    /// Who owns a repository; `None` if there is none of that name. The database is asked in any case, so that it takes
+    /// as long for one as for the other.
     pub async fn owner(&self, name: &RepositoryName) -> Result<Option<UserName>, MetadataError> {
         let question = Question::Owner(name.clone());
         let name = name.clone();
@@ -48,7 +89,7 @@ impl Metadata {
             let sql = "SELECT owner FROM repositories WHERE name = ?1";
             first(connection, sql, [name.as_str()], |row| Ok(Answer::Owner(parsed(row, "owner")?)))
         };
-        match self.answer(question, read).await? {
+        match self.answer_anew(question, read).await? {
             Some(Answer::Owner(owner)) => Ok(Some(owner)),
             _ => Ok(None),
         }
@@ -130,11 +171,8 @@ fn of_projects(
     after: &str,
     limit: usize,
 ) -> Result<Vec<Owned>, MetadataError> {
-    let ranges = projects.iter().flat_map(|project| {
-        // `0` is what comes after `/`.
-        ["results", "run"].map(|kind| (format!("{kind}/{project}/"), format!("{kind}/{project}0")))
-    });
-    let mut ranges: Vec<(String, String)> = ranges.filter(|(_, end)| end.as_str() > after).collect();
+    let mut ranges: Vec<(String, String)> =
+        projects.iter().flat_map(ranges).filter(|(_, end)| end.as_str() > after).collect();
     ranges.sort_unstable();
     let mut found = Vec::new();
     for (start, end) in &ranges {
@@ -238,6 +276,18 @@ mod tests {
                     assert_eq!(found, expected, "{limit} after {after:?}");
                 }
             }
+            // The same ones hold what they share.
+            let blob = torno_oci::Digest::sha256(b"shared");
+            for one in metadata.repositories(Among::All, None, 100).await.expect("a page") {
+                let bytes = b"shared".as_slice().into();
+                let link =
+                    metadata.link_journaled(&one.name, &one.owner, &blob, bytes, Timestamp::UNIX_EPOCH);
+                link.await.expect("linked");
+            }
+            let holders = metadata.repositories_of(&blob, &among, 100).await.expect("holders");
+            let mut holders: Vec<&str> = holders.iter().map(|owned| owned.name.as_str()).collect();
+            holders.sort_unstable();
+            assert_eq!(holders, all);
         }
         assert_eq!(metadata.repositories(Among::All, None, 100).await.expect("a page").len(), 8);
     }

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Notify, OnceCell, watch};
-use torno_auth::{DeletePermit, Identity, Plain, Policy, PullPermit, PushPermit, Reach, UserName};
+use torno_auth::{DeletePermit, Identity, Plain, Policy, PullPermit, PushPermit, Reach, Refusal, UserName};
 use torno_blob::{Alive, BlobStore};
 use torno_metadata::{Among, Metadata, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
@@ -84,8 +84,7 @@ impl Registry {
         who: &Identity,
         repository: &RepositoryName,
     ) -> Result<PullPermit, RegistryError> {
-        let owner = self.owner(repository).await?;
-        Ok(self.policy.load().pull(who, repository, owner.as_ref())?)
+        self.permit(repository, |policy, owner| policy.pull(who, repository, owner)).await
     }
 
     /// The right to write to a repository.
@@ -94,8 +93,7 @@ impl Registry {
         who: &Identity,
         repository: &RepositoryName,
     ) -> Result<PushPermit, RegistryError> {
-        let owner = self.owner(repository).await?;
-        Ok(self.policy.load().push(who, repository, owner.as_ref())?)
+        self.permit(repository, |policy, owner| policy.push(who, repository, owner)).await
     }
 
     /// The right to delete in a repository.
@@ -104,16 +102,33 @@ impl Registry {
         who: &Identity,
         repository: &RepositoryName,
     ) -> Result<DeletePermit, RegistryError> {
-        let owner = self.owner(repository).await?;
-        Ok(self.policy.load().delete(who, repository, owner.as_ref())?)
+        self.permit(repository, |policy, owner| policy.delete(who, repository, owner)).await
     }
 
-    /// Results belong to whoever owns the images they come from, before there are any.
+    /// What the policy says of a repository. Only who is allowed is answered from memory, where nothing is but what is
+    /// there: a refusal takes as long whether the repository is there or not.
+    async fn permit<T>(
+        &self,
+        repository: &RepositoryName,
+        judge: impl Fn(&Policy, Option<&UserName>) -> Result<T, Refusal>,
+    ) -> Result<T, RegistryError> {
+        let policy = self.policy();
+        if let Some(owner) = self.metadata.remembered_owner(repository)
+            && let Ok(permit) = judge(&policy, Some(&owner))
+        {
+            return Ok(permit);
+        }
+        let owner = self.owner(repository).await?;
+        Ok(judge(&policy, owner.as_ref())?)
+    }
+
+    /// Whose a repository is. Results belong to whoever owns the images they come from, before there are any.
     pub(crate) async fn owner(&self, repository: &RepositoryName) -> Result<Option<UserName>, RegistryError> {
         let owner = self.metadata.owner(repository).await?;
-        match (owner, repository.source()) {
-            (None, Some(source)) => Ok(self.metadata.owner(&source).await?),
-            (owner, _) => Ok(owner),
+        match repository.source() {
+            None => Ok(owner),
+            // Asked in any case, for the same time.
+            Some(source) => Ok(owner.or(self.metadata.owner(&source).await?)),
         }
     }
 
@@ -137,12 +152,7 @@ impl Registry {
         /// Read from the database at a time at most, when more is read than is asked for.
         const MOST: usize = 1000;
         let policy = self.policy.load_full();
-        let among = match policy.reach(who) {
-            Reach::Everywhere => Among::All,
-            Reach::Within { owner, projects, plain } => {
-                Among::Some { owner, projects, plain: plain == Plain::All }
-            }
-        };
+        let among = among(policy.reach(who));
         let mut after = after.map(str::to_owned);
         let mut names = Vec::new();
         let mut rows = limit.max(1);
@@ -159,6 +169,16 @@ impl Registry {
             after = last;
             // Some were other people's; in case many are, they are passed in few steps.
             rows = (rows * 2).min(MOST.max(limit));
+        }
+    }
+}
+
+/// Where to look for what somebody may read.
+pub(crate) fn among(reach: Reach) -> Among {
+    match reach {
+        Reach::Everywhere => Among::All,
+        Reach::Within { owner, projects, plain } => {
+            Among::Some { owner, projects, plain: plain == Plain::All }
         }
     }
 }

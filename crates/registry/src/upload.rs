@@ -13,7 +13,7 @@ use torno_blob::{BlobError, SMALL, Sealed};
 use torno_metadata::{Hold, HoldId, Metadata, MetadataError};
 use torno_oci::{Digest, UploadId};
 
-use crate::{Registry, RegistryError};
+use crate::{Registry, RegistryError, registry::among};
 
 /// How long a push still waits for gc to finish deleting the very blob it brings. Deleting one takes milliseconds.
 pub(crate) struct Patience(Instant);
@@ -211,11 +211,12 @@ impl Registry {
     ) -> Result<bool, RegistryError> {
         /// A blob that stands in more repositories than this is a base layer; one of these is as good as the others.
         const LOOKED_AT: usize = 1000;
-        for holder in self.metadata.repositories_of(blob, LOOKED_AT).await? {
-            match self.pull_permit(who, &holder.name).await {
+        let policy = self.policy();
+        let among = among(policy.reach(who));
+        for holder in self.metadata.repositories_of(blob, &among, LOOKED_AT).await? {
+            match policy.pull(who, &holder.name, Some(&holder.owner)) {
                 Ok(from) if self.mount(&from, to, blob).await? => return Ok(true),
-                Ok(_) | Err(RegistryError::Refused(_)) => {}
-                Err(error) => return Err(error),
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(false)

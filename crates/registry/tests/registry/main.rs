@@ -1,6 +1,7 @@
 //! The registry without HTTP: runs, results and garbage, with real files and a real database.
 
 mod backup;
+mod existence;
 mod expiry;
 mod interleavings;
 mod journal;
