@@ -29,6 +29,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("tokio-rustls", &["torno-server"]),
     ("clap", &["torno"]),
     ("bcrypt", &["torno-auth"]),
+    ("jsonwebtoken", &["torno-auth"]),
+    ("globset", &["torno-auth"]),
 ];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use torno_auth::{Action, Scope, Secret, Wish};
 use torno_oci::{
     Descriptor, Digest, Manifest, ManifestKind, MediaType, Namespace, Reference, RepositoryName, Tag,
     UploadId,
@@ -32,7 +33,7 @@ use crate::{
 pub type Property = fn(&[u8]);
 
 /// Every property there is.
-pub const ALL: [(&str, Property); 7] = [
+pub const ALL: [(&str, Property); 8] = [
     ("route", route),
     ("range", wanted_range),
     ("content_range", content_range),
@@ -40,6 +41,7 @@ pub const ALL: [(&str, Property); 7] = [
     ("manifest", manifest),
     ("authorization", authorization),
     ("query", query_string),
+    ("scope", scope),
 ];
 
 /// A method (the first byte chooses) and a path: a route written as a path is that route again, escaped or not, and
@@ -319,6 +321,33 @@ pub fn query_string(data: &[u8]) {
         let next = url.parse::<Uri>().expect("a path").query().map(parse).expect("a query");
         let next = next.expect("a page");
         assert_eq!((next.size, next.last), (page.size, Some(last)));
+    }
+}
+
+/// What a token is asked, or said, to be good for: a wish stays within its bounds and never holds more than the actions
+/// there are; a scope that is written anew is the same, and a secret that is none is no other's.
+pub fn scope(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let mut wish = Wish::default();
+    wish.add(text);
+    assert!(wish.repositories.len() <= Wish::MAX);
+    for (name, actions) in &wish.repositories {
+        let actions: Vec<&str> = actions.iter().map(|action| action.as_str()).collect();
+        let mut again = Wish::default();
+        again.add(&format!("repository:{name}:{}", actions.join(",")));
+        assert_eq!(again.repositories.get(name), wish.repositories.get(name), "{name}");
+    }
+    if let Ok(scope) = text.parse::<Scope>() {
+        assert_eq!(scope.to_string().parse().as_ref(), Ok(&scope));
+        for name in wish.repositories.keys() {
+            let again: Scope = scope.to_string().parse().expect("it was read before");
+            for action in Action::ALL {
+                assert_eq!(scope.allows(action, name), again.allows(action, name));
+            }
+        }
+    }
+    if let Some(secret) = Secret::parse(text) {
+        assert_eq!(secret.expose(), text);
     }
 }
 
