@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 use torno_tests::{
-    Docker, Image, NO_ENGINE, OCI_IMAGE, OCI_INDEX, PROJECTS, Site, Tools, index, layout_blobs,
+    Containerd, Docker, Image, NO_ENGINE, OCI_IMAGE, OCI_INDEX, PROJECTS, Site, Tools, index, layout_blobs,
 };
 
 /// A site whose runs stay queued.
@@ -191,6 +191,22 @@ fn buildah_pushes_and_pulls() {
         assert_eq!(docker.ok(&["run", "--rm", "--network", "none", &pulled]), "hello\n", "{image}");
     }
     assert_eq!(site.runs(), 1);
+}
+
+#[test]
+fn containerd_pulls_and_pushes() {
+    let site = site();
+    let containerd = Containerd::start();
+    let image = Image::new(&tar_gz("containerd"));
+    image.push(&site.http("ada"), "tools/x", "1").expect(201);
+    containerd.ok(&site, "ada", &["content", "fetch"], &["tools/x:1"]);
+    containerd.ok(&site, "ada", &["images", "push"], &["copies/x:1", "tools/x:1"]);
+    assert_eq!(digest(&site, "copies/x:1"), digest(&site, "tools/x:1"));
+    let foreign = format!("{}/tools/x:1", site.host());
+    let refused = containerd.ctr(&["content", "fetch", "--plain-http", "--user", "eve:pw-eve", &foreign]);
+    assert!(!refused.status.success(), "it is not eve's");
+    let asked = |path: &str| site.log().contains(&format!("method=POST path=\"{path}\" status=200"));
+    assert!(asked("/token"), "it has used the form for OAuth 2");
 }
 
 /// A layer with one file.

@@ -6,6 +6,7 @@
 
 #![expect(clippy::missing_panics_doc, reason = "failing is what tests do")]
 
+mod containerd;
 mod damage;
 mod disk;
 mod distribution;
@@ -18,6 +19,7 @@ mod site;
 mod tls;
 mod tools;
 
+pub use containerd::Containerd;
 pub use disk::Disk;
 pub use distribution::Distribution;
 pub use docker::{Docker, leftovers, remove, tool};
