@@ -11,6 +11,8 @@ mod small_images;
 
 use std::path::Path;
 
+use self::manifest::Login;
+
 use crate::{
     failure::Failure,
     figure::{Figure, Measured, Samples},
@@ -39,7 +41,8 @@ pub(crate) fn measure(bench: &Bench<'_>, figure: &'static Figure) -> Result<Meas
         "tls-pull-1gib" => pull::large(bench, Transport::Tls),
         "pull-1mib" => pull::small(bench, Transport::Clear),
         "tls-pull-1mib" => pull::small(bench, Transport::Tls),
-        "manifest" => manifest::by_tag(bench),
+        "manifest" => manifest::by_tag(bench, Login::Password),
+        "manifest-token" => manifest::by_tag(bench, Login::Token),
         "push-1gib" => push::large(bench),
         "tls-push-1gib" => push::large_over_tls(bench),
         "small-images" => small_images::push(bench),

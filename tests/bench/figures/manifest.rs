@@ -28,13 +28,23 @@ const REPORT: &str = "done = function(summary)\n\
     summary.duration, e.connect + e.read + e.write + e.status + e.timeout))\n\
     end\n";
 
+/// What every request brings to Torno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Login {
+    /// A name and a password, as `curl` does.
+    Password,
+    /// A bearer token, as Docker does.
+    Token,
+}
+
 /// One manifest, 32 connections.
-pub(super) fn by_tag(bench: &Bench<'_>) -> Result<Values, Failure> {
+pub(super) fn by_tag(bench: &Bench<'_>, login: Login) -> Result<Values, Failure> {
     let servers = bench.start(&[Peer::Torno, Peer::Nginx, Peer::Distribution], Transport::Clear)?;
     let script = bench.folder.join("report.lua");
     std::fs::write(&script, REPORT).map_err(Failure::io("the script for wrk could not be written"))?;
     let blobs: Vec<Vec<u8>> = (0..=LAYERS).map(|number| image::blob(number, 4096)).collect();
     let manifest = image::manifest(&blobs);
+    let mut targets = Vec::new();
     for server in &servers {
         let mut connection = Connection::open(&server.target)?;
         if server.target.peer != Peer::Nginx {
@@ -49,11 +59,28 @@ pub(super) fn by_tag(bench: &Bench<'_>) -> Result<Values, Failure> {
         if answer.body != manifest {
             return Err(Failure::Wrong(format!("{}: another manifest than was pushed", server.target.peer)));
         }
+        let mut target = server.target.clone();
+        if login == Login::Token && target.authorization.is_some() {
+            target.authorization = Some(format!("Bearer {}", token(&mut connection)?));
+        }
         // A short run first: caches, and as many connections as there will be.
-        wrk(&server.target, &path, &script, 1)?;
+        wrk(&target, &path, &script, 1)?;
+        targets.push(target);
     }
     let seconds = bench.scale.window.as_secs().max(1);
-    bench.rounds(&servers, |server, _| wrk(&server.target, &server.manifest_path(TAG), &script, seconds))
+    bench.rounds(&servers, |server, _| {
+        let target = targets.iter().find(|target| target.peer == server.target.peer);
+        wrk(target.unwrap_or(&server.target), &server.manifest_path(TAG), &script, seconds)
+    })
+}
+
+/// A token for reading the repository.
+fn token(connection: &mut Connection) -> Result<String, Failure> {
+    let path = format!("/token?scope=repository:{REPOSITORY}:pull");
+    let answer = connection.ask("GET", &path, &[], &[], 200)?;
+    let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    let token = body.as_ref().and_then(|body| body.get("token")?.as_str());
+    token.map(str::to_owned).ok_or_else(|| Failure::Wrong("Torno: an answer without a token".into()))
 }
 
 /// Answers per second. Every one must be a 2xx or 3xx, and no connection may break.
