@@ -18,7 +18,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use crate::{
     Htpasswd, HtpasswdError, Identity, MAX_PASSWORD_LENGTH, UserName,
-    throttle::{Attempt, Known, Throttle},
+    throttle::{Known, Throttle},
 };
 
 /// How long a correct password is remembered. A push of many layers then costs one bcrypt.
@@ -31,9 +31,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How many passwords are remembered at once; past it the memory is emptied.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// Strangers whose passwords wait to be checked. bcrypt takes a twentieth of a second, so the last of them waits for a
-/// few seconds; whoever comes then is asked to come again.
-const MAX_WAITING: usize = 64;
+/// Strangers whose passwords wait to be checked: a course that logs in at once. bcrypt takes a twentieth of a second, so the
+/// last of them waits for some ten seconds; whoever comes then is asked to come again.
+const MAX_WAITING: usize = 256;
 
 /// What those are told who find too many waiting.
 const COME_AGAIN: Duration = Duration::from_secs(2);
@@ -179,15 +179,11 @@ impl Authenticator {
         password: &str,
         from: IpAddr,
     ) -> Result<Answer, AuthenticationError> {
-        let attempt =
-            self.throttle.admit(user, from, Instant::now()).map_err(AuthenticationError::TooMany)?;
-        let turn = match self.checks.turn(&attempt).await {
-            Ok(turn) => turn,
-            Err(error) => {
-                self.throttle.unmade(&attempt);
-                return Err(error);
-            }
-        };
+        let too_many = AuthenticationError::TooMany;
+        // Who is to be sent away does not wait for it; who waits is counted when it is their turn.
+        self.throttle.look(user, from, Instant::now()).map_err(too_many)?;
+        let turn = self.checks.turn(self.throttle.known(user, from)).await?;
+        let attempt = self.throttle.admit(user, from, Instant::now()).map_err(too_many)?;
         let hash = file.hash_of(user).unwrap_or(NOBODY).to_owned();
         let password = password.to_owned();
         let right = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash).unwrap_or(false))
@@ -264,12 +260,12 @@ impl Authenticator {
 
 impl Checks {
     /// Waits for a turn; too many strangers do not wait.
-    async fn turn(&self, attempt: &Attempt) -> Result<tokio::sync::SemaphorePermit<'_>, AuthenticationError> {
-        let lane = match attempt.known {
+    async fn turn(&self, known: Known) -> Result<tokio::sync::SemaphorePermit<'_>, AuthenticationError> {
+        let lane = match known {
             Known::Yes => &self.known,
             Known::No => &self.strangers,
         };
-        let _waiting = match attempt.known {
+        let _waiting = match known {
             Known::Yes => None,
             Known::No => Some(Waiting::among(&self.waiting)?),
         };
@@ -427,6 +423,31 @@ mod tests {
             site.login("ada", "first").await.is_ok(),
             "who has logged in from here before is not touched"
         );
+    }
+
+    #[tokio::test]
+    async fn many_people_behind_one_address_may_log_in_at_once() {
+        let site = site();
+        // The lowest cost there is, and one hash for all: how long it takes is not looked at.
+        let hash = bcrypt::hash("first", 4).expect("a hash");
+        let names: Vec<String> = (0..2 * BURST).map(|number| format!("u{number}")).collect();
+        let lines: Vec<String> = names.iter().map(|name| format!("{name}:{hash}")).collect();
+        fs::write(&site.path, lines.join("\n")).expect("written");
+        let logins = names.iter().map(|name| site.login(name, "first"));
+        for login in futures_util::future::join_all(logins).await {
+            assert!(login.is_ok(), "{login:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn wrong_passwords_at_once_do_not_slip_through() {
+        let site = site();
+        let names: Vec<String> = (0..2 * BURST).map(|number| format!("u{number}")).collect();
+        let attempts = names.iter().map(|name| site.login(name, "wrong"));
+        let answers = futures_util::future::join_all(attempts).await;
+        let wrong = answers.iter().filter(|answer| matches!(answer, Err(AuthenticationError::Wrong))).count();
+        // One more for each interval that this takes.
+        assert!(wrong <= BURST as usize + 4, "{wrong}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How often somebody may be wrong.
 //!
-//! Attempts are counted per person and per address before they are made, and given back when they were right, so that
-//! many at once do not slip through. Whoever has logged in from an address before is counted by both together: a flood
+//! Attempts are counted per person and per address just before they are made, one after the other, and given back when they
+//! were right: many wrong ones at once do not slip through, and many right ones at once are none too many. Whoever has logged in from an address before is counted by both together: a flood
 //! of wrong passwords for their name from elsewhere, or from their address for other names, does not touch them.
 //!
 //! Memory is fixed: counters are found by a keyed hash, and the few who share one share its limit. So there is nothing
@@ -54,8 +54,7 @@ impl std::fmt::Debug for Throttle {
 pub(crate) struct Attempt {
     user: UserName,
     address: IpAddr,
-    /// Whether they have logged in from there before.
-    pub(crate) known: Known,
+    known: Known,
 }
 
 /// Whether somebody has logged in from an address before.
@@ -77,14 +76,25 @@ impl Throttle {
         }
     }
 
-    /// Lets an attempt through and counts it, or says how long to wait.
-    pub(crate) fn admit(&self, user: &UserName, address: IpAddr, now: Instant) -> Result<Attempt, Duration> {
-        let address = network(address);
-        let pair = (user.clone(), address);
-        let known = match self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&pair) {
+    /// Whether somebody has logged in from an address before.
+    pub(crate) fn known(&self, user: &UserName, address: IpAddr) -> Known {
+        let pair = (user.clone(), network(address));
+        match self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&pair) {
             Some(()) => Known::Yes,
             None => Known::No,
-        };
+        }
+    }
+
+    /// Says how long to wait before an attempt, if that is known already; counts nothing.
+    pub(crate) fn look(&self, user: &UserName, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.admit(user, address, now).map(|attempt| self.unmade(&attempt))
+    }
+
+    /// Lets an attempt through and counts it, or says how long to wait.
+    pub(crate) fn admit(&self, user: &UserName, address: IpAddr, now: Instant) -> Result<Attempt, Duration> {
+        let known = self.known(user, address);
+        let address = network(address);
+        let pair = (user.clone(), address);
         let now = now.saturating_duration_since(self.start);
         match known {
             Known::Yes => self.pairs.take(self.place(&pair), now)?,
@@ -108,7 +118,7 @@ impl Throttle {
     }
 
     /// The attempt was not made after all.
-    pub(crate) fn unmade(&self, attempt: &Attempt) {
+    fn unmade(&self, attempt: &Attempt) {
         match attempt.known {
             Known::Yes => self.pairs.give_back(self.place(&(&attempt.user, attempt.address))),
             Known::No => {
