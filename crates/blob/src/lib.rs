@@ -13,6 +13,7 @@
 //! quarantine/<name>      files whose bytes are not theirs any more
 //! alive/<name>            locked by each process that holds blobs
 //! files.lock              held by whoever removes files, or puts them in place unsynced
+//! reserve                 room on the disk for those who make room
 //! ```
 
 mod adopt;
@@ -29,6 +30,7 @@ mod map;
 mod maps;
 mod quarantine;
 mod read;
+mod reserve;
 mod session;
 mod shelf;
 mod store;
@@ -41,6 +43,7 @@ pub use error::BlobError;
 pub use gather::Gatherer;
 pub use listing::Listing;
 pub use read::{Blob, Reading};
+pub use reserve::Reserve;
 pub use session::{SMALL, Sealed, Synced, Uploads};
 pub use shelf::{Shelf, Taken};
 pub use store::{BlobStore, FilesLock};

@@ -11,7 +11,7 @@ pub enum MetadataError {
     #[error("the database failed: {0}")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// There is no room to write anything.
-    #[error("the disk is full: make room, since the database needs a little even to start and to delete")]
+    #[error("the disk is full: make some room")]
     Full,
     /// The disk takes no writes, or fails.
     #[error("the database's disk cannot be written: {0}")]
@@ -48,6 +48,13 @@ pub enum MetadataError {
 impl From<rusqlite::Error> for MetadataError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode;
+        // The memory that processes share is a file too, and has no room on a full disk.
+        if error
+            .sqlite_error()
+            .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+        {
+            return Self::Full;
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => Self::Disk(Box::new(error)),

@@ -40,7 +40,8 @@ impl Registry {
     /// Takes a blob out of a repository (distribution-spec: Deleting Blobs); how many manifests of the repository
     /// still name it. gc removes the bytes once no repository has it.
     pub async fn delete_blob(&self, permit: &DeletePermit, blob: &Digest) -> Result<u64, RegistryError> {
-        match self.metadata.unlink(permit.repository(), blob).await? {
+        let unlink = || self.metadata.unlink(permit.repository(), blob);
+        match self.even_when_full(unlink).await? {
             Deleted::Gone { named_by } => Ok(named_by),
             Deleted::Changed(_) | Deleted::Unknown => Err(RegistryError::BlobUnknown(blob.clone())),
         }

@@ -70,8 +70,8 @@ impl Registry {
     /// Lets go of what `retention` does not keep, and removes what nothing needs, beside pushes and pulls, in this or
     /// another process, and beside other collections. `progress` is told how it goes on.
     ///
-    /// It works in small steps. Stopped anywhere, it leaves blobs that are `deleting`; the next collection, or a push
-    /// of such a blob, goes on.
+    /// It works in small steps. Stopped anywhere, it leaves blobs that are `deleting`; the next collection, or a push of
+    /// such a blob, goes on. On a disk that is full it uses the reserve.
     pub async fn collect(
         &self,
         retention: &Retention,
@@ -101,7 +101,8 @@ impl Registry {
             // Let go of after each step, so that pushes which want one of these blobs, or to put theirs in place, come
             // in between.
             let right = self.blobs.lock_files().await?;
-            let swept = self.metadata.sweep(from, grace, now).await?;
+            let sweep = || self.metadata.sweep(from, grace, now);
+            let swept = self.even_when_full(sweep).await?;
             self.remove(&swept.blobs, &right).await?;
             drop(right);
             collected.manifests += swept.manifests;
@@ -110,6 +111,8 @@ impl Registry {
             progress(CollectionProgress::LookedAt { of: all.max(looked_at), looked_at });
             next = swept.next;
         }
+        // Pushes try it too; whoever looks at the disk after a collection need not wait for one.
+        self.restore_reserve().await?;
         Ok(collected)
     }
 
@@ -120,12 +123,14 @@ impl Registry {
         }
         let digests: Vec<&Digest> = blobs.iter().map(|garbage| &garbage.blob).collect();
         self.blobs.remove(&digests, right).await?;
-        Ok(self.metadata.forget(digests.into_iter().cloned().collect()).await?)
+        let forget = || self.metadata.forget(digests.iter().map(|&digest| digest.clone()).collect());
+        self.even_when_full(forget).await
     }
 
     /// Lets go of what processes held that have died.
     async fn release_dead(&self) -> Result<(), RegistryError> {
         let dead = self.blobs.dead_among(self.metadata.holders().await?).await?;
-        Ok(self.metadata.release_all(dead, Timestamp::now()).await?)
+        let release = || self.metadata.release_all(dead.clone(), Timestamp::now());
+        self.even_when_full(release).await
     }
 }

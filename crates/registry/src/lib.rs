@@ -20,6 +20,7 @@ mod quota;
 mod registry;
 mod result;
 mod retention;
+mod room;
 mod run;
 mod scrub;
 mod settings;

@@ -68,6 +68,7 @@ impl Registry {
             }
             _ => None,
         };
+        self.expect_room().await?;
         self.charge(permit, &digest, bytes.len() as u64).await?;
         let names = match run {
             Some(_) => Settings { blobs: Presence::Required, ..self.settings },
@@ -119,7 +120,8 @@ impl Registry {
         tag: &Tag,
         only_if: Option<Condition>,
     ) -> Result<(), RegistryError> {
-        let deleted = self.metadata.delete_tag(permit.repository(), tag, only_if).await?;
+        let delete = || self.metadata.delete_tag(permit.repository(), tag, only_if.clone());
+        let deleted = self.even_when_full(delete).await?;
         gone(deleted, || Reference::Tag(tag.clone()))?;
         Ok(())
     }
@@ -132,7 +134,10 @@ impl Registry {
         manifest: &Digest,
         only_if: Option<Condition>,
     ) -> Result<u64, RegistryError> {
-        let deleted = self.metadata.delete_manifest(permit.repository(), manifest, only_if).await?;
+        let delete = async || {
+            Ok(self.metadata.delete_manifest(permit.repository(), manifest, only_if.clone()).await?)
+        };
+        let deleted = self.even_when_full(delete).await?;
         gone(deleted, || Reference::Digest(manifest.clone()))
     }
 

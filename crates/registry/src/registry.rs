@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Notify, OnceCell, watch};
 use torno_auth::{DeletePermit, Identity, Plain, Policy, PullPermit, PushPermit, Reach, Refusal, UserName};
-use torno_blob::{Alive, BlobStore};
-use torno_metadata::{Among, Metadata, Owned};
+use torno_blob::{Alive, BlobStore, Reserve};
+use torno_metadata::{Among, Metadata, MetadataError, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Registry {
     pub(crate) blobs: Arc<BlobStore>,
+    pub(crate) reserve: Arc<Reserve>,
     pub(crate) placer: Placer,
     pub(crate) metadata: Metadata,
     pub(crate) quarantine: Quarantine,
@@ -45,12 +46,24 @@ impl Registry {
     /// Opens the registry in a data directory, made as needed. Blocks.
     pub fn open(data: &Path, policy: Policy, settings: Settings) -> Result<Self, RegistryError> {
         let blobs = Arc::new(BlobStore::open(data, settings.upload_lifetime)?);
-        let metadata = Metadata::open(&data.join("torno.db"))?;
+        let reserve = Reserve::of(data);
+        let metadata = loop {
+            match Metadata::open(&data.join("torno.db")) {
+                Err(MetadataError::Full) if reserve.give_back()? => {}
+                opened => break opened?,
+            }
+        };
+        // Where it cannot be kept now, a start must not fail for it.
+        if let Err(error) = reserve.restore() {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "no room is kept for deleting on a full disk");
+        }
         let placer = Placer::new(Arc::clone(&blobs), metadata.journal_reader()?);
         let upload_key = UploadKey::open(&data.join("keys/upload"))?;
         let quarantine = Quarantine::new(Arc::clone(&blobs), metadata.clone());
         Ok(Self {
             blobs,
+            reserve: Arc::new(reserve),
             placer,
             metadata,
             quarantine,

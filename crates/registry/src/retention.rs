@@ -207,7 +207,8 @@ impl Registry {
         const STEP: usize = 500;
         let mut gone = Vec::with_capacity(expired.len());
         for some in expired.chunks(STEP) {
-            let done = self.metadata.expire(some.iter().map(|one| one.what.clone()).collect()).await?;
+            let expire = || self.metadata.expire(some.iter().map(|one| one.what.clone()).collect());
+            let done = self.even_when_full(expire).await?;
             let went = some.iter().filter(|one| done.contains(&one.what));
             for one in went {
                 tracing::info!(repository = %one.repository(), what = %one.name(), rule = %one.reason, "expired");
@@ -223,7 +224,7 @@ impl Registry {
         if pulls.is_empty() {
             return Ok(());
         }
-        Ok(self.metadata.note_pulls(pulls).await?)
+        self.even_when_full(|| self.metadata.note_pulls(pulls.clone())).await
     }
 }
 

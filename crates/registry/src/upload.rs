@@ -67,13 +67,14 @@ impl Registry {
         permit: &PushPermit,
         id: &UploadId,
         at: Option<u64>,
-        body: S,
+        mut body: S,
     ) -> Result<u64, RegistryError>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.known_upload(permit, id)?;
+        self.expect_room_for(&mut body).await?;
         let appended = self.blobs.append(id, at, body).await.map_err(unknown_upload);
         self.making_room(id, appended).await
     }
@@ -99,7 +100,7 @@ impl Registry {
         &self,
         permit: &PushPermit,
         id: &UploadId,
-        body: S,
+        mut body: S,
         digest: &Digest,
     ) -> Result<(), RegistryError>
     where
@@ -107,6 +108,7 @@ impl Registry {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.known_upload(permit, id)?;
+        self.expect_room_for(&mut body).await?;
         let kept = match self.blobs.finish(id, body, digest).await {
             Ok(sealed) => self.keep(permit, sealed).await,
             Err(error) => Err(unknown_upload(error)),
@@ -159,6 +161,7 @@ impl Registry {
         size: u64,
         place: impl AsyncFnOnce(Held) -> Result<Held, BlobError>,
     ) -> Result<(), RegistryError> {
+        self.expect_room().await?;
         self.charge(permit, digest, size).await?;
         let hold = place(self.hold(digest, size).await?).await?;
         self.link_held(permit, hold, digest).await
@@ -193,6 +196,7 @@ impl Registry {
         to: &PushPermit,
         blob: &Digest,
     ) -> Result<bool, RegistryError> {
+        self.expect_room().await?;
         if self.is_charged(to) {
             let Some(size) = self.metadata.linked(from.repository(), blob).await? else { return Ok(false) };
             self.charge(to, blob, size).await?;

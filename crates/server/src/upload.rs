@@ -31,6 +31,10 @@ pub(crate) async fn begin(
     {
         return Err(Failure::Query("digest-algorithm", "it is sha256 or sha512".into()));
     }
+    if digest.is_none() {
+        // Told now, before anything is sent for nothing.
+        public.registry.expect_room().await?;
+    }
     let id = public.registry.begin_upload(&permit)?;
     if let Some(digest) = digest {
         let done = complete(public, &permit, &id, asked, &digest).await;
