@@ -11,9 +11,9 @@ use rusqlite::{Connection, Row, params};
 use torno_oci::{Digest, RepositoryName};
 
 use crate::{
-    Expiring, Metadata, MetadataError,
+    Metadata, MetadataError,
     cache::Stale,
-    manifest, retention,
+    manifest,
     row::{all, execute, exists, first, integer, millis, number, parsed, parsed_option},
 };
 
@@ -61,26 +61,6 @@ impl Metadata {
         .await
     }
 
-    /// What a whole sweep would find, after some things had been taken away; nothing changes. Pushes wait until it is
-    /// known.
-    pub async fn sweepable(
-        &self,
-        expiring: Vec<Expiring>,
-        grace: Duration,
-        now: Timestamp,
-    ) -> Result<Swept, MetadataError> {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let undone = self
-            .write_making(Stale::None, move |connection| {
-                // The failure is what rolls the sweep back.
-                let expired = retention::expire(connection, expiring);
-                let _ = sender.send(expired.and_then(|_| sweep_all(connection, grace, now)));
-                Err::<(), _>(MetadataError::Closed)
-            })
-            .await;
-        receiver.try_recv().unwrap_or_else(|_| Err(undone.err().unwrap_or(MetadataError::Closed)))
-    }
-
     /// How much a sweep has to look at, before what it finds leads to more.
     pub async fn to_look_at(&self, grace: Duration, now: Timestamp) -> Result<u64, MetadataError> {
         let before = now.as_millisecond().saturating_sub(millis(grace));
@@ -124,29 +104,13 @@ impl Metadata {
     }
 }
 
-fn garbage(row: &Row<'_>) -> Result<Garbage, MetadataError> {
+pub(crate) fn garbage(row: &Row<'_>) -> Result<Garbage, MetadataError> {
     Ok(Garbage { blob: parsed(row, "digest")?, size: number(row, "size")? })
-}
-
-/// Every step of a sweep, in one transaction.
-fn sweep_all(connection: &Connection, grace: Duration, now: Timestamp) -> Result<Swept, MetadataError> {
-    let sql = "SELECT digest, size FROM blobs WHERE state = 'deleting'";
-    let mut swept = Swept { blobs: all(connection, sql, [], garbage)?, ..Swept::default() };
-    let mut next = Some(Sweep::default());
-    while let Some(from) = next {
-        let ripe = ripe(connection, grace, now)?;
-        let step = Step::new(connection, grace, now).take(from, &ripe)?;
-        swept.manifests += step.manifests;
-        swept.looked_at += step.looked_at;
-        swept.blobs.extend(step.blobs);
-        next = step.next;
-    }
-    Ok(swept)
 }
 
 /// Arrivals whose time of grace is over, as many as a step takes. What a run that is not over has brought to its results
 /// waits for as long as the run takes: nobody would push it again.
-fn ripe(
+pub(crate) fn ripe(
     connection: &Connection,
     grace: Duration,
     now: Timestamp,
@@ -194,7 +158,7 @@ enum Verdict {
 }
 
 /// One step of a sweep.
-struct Step<'a> {
+pub(crate) struct Step<'a> {
     connection: &'a Connection,
     now: i64,
     /// Links that were touched earlier have no grace left.
@@ -204,14 +168,14 @@ struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    fn new(connection: &'a Connection, grace: Duration, now: Timestamp) -> Self {
+    pub(crate) fn new(connection: &'a Connection, grace: Duration, now: Timestamp) -> Self {
         let now = now.as_millisecond();
         let before = now.saturating_sub(millis(grace));
         Self { connection, now, before, swept: Swept::default(), repositories: BTreeSet::new() }
     }
 
     /// Looks at suspects first, since they may lead to others, then at arrivals.
-    fn take(&mut self, from: Sweep, ripe: &[(i64, Digest)]) -> Result<Swept, MetadataError> {
+    pub(crate) fn take(&mut self, from: Sweep, ripe: &[(i64, Digest)]) -> Result<Swept, MetadataError> {
         self.swept.next = match self.look_at_suspects(from)? {
             None => self.look_at_arrivals(from, ripe)?,
             next => next,

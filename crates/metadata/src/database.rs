@@ -153,6 +153,17 @@ impl Metadata {
         connect(&self.inner.path)
     }
 
+    /// Runs `job` on a connection of its own that cannot change the database, for what takes long or needs temporary
+    /// tables.
+    pub(crate) async fn read_alone<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<T, MetadataError> + Send + 'static,
+    ) -> Result<T, MetadataError> {
+        let inner = Arc::clone(&self.inner);
+        let reading = tokio::task::spawn_blocking(move || job(&connect_as(&inner.path, Access::Read)?));
+        reading.await.map_err(|_| MetadataError::Closed)?
+    }
+
     /// Brings the write-ahead log into the database and gives its room back, if no process reads from it just now.
     pub async fn shorten_log(&self) -> Result<(), MetadataError> {
         /// Reads are short, but for a backup's.
@@ -240,11 +251,25 @@ impl Drop for Inner {
     }
 }
 
+/// What a connection may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// All, and make the database.
+    Write,
+    /// Change nothing but temporary tables.
+    Read,
+}
+
 fn connect(path: &Path) -> Result<Connection, MetadataError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    connect_as(path, Access::Write)
+}
+
+fn connect_as(path: &Path, access: Access) -> Result<Connection, MetadataError> {
+    let flags = match access {
+        Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(128);

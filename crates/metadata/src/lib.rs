@@ -14,6 +14,7 @@ mod collect;
 mod condition;
 mod database;
 mod error;
+mod foresight;
 mod journal;
 mod manifest;
 mod named;

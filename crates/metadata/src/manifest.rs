@@ -12,7 +12,7 @@ use crate::{
     cache::{Answer, Question, Stale},
     collect::suspect_manifest,
     condition, named, quarantine, referrer, repository,
-    row::{all, execute, first, parsed, parsed_option, repository_id},
+    row::{all, execute, exists, first, parsed, parsed_option, repository_id},
     run,
 };
 
@@ -280,8 +280,9 @@ pub(crate) fn unlink(
 ) -> Result<bool, MetadataError> {
     let parameters = params![repository, manifest.as_str()];
     execute(connection, "DELETE FROM tags WHERE repository = ?1 AND manifest = ?2", parameters)?;
-    let sql = "DELETE FROM manifest_links WHERE repository = ?1 AND manifest = ?2";
-    if execute(connection, sql, parameters)? == 0 {
+    // Asked for the row, since of a view SQLite does not count what was changed (`foresight`).
+    let sql = "DELETE FROM manifest_links WHERE repository = ?1 AND manifest = ?2 RETURNING 1";
+    if !exists(connection, sql, parameters)? {
         return Ok(false);
     }
     // What came for this manifest is free at once; what has come since waits for another.
@@ -307,9 +308,9 @@ pub(crate) fn orphan(
         AND NOT EXISTS (SELECT 1 FROM tags WHERE repository = ?1 AND manifest = ?2)
         AND NOT EXISTS (SELECT 1 FROM manifest_children AS c
             JOIN manifest_links AS parent ON parent.manifest = c.manifest AND parent.repository = ?1
-            WHERE c.child = ?2)";
+            WHERE c.child = ?2) RETURNING 1";
     let parameters = params![repository, manifest.as_str()];
-    if execute(connection, sql, parameters)? == 1 {
+    if exists(connection, sql, parameters)? {
         let sql = "INSERT INTO suspects (repository, manifest) VALUES (?1, ?2)";
         execute(connection, sql, parameters)?;
     }

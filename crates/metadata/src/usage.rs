@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row};
 use torno_oci::{ProjectName, RepositoryName, UserName};
 
 use crate::{
     Metadata, MetadataError,
-    row::{all, first, millis, number, parsed},
+    row::{all, first, number, parsed},
 };
 
 /// What some repositories hold. Bytes are those of blobs and manifests.
@@ -61,22 +61,12 @@ const PROJECT: &str = "CASE
     WHEN r.name GLOB 'results/*/*' THEN substr(r.name, 9, instr(substr(r.name, 9), '/') - 1)
     ELSE '' END";
 
-/// Somebody needs a blob: a push that has brought it lately, or a manifest of a repository that may serve it.
-/// `?1`: since when is lately.
-const NEEDED: &str =
-    "SELECT 1 FROM blob_links AS l WHERE l.blob = b.digest AND (EXISTS (
-        SELECT 1 FROM arrivals AS a WHERE a.repository = l.repository AND a.blob = l.blob AND a.at >= ?1) OR EXISTS (
-        SELECT 1 FROM manifest_blobs AS m
-        JOIN manifest_links AS k ON k.manifest = m.manifest AND k.repository = l.repository AND k.orphaned = 0
-        WHERE m.blob = b.digest))";
-
 impl Metadata {
-    /// What the repositories hold, all as of one moment. A blob is garbage when no push has touched it for `grace`.
+    /// What the repositories hold, all as of one moment, and what a sweep would find a moment later.
     ///
     /// A few passes over all links; nobody waits for them.
     pub async fn usage(&self, grace: Duration, now: Timestamp) -> Result<Usages, MetadataError> {
-        let before = now.as_millisecond().saturating_sub(millis(grace));
-        self.read(move |connection| {
+        let held = self.read_alone(move |connection| {
             let moment = connection.unchecked_transaction()?;
             moment.execute_batch(HELD)?;
             let usages = Usages {
@@ -89,11 +79,15 @@ impl Metadata {
                     .collect(),
                 repositories: grouped(&moment, "r.name", |row| parsed(row, "kind"))?,
                 users: grouped(&moment, "r.owner", |row| parsed(row, "kind"))?,
-                garbage: garbage(&moment, before, now)?,
+                garbage: Waiting::default(),
             };
             Ok(usages)
-        })
-        .await
+        });
+        let mut usages = held.await?;
+        let swept = self.sweepable(Vec::new(), grace, now).await?;
+        usages.garbage.blobs = swept.blobs.len() as u64;
+        usages.garbage.bytes = swept.blobs.iter().map(|garbage| garbage.size).sum();
+        Ok(usages)
     }
 }
 
@@ -150,21 +144,6 @@ fn kept(connection: &Connection) -> Result<u64, MetadataError> {
     let sql = "SELECT (SELECT COALESCE(SUM(size), 0) FROM blobs)
         + (SELECT COALESCE(SUM(length(bytes)), 0) FROM manifests) AS bytes";
     Ok(first(connection, sql, [], |row| number(row, "bytes"))?.unwrap_or(0))
-}
-
-/// Blobs that nothing needs, as far as can be told without forgetting the manifests that nothing needs.
-fn garbage(connection: &Connection, before: i64, now: Timestamp) -> Result<Waiting, MetadataError> {
-    let sql = format!(
-        "SELECT COUNT(*) AS blobs, COALESCE(SUM(b.size), 0) AS bytes FROM blobs AS b WHERE b.state = 'deleting' OR (
-            NOT EXISTS ({NEEDED})
-            AND NOT EXISTS (SELECT 1 FROM holds AS h WHERE h.blob = b.digest AND h.expires_at >= ?2)
-            AND NOT EXISTS (SELECT 1 FROM manifest_blobs AS m JOIN runs ON runs.image = m.manifest
-                WHERE m.blob = b.digest AND runs.finished_at IS NULL))"
-    );
-    let found = first(connection, &sql, params![before, now.as_millisecond()], |row| {
-        Ok(Waiting { blobs: number(row, "blobs")?, bytes: number(row, "bytes")? })
-    })?;
-    Ok(found.unwrap_or_default())
 }
 
 #[cfg(test)]
