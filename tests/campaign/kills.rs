@@ -19,7 +19,7 @@ use crate::{
     phase::{self, Phase},
     server::Server,
     store::Store,
-    tally::Tally,
+    tally::{Tally, Wrong},
     work::{Shared, Worker},
 };
 
@@ -82,7 +82,10 @@ pub(crate) fn run(arguments: &Arguments, folder: &Path, tally: &Tally) -> Result
             println!("{kill} of {} kills: {tally}", arguments.kills);
         }
     }
-    if runnable.is_some() { engine::finish(&server, &worlds, tally) } else { Ok(()) }
+    if runnable.is_some() {
+        engine::finish(&server, &worlds, tally)?;
+    }
+    verify(&server, tally, "at the end of all kills")
 }
 
 /// Lets all clients and a collector work until `end` has ended the phase.
@@ -132,6 +135,16 @@ pub(crate) fn check(
     });
     for world in worlds {
         store.look_for_runs(&world.lock().unwrap_or_else(PoisonError::into_inner))?;
+    }
+    Ok(())
+}
+
+/// Lets Torno compare all that is stored with itself, while it serves and nothing else goes on.
+pub(crate) fn verify(server: &Server, tally: &Tally, when: &str) -> Result<(), Failure> {
+    let output = server.torno(&["verify"]).output().map_err(Failure::io("torno verify"))?;
+    if !output.status.success() {
+        let found = [output.stdout, output.stderr].concat();
+        tally.wrong(Wrong::Dangling, when, &format!("torno verify: {}", String::from_utf8_lossy(&found)));
     }
     Ok(())
 }

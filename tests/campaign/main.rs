@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Exit status 0; 1 when anything was lost, dangles or leaked.
+/// Exit status 0; 1 when anything was lost, dangles or leaked, or an answer was odd.
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if is_root() && env::var_os(ALONE).is_none() {
         alone()?;

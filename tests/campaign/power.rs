@@ -13,7 +13,7 @@ use crate::{
     disk::{Disk, Kind, Power},
     engine::NO_ENGINE,
     failure::Failure,
-    kills::{CLIENTS, RESTED, check, collect, load},
+    kills::{CLIENTS, RESTED, check, collect, load, verify},
     model::World,
     noise::Noise,
     phase::{self, Phase},
@@ -89,9 +89,11 @@ fn look(
     let mut server = Server::at(&arguments.torno, &mounted.path().join("site"), NO_ENGINE);
     server.start()?;
     check(&server, known, clock, tally, when)?;
+    verify(&server, tally, when)?;
     thread::park_timeout(RESTED.saturating_sub(since.elapsed()));
     collect(&server, clock, tally, when)?;
-    check(&server, known, clock, tally, &format!("{when}, after a collection"))
+    check(&server, known, clock, tally, &format!("{when}, after a collection"))?;
+    verify(&server, tally, when)
 }
 
 /// Cuts the power; what was certain before and is so still must be true of what is left.

@@ -64,10 +64,10 @@ impl Tally {
         *self.counts().answers.entry(format!("{what} {status}")).or_default() += 1;
     }
 
-    /// Whether anything is wrong.
+    /// Whether nothing is wrong, and nothing was answered that nobody expects.
     pub(crate) fn is_clean(&self) -> bool {
-        let counts = self.counts();
-        counts.lost == 0 && counts.dangling == 0 && counts.leaked == 0
+        let Counts { lost, dangling, leaked, odd, .. } = *self.counts();
+        lost == 0 && dangling == 0 && leaked == 0 && odd == 0
     }
 
     /// What was asked for and answered, on one line.
