@@ -1,9 +1,10 @@
 //! Backups that are made while the server serves, and what is restored from them.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -303,4 +304,141 @@ fn what_the_original_lacks_is_named_and_the_rest_is_kept() {
     let kept = ada.get(&format!("/v2/tools/x/blobs/{}", sha256(&images[1].layers[0])));
     assert_eq!(kept.expect(200).body, images[1].layers[0]);
     assert_ne!(ada.get(&format!("/v2/tools/x/blobs/{lost}")).status, 200);
+}
+
+/// What an exit status of 1 came with.
+fn failing(site: &Site, arguments: &[&str]) -> String {
+    let output = site.torno(arguments);
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+    said
+}
+
+/// The files of a folder and their bytes.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry").path()) {
+        if entry.is_dir() {
+            all.extend(files(&entry));
+        } else {
+            all.insert(entry.clone(), fs::read(&entry).expect("file"));
+        }
+    }
+    all
+}
+
+#[test]
+fn a_backup_can_be_read_again() {
+    let site = Site::start_with("", &["ada"]);
+    let image = Image::new(&large("in a backup"));
+    image.push(&site.http("ada"), "tools/x", "v").expect(201);
+    // On another file system, so that what happens to the copy does not happen to the original.
+    let folder = tempfile::tempdir_in("/dev/shm").expect("folder");
+    let backup = text(folder.path());
+    let none = failing(&site, &["verify", "--backup", backup]);
+    assert!(none.contains("no complete backup"), "{none}");
+    let output = site.torno(&["backup", backup]);
+    assert!(output.status.success() && !String::from_utf8_lossy(&output.stderr).contains("was not read"));
+
+    let before = files(folder.path());
+    let well = site.torno_ok(&["verify", "--backup", backup]);
+    assert!(well.contains("1 manifest: all is well"), "{well}");
+    assert!(files(folder.path()) == before, "nothing has changed");
+
+    let layer = sha256(&image.layers[0]);
+    let hex = &layer["sha256:".len()..];
+    let file = folder.path().join("blobs/sha256").join(&hex[..2]).join(hex);
+    let mut bytes = image.layers[0].clone();
+    bytes[40_000] ^= 4;
+    for (damage, words) in
+        [(Some(&bytes[..]), "other bytes"), (Some(&bytes[1..]), "69999 bytes"), (None, "missing")]
+    {
+        match damage {
+            Some(bytes) => fs::write(&file, bytes).expect("write"),
+            None => fs::remove_file(&file).expect("removed"),
+        }
+        let said = failing(&site, &["verify", "--backup", backup]);
+        assert!(said.contains(&layer) && said.contains(words) && said.contains("1 finding"), "{said}");
+        let told = failing(&site, &["verify", "--json", "--backup", backup]);
+        assert!(told.contains("\"left\": 1"), "{told}");
+    }
+    assert!(site.torno_ok(&["verify"]).contains("all is well"), "the original is");
+    site.torno_ok(&["backup", backup]);
+    site.torno_ok(&["verify", "--backup", backup]);
+    // Its database too.
+    let state = fs::read_to_string(folder.path().join("complete")).expect("a state");
+    let database =
+        rusqlite::Connection::open(folder.path().join(state).join("torno.db")).expect("the database");
+    database.execute("UPDATE manifests SET bytes = x'7b7d'", []).expect("damaged");
+    drop(database);
+    let said = failing(&site, &["verify", "--backup", backup]);
+    assert!(said.contains(&format!("manifest {}", image.digest())), "{said}");
+}
+
+#[test]
+fn what_only_earlier_backups_needed_is_told_of_and_removed_when_asked() {
+    let site = Site::start_with("", &["ada"]);
+    let ada = site.http("ada");
+    let [old, new] = ["old", "new"].map(|tag| {
+        let image = Image::new(&large(tag));
+        image.push(&ada, "tools/x", tag).expect(201);
+        image
+    });
+    let folder = tempfile::tempdir_in(site.path("")).expect("folder");
+    let backup = text(folder.path());
+    let told = |arguments: &[&str]| {
+        let output = site.torno(arguments);
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = told(&["backup", backup]);
+    assert!(said.contains("what is linked was not read") && !said.contains("earlier backups"), "{said}");
+    ada.delete("/v2/tools/x/manifests/old").expect(202);
+    site.torno_ok(&["gc"]);
+    let layer = sha256(&old.layers[0]);
+    let hex = &layer["sha256:".len()..];
+    let file = folder.path().join("blobs/sha256").join(&hex[..2]).join(hex);
+    for _ in 0..2 {
+        let said = told(&["backup", backup]);
+        assert!(said.contains("earlier backups needed: ") && said.contains("--prune removes them"), "{said}");
+        assert!(file.exists());
+    }
+    let said = told(&["backup", "--prune", backup]);
+    assert!(said.contains("earlier backups needed: ") && said.contains("; removed"), "{said}");
+    assert!(!file.exists());
+    assert!(!told(&["backup", backup]).contains("earlier backups"));
+    site.torno_ok(&["verify", "--backup", backup]);
+    let again = restored(folder.path());
+    let ada = again.http("ada");
+    let pulled = ada.get(&format!("/v2/tools/x/blobs/{}", sha256(&new.layers[0])));
+    assert_eq!(pulled.expect(200).body, new.layers[0]);
+}
+
+#[test]
+fn what_is_in_quarantine_is_not_lost_and_its_good_copy_stays() {
+    let site = Site::start_with("", &["ada"]);
+    let ada = site.http("ada");
+    let image = Image::new(&large("damaged later"));
+    image.push(&ada, "tools/x", "v").expect(201);
+    let folder = tempfile::tempdir_in("/dev/shm").expect("folder");
+    let backup = text(folder.path());
+    site.torno_ok(&["backup", backup]);
+    let layer = sha256(&image.layers[0]);
+    site.flip_bit(&layer, 40_000);
+    failing(&site, &["verify", "--repair"]);
+    let output = site.torno(&["backup", "--prune", backup]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && !said.contains("lost"), "{said}");
+    assert!(said.contains("in quarantine and so not in the backup: 1"), "{said}");
+    assert!(site.torno_ok(&["verify", "--backup", backup]).contains("all is well"));
+    let hex = &layer["sha256:".len()..];
+    let copy = fs::read(folder.path().join("blobs/sha256").join(&hex[..2]).join(hex)).expect("the good copy");
+    assert!(copy == image.layers[0]);
+
+    let again = restored(folder.path());
+    let ada = again.http("ada");
+    ada.get(&format!("/v2/tools/x/blobs/{layer}")).expect(404);
+    ada.push_blob("tools/x", &image.layers[0]);
+    assert_eq!(ada.get(&format!("/v2/tools/x/blobs/{layer}")).expect(200).body, image.layers[0]);
 }

@@ -420,3 +420,24 @@ fn push_and_delete(http: &Http, repository: &str, base: &[u8]) {
         http.delete(&format!("/v2/{repository}/manifests/{}", image.digest()));
     }
 }
+
+#[test]
+fn a_damaged_journal_is_found_and_spoils_no_file() {
+    let (mut site, stored) = filled();
+    let ada = site.http("ada");
+    site.stop();
+    let small = sha256(&stored.image.layers[0]);
+    let database = site.database();
+    database.execute("INSERT INTO journal (blob, bytes) VALUES (?1, x'00')", [&small]).expect("inserted");
+    let sql = "UPDATE blobs SET journal = (SELECT max(id) FROM journal) WHERE digest = ?1";
+    assert_eq!(database.execute(sql, [&small]).expect("updated"), 1);
+    drop(database);
+    let (status, told) = verify(&site, &[]);
+    assert_eq!(status, 1);
+    assert_eq!(told["findings"][0]["kind"], "journal", "{told}");
+    assert_eq!(told["findings"][0]["digest"], small, "{told}");
+    site.start();
+    assert!(site.log().contains("the journal has other bytes than the blob's"));
+    assert_eq!(ada.get(&format!("/v2/tools/x/blobs/{small}")).expect(200).body, stored.image.layers[0]);
+    assert_eq!(verify(&site, &[]).0, 0);
+}

@@ -22,24 +22,8 @@ pub struct Listing {
 impl BlobStore {
     /// What is in the folder of blobs whose digests begin with `shard`.
     pub async fn list(&self, algorithm: Algorithm, shard: u8) -> Result<Listing, BlobError> {
-        let relative = Path::new("blobs").join(algorithm.name()).join(format!("{shard:02x}"));
         let root = self.root.clone();
-        blocking(move || {
-            let mut listing = Listing::default();
-            for entry in entries(&root.join(&relative))? {
-                let name = entry.file_name();
-                let digest =
-                    name.to_str().and_then(|name| format!("{}:{name}", algorithm.name()).parse().ok());
-                let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-                match digest {
-                    Some(digest) if is_file && is_in(&digest, shard) => listing.blobs.push(digest),
-                    _ => listing.strays.push(relative.join(&name)),
-                }
-            }
-            listing.blobs.sort();
-            Ok(listing)
-        })
-        .await
+        blocking(move || blobs_in(&root, algorithm, shard)).await
     }
 
     /// What is among the folders of blobs and among the upload sessions, and is neither, below the store's root. What
@@ -101,6 +85,28 @@ impl BlobStore {
         let name = name.chars().take(100).collect();
         self.move_aside(self.root.join(relative), name).await
     }
+}
+
+/// The folder of blobs whose digests begin with `shard`, below a root.
+pub(crate) fn folder(algorithm: Algorithm, shard: u8) -> PathBuf {
+    Path::new("blobs").join(algorithm.name()).join(format!("{shard:02x}"))
+}
+
+/// What is in the folder of blobs whose digests begin with `shard`. Blocks.
+pub(crate) fn blobs_in(root: &Path, algorithm: Algorithm, shard: u8) -> Result<Listing, BlobError> {
+    let relative = folder(algorithm, shard);
+    let mut listing = Listing::default();
+    for entry in entries(&root.join(&relative))? {
+        let name = entry.file_name();
+        let digest = name.to_str().and_then(|name| format!("{}:{name}", algorithm.name()).parse().ok());
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        match digest {
+            Some(digest) if is_file && is_in(&digest, shard) => listing.blobs.push(digest),
+            _ => listing.strays.push(relative.join(&name)),
+        }
+    }
+    listing.blobs.sort();
+    Ok(listing)
 }
 
 /// The entries of a folder; none if it is not there.

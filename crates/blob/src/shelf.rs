@@ -1,17 +1,20 @@
 //! A folder of blobs that is filled from another one: a backup, and what is restored from it.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use torno_oci::{Digest, Hasher};
+use torno_oci::{Algorithm, Digest, Hasher};
 
 use crate::{
-    BlobError,
+    BlobError, Damage, WhichFile,
+    check::is_of_the_disk,
     folder::{make_folder, place_of, remove_file},
+    listing::{blobs_in, folder},
 };
 
 /// Copied at a time.
@@ -82,6 +85,58 @@ impl Shelf {
             // Another file system, or one without links, or too many of them.
             Err(_) => self.copy(digest, &source, &target, &found),
         }
+    }
+
+    /// Reads a blob of `size` bytes and compares it with its digest.
+    pub fn check(&self, digest: &Digest, size: u64) -> Result<Option<Damage>, BlobError> {
+        let path = self.path(digest);
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Damage::Missing)),
+            opened => opened.map_err(BlobError::io(&path))?,
+        };
+        let found = file.metadata().map_err(BlobError::io(&path))?.len();
+        if found != size {
+            return Ok(Some(Damage::Length { expected: size, found }));
+        }
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut piece = vec![0; PIECE];
+        loop {
+            match file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) => hasher.update(piece.get(..read).unwrap_or(&piece)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_of_the_disk(&error) => {
+                    return Ok(Some(Damage::Unreadable { error: error.to_string(), file: WhichFile(None) }));
+                }
+                Err(error) => return Err(BlobError::io(&path)(error)),
+            }
+        }
+        let found = hasher.finish();
+        Ok((found != *digest).then_some(Damage::Digest { found, file: WhichFile(None) }))
+    }
+
+    /// The blobs here that are not among these, with their sizes.
+    pub fn others(&self, needed: &HashSet<Digest>) -> Result<Vec<(Digest, u64)>, BlobError> {
+        let mut others = Vec::new();
+        for algorithm in Algorithm::ALL {
+            for shard in 0..=u8::MAX {
+                let folder = folder(algorithm, shard);
+                for digest in blobs_in(&self.root, algorithm, shard)?.blobs {
+                    if needed.contains(&digest) {
+                        continue;
+                    }
+                    let path = self.root.join(&folder).join(digest.hex());
+                    let found = fs::symlink_metadata(&path).map_err(BlobError::io(&path))?;
+                    others.push((digest, found.len()));
+                }
+            }
+        }
+        Ok(others)
+    }
+
+    /// Removes a blob; one that is not there is no error.
+    pub fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
+        remove_file(&self.path(digest))
     }
 
     /// Resolves once whatever was taken would survive a loss of power.
@@ -166,6 +221,27 @@ mod tests {
         std::os::unix::fs::symlink(to.path(&digest), from.path(&digest)).expect("link");
         assert!(matches!(to.take(&digest, 5, &from), Err(BlobError::Io { .. })), "no file");
         to.sync().expect("synced");
+        assert_eq!(to.others(&HashSet::from([digest.clone()])).expect("listed"), []);
+        assert_eq!(to.others(&HashSet::new()).expect("listed"), [(digest.clone(), 5)]);
+        to.remove(&digest).expect("removed");
+        to.remove(&digest).expect("gone already");
+        assert_eq!(to.others(&HashSet::new()).expect("listed"), []);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let folder = tempfile::tempdir().expect("folder");
+        let shelf = shelf(&folder, "shelf");
+        let digest = Digest::sha256(b"hello");
+        assert_eq!(shelf.check(&digest, 5).expect("checked"), Some(Damage::Missing));
+        put(&shelf, &digest, b"hello");
+        assert_eq!(shelf.check(&digest, 5).expect("checked"), None);
+        put(&shelf, &digest, b"hallo");
+        let found = Digest::sha256(b"hallo");
+        let file = WhichFile(None);
+        assert_eq!(shelf.check(&digest, 5).expect("checked"), Some(Damage::Digest { found, file }));
+        put(&shelf, &digest, b"hell");
+        assert_eq!(shelf.check(&digest, 5).expect("checked"), Some(Damage::Length { expected: 5, found: 4 }));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use rusqlite::{Connection, backup::Backup};
 use torno_oci::Digest;
 
 use crate::{
-    Metadata, MetadataError,
+    Metadata, MetadataError, database,
     row::{all, number, parsed},
 };
 
@@ -17,8 +17,19 @@ pub struct Kept {
     pub blob: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// Whether the database itself has its bytes.
-    pub journaled: bool,
+    /// Where its bytes are.
+    pub place: Place,
+}
+
+/// Where the bytes of a blob are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In its file.
+    File,
+    /// In the database itself.
+    Journal,
+    /// Nowhere that they can be served from: it is in quarantine.
+    Quarantine,
 }
 
 /// The database as it was when this was made, whatever is written since. Blocks.
@@ -41,12 +52,52 @@ impl Metadata {
 impl Snapshot {
     /// The blobs that are there: neither on their way in, nor being deleted.
     pub fn blobs(&self) -> Result<Vec<Kept>, MetadataError> {
-        let sql = "SELECT b.digest, b.size, j.id IS NOT NULL AS journaled FROM blobs AS b
-            LEFT JOIN journal AS j ON j.id = b.journal WHERE b.state = 'present'";
+        let sql = "SELECT b.digest, b.size, j.id IS NOT NULL AS journaled, q.blob IS NOT NULL AS quarantined
+            FROM blobs AS b LEFT JOIN journal AS j ON j.id = b.journal
+            LEFT JOIN quarantined_blobs AS q ON q.blob = b.digest WHERE b.state = 'present'";
         all(&self.connection, sql, [], |row| {
             let (blob, size) = (parsed(row, "digest")?, number(row, "size")?);
-            Ok(Kept { blob, size, journaled: row.get("journaled")? })
+            let place = match (row.get("journaled")?, row.get("quarantined")?) {
+                (true, _) => Place::Journal,
+                (false, true) => Place::Quarantine,
+                (false, false) => Place::File,
+            };
+            Ok(Kept { blob, size, place })
         })
+    }
+
+    /// How many manifests there are, and which of them have other bytes than their own. Those in quarantine are known to.
+    pub fn damaged_manifests(&self) -> Result<(u64, Vec<Digest>), MetadataError> {
+        self.damaged(
+            "SELECT digest, bytes FROM manifests AS m
+                WHERE NOT EXISTS (SELECT 1 FROM quarantined_manifests WHERE manifest = m.digest)",
+        )
+    }
+
+    /// How many blobs the journal has, and of which it has other bytes than theirs.
+    pub fn damaged_journal(&self) -> Result<(u64, Vec<Digest>), MetadataError> {
+        self.damaged("SELECT blob AS digest, bytes FROM journal")
+    }
+
+    fn damaged(&self, sql: &str) -> Result<(u64, Vec<Digest>), MetadataError> {
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        let (mut all, mut damaged) = (0, Vec::new());
+        while let Some(row) = rows.next()? {
+            let (digest, bytes): (Digest, _) = (parsed(row, "digest")?, row.get_ref("bytes")?);
+            all += 1;
+            if !bytes.as_blob().is_ok_and(|bytes| Digest::of(digest.algorithm(), bytes) == digest) {
+                damaged.push(digest);
+            }
+        }
+        Ok((all, damaged))
+    }
+
+    /// A copy that [`Snapshot::copy`] has written, which nobody changes. Blocks.
+    pub fn of_copy(path: &Path) -> Result<Self, MetadataError> {
+        let connection = database::connect_to_copy(path)?;
+        connection.execute_batch("BEGIN; SELECT 1 FROM repositories LIMIT 1;")?;
+        Ok(Self { connection })
     }
 
     /// Writes a copy of the database to a file, which must not be there.
@@ -57,6 +108,8 @@ impl Snapshot {
         let backup = Backup::new(&self.connection, &mut copy)?;
         backup.step(ALL)?;
         drop(backup);
+        // One file, which is read without writing anything beside it.
+        copy.pragma_update(None, "journal_mode", "DELETE")?;
         copy.close().map_err(|(_, error)| error.into())
     }
 }
@@ -88,11 +141,25 @@ mod tests {
         let to = folder.path().join("copy.db");
         snapshot.copy(&to).expect("copied");
         let mut expected = [
-            Kept { blob: first, size: 5, journaled: false },
-            Kept { blob: second.clone(), size: 6, journaled: true },
+            Kept { blob: first, size: 5, place: Place::File },
+            Kept { blob: second.clone(), size: 6, place: Place::Journal },
         ];
         expected.sort_by(|one, other| one.blob.cmp(&other.blob));
         assert_eq!(snapshot.blobs().expect("blobs"), expected);
+        let alone = Snapshot::of_copy(&to).expect("open");
+        assert_eq!(alone.blobs().expect("blobs"), expected);
+        assert_eq!(alone.damaged_journal().expect("journal"), (1, Vec::new()));
+        drop(alone);
+        assert_eq!(
+            std::fs::read_dir(folder.path())
+                .expect("folder")
+                .filter(|entry| {
+                    entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("copy"))
+                })
+                .count(),
+            1,
+            "one file"
+        );
         let copy = Metadata::open(&to).expect("open");
         assert_eq!(copy.snapshot().and_then(|copy| copy.blobs()).expect("blobs"), expected);
         assert_eq!(copy.journaled(&second).await.expect("journaled").as_deref(), Some(&b"second"[..]));

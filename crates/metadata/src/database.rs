@@ -285,15 +285,30 @@ fn connect_as(path: &Path, access: Access) -> Result<Connection, MetadataError> 
     Ok(connection)
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), MetadataError> {
+/// Opens a copy of a database, which is not written to, whatever it is asked.
+pub(crate) fn connect_to_copy(path: &Path) -> Result<Connection, MetadataError> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(path, flags)?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    refuse_newer(found, path)?;
+    Ok(connection)
+}
+
+fn refuse_newer(found: i64, path: &Path) -> Result<(), MetadataError> {
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(MetadataError::Newer { path: path.to_owned(), found, known });
+    }
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), MetadataError> {
     loop {
         // Asked within the transaction: another process may be doing the same.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if found > known {
-            return Err(MetadataError::Newer { path: path.to_owned(), found, known });
-        }
+        refuse_newer(found, path)?;
         let next = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found));
         let Some(migration) = next else { return Ok(()) };
         transaction.execute_batch(migration)?;

@@ -30,7 +30,7 @@ mod token;
 mod usage;
 mod verify;
 
-pub use backup::{Kept, Snapshot};
+pub use backup::{Kept, Place, Snapshot};
 pub use blob::{Hold, HoldId};
 pub use collect::{Garbage, Sweep, Swept};
 pub use condition::{Condition, Versions};

@@ -7,7 +7,10 @@
 //! complete             which of the states is whole: written last, at once
 //! ```
 //!
-//! Blobs are only added. So a backup that is stopped half way leaves the one before it as it was.
+//! Blobs are only added, until a state is whole that does without them. So a backup that is stopped half way leaves the
+//! one before it as it was.
+
+mod check;
 
 use std::{
     collections::HashSet,
@@ -20,8 +23,10 @@ use std::{
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 use torno_blob::{BlobError, Shelf, Taken};
-use torno_metadata::{Kept, Metadata, Snapshot};
+use torno_metadata::{Kept, Metadata, Place, Snapshot};
 use torno_oci::Digest;
+
+pub use check::verify_backup;
 
 use crate::{Registry, RegistryError};
 
@@ -90,6 +95,22 @@ pub struct BackedUp {
     pub copied_bytes: u64,
     /// What the copy lacks since the original does.
     pub lost: Vec<Lost>,
+    /// Blobs that are in quarantine, and so not in the copy.
+    pub quarantined: u64,
+    /// Blobs in the folder that this backup does without.
+    pub superfluous: u64,
+    /// Their bytes.
+    pub superfluous_bytes: u64,
+}
+
+/// What becomes of blobs in the folder that only earlier backups needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Superfluous {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They are removed, once the new backup is whole.
+    Prune,
 }
 
 /// A folder for backups that is locked by this process.
@@ -134,6 +155,7 @@ impl Registry {
         data: &Path,
         htpasswd: &Path,
         backup: &Backup,
+        superfluous: Superfluous,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<BackedUp, BackupError> {
         let (from, to) = (Shelf::new(data), Shelf::new(&backup.root));
@@ -152,8 +174,12 @@ impl Registry {
         self::take(&from, &to, blobs, &mut done, &mut made, &mut progress).await?;
         drop(right);
         let (root, data, htpasswd) = (backup.root.clone(), data.to_owned(), htpasswd.to_owned());
-        blocking(move || keep_state(&snapshot, &to, &root, &data, &htpasswd)).await?;
-        Ok(made)
+        blocking(move || {
+            keep_state(&snapshot, &to, &root, &data, &htpasswd)?;
+            look_for_superfluous(&snapshot, &to, superfluous, &mut made)?;
+            Ok(made)
+        })
+        .await
     }
 
     async fn snapshot(&self) -> Result<Snapshot, BackupError> {
@@ -216,8 +242,8 @@ async fn blobs_of(snapshot: Snapshot, done: &HashSet<Digest>) -> Result<(Snapsho
         Ok((snapshot, blobs))
     })
     .await?;
-    // The database itself has the others, and at the next start their files are made from it.
-    blobs.retain(|kept| !kept.journaled && !done.contains(&kept.blob));
+    // Of the others the database itself has the bytes, and their files are made from it at the next start; or nobody has.
+    blobs.retain(|kept| kept.place == Place::File && !done.contains(&kept.blob));
     Ok((snapshot, blobs))
 }
 
@@ -268,6 +294,27 @@ async fn take(
         }
         progress(all, all - rest.len());
     }
+}
+
+/// Counts what this moment does without, and removes it if it is to be. What is in quarantine now may be good here: it
+/// stays.
+fn look_for_superfluous(
+    snapshot: &Snapshot,
+    blobs: &Shelf,
+    superfluous: Superfluous,
+    made: &mut BackedUp,
+) -> Result<(), BackupError> {
+    let kept = snapshot.blobs().map_err(RegistryError::from)?;
+    made.quarantined = kept.iter().filter(|kept| kept.place == Place::Quarantine).count() as u64;
+    let needed: HashSet<Digest> = kept.into_iter().map(|kept| kept.blob).collect();
+    for (blob, size) in blobs.others(&needed).map_err(RegistryError::from)? {
+        if superfluous == Superfluous::Prune {
+            blobs.remove(&blob).map_err(RegistryError::from)?;
+        }
+        made.superfluous += 1;
+        made.superfluous_bytes += size;
+    }
+    Ok(())
 }
 
 /// Makes a state whole, and only then the one that counts.

@@ -31,7 +31,7 @@ mod usage;
 mod verify;
 
 pub use admit::AdmissionError;
-pub use backup::{BackedUp, Backup, BackupError, Lost, restore};
+pub use backup::{BackedUp, Backup, BackupError, Lost, Superfluous, restore, verify_backup};
 pub use content::{Check, Content};
 pub use error::RegistryError;
 pub use gc::{Collected, CollectionProgress, DEFAULT_GRACE};

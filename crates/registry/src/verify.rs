@@ -147,7 +147,10 @@ impl<F: FnMut(VerifyEvent<'_>)> Walk<'_, F> {
                 Phase::Blobs => self.blobs(after).await?,
                 Phase::Strays => self.strays().await?,
                 Phase::Manifests => self.manifests(after).await?,
-                Phase::Rows => self.rows().await?,
+                Phase::Rows => {
+                    self.journal().await?;
+                    self.rows().await?;
+                }
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use torno_metadata::BlobRow;
 use torno_oci::{Algorithm, Digest};
 
 use super::{Phase, Problem, Remedy, VerifyEvent, Walk};
-use crate::{RegistryError, quarantine::Fate};
+use crate::{RegistryError, journal::READ, quarantine::Fate};
 
 impl<F: FnMut(VerifyEvent<'_>)> Walk<'_, F> {
     pub(super) async fn blobs(&self, after: &str) -> Result<(), RegistryError> {
@@ -19,6 +19,19 @@ impl<F: FnMut(VerifyEvent<'_>)> Walk<'_, F> {
                 // `g` comes behind every hexadecimal digit.
                 if after < format!("{prefix}g").as_str() {
                     self.shard(algorithm, shard, &prefix, after).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the journal has is what becomes of files, and is served while there are none.
+    pub(super) async fn journal(&self) -> Result<(), RegistryError> {
+        let metadata = &self.registry.metadata;
+        for rows in metadata.unsettled(usize::MAX).await?.chunks(READ) {
+            for (row, bytes) in metadata.bytes_of(rows).await? {
+                if Digest::of(row.blob.algorithm(), &bytes) != row.blob {
+                    self.found(Problem::Journal { blob: row.blob }, Remedy::None).await?;
                 }
             }
         }

@@ -28,6 +28,12 @@ pub enum Problem {
         /// What is true.
         file: u64,
     },
+    /// What the journal has of a blob.
+    #[error("blob {blob}: the journal has other bytes than its own")]
+    Journal {
+        /// Whose.
+        blob: Digest,
+    },
     /// A blob's file could not be read, which says nothing of its bytes.
     #[error("blob {blob}: it could not be looked at: {error}")]
     NotRead {
@@ -140,6 +146,7 @@ impl Problem {
         match self {
             Self::Blob { blob, .. }
             | Self::Size { blob, .. }
+            | Self::Journal { blob }
             | Self::NotRead { blob, .. }
             | Self::StrayBlob { blob }
             | Self::StrayDamaged { blob, .. }
@@ -159,6 +166,7 @@ impl Problem {
             Self::Blob { damage: Damage::Digest { .. }, .. } => "digest",
             Self::Blob { damage: Damage::Unreadable { .. }, .. } | Self::NotRead { .. } => "unreadable",
             Self::Size { .. } => "size",
+            Self::Journal { .. } => "journal",
             Self::StrayBlob { .. } => "stray-blob",
             Self::StrayDamaged { .. } => "stray-damaged",
             Self::Stray { .. } => "stray",

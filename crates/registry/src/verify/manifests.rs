@@ -99,22 +99,29 @@ fn judge(row: ManifestRow) -> Verdict {
     if Digest::of(digest.algorithm(), &row.bytes) != digest {
         return Verdict::Damaged(digest);
     }
-    let read = |media_type: &MediaType| Names::read(&digest, media_type, &row.bytes);
+    // Most are pushed as one type everywhere, so most are parsed once.
+    let mut read: BTreeMap<&str, Option<(Names, Option<Refers>)>> = BTreeMap::new();
     let mut needed = Names::default();
     let mut listed: BTreeMap<(RepositoryId, String), Refers> = BTreeMap::new();
     for (repository, media_type) in &row.links {
+        let parsed = read.entry(media_type.as_str()).or_insert_with(|| {
+            let parsed = Names::read(&digest, media_type, &row.bytes);
+            needed.extend(parsed.iter().map(|(names, _)| names));
+            parsed
+        });
         // What an earlier Torno took and this one does not, it cannot judge.
-        let Some((names, refers)) = read(media_type) else { return Verdict::Whole(digest, Vec::new()) };
-        needed.extend(names);
+        let Some((_, refers)) = parsed else { return Verdict::Whole(digest, Vec::new()) };
         if let (Some(refers), true) = (refers, repository.is_repository()) {
-            listed.insert((*repository, refers.subject.to_string()), refers);
+            listed.insert((*repository, refers.subject.to_string()), refers.clone());
         }
     }
-    // The same bytes may have been pushed as another type before, and what that names is kept too.
     let mut allowed = needed.clone();
-    for text in [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST] {
-        if let Some((names, _)) = text.parse().ok().and_then(|media_type| read(&media_type)) {
-            allowed.extend(names);
+    if !needed.has_all(&row.blobs, &row.children) {
+        // The same bytes may have been pushed as another type before, and what that names is kept too.
+        let others = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].into_iter();
+        for media_type in others.filter(|text| !read.contains_key(text)).filter_map(|text| text.parse().ok())
+        {
+            allowed.extend(Names::read(&digest, &media_type, &row.bytes).iter().map(|(names, _)| names));
         }
     }
     let mut corrections = Vec::new();
@@ -155,8 +162,17 @@ impl Names {
         Some((names, new.refers))
     }
 
-    fn extend(&mut self, other: Self) {
-        self.blobs.extend(other.blobs);
-        self.children.extend(other.children);
+    fn extend<'a>(&mut self, others: impl Iterator<Item = &'a Self>) {
+        for other in others {
+            self.blobs.extend(other.blobs.iter().cloned());
+            self.children.extend(other.children.iter().cloned());
+        }
+    }
+
+    /// Whether all of these are among them.
+    fn has_all(&self, blobs: &BTreeSet<String>, children: &BTreeSet<String>) -> bool {
+        let has = |named: &BTreeSet<Digest>, text: &String| named.iter().any(|one| one.as_str() == text);
+        blobs.iter().all(|text| has(&self.blobs, text))
+            && children.iter().all(|text| has(&self.children, text))
     }
 }

@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc, thread, time::Duration};
 
 use torno_blob::BlobStore;
-use torno_registry::{Backup, Registry, restore};
+use torno_registry::{Backup, Registry, Superfluous, restore};
 
 use crate::{NO_GRACE, Site};
 
@@ -35,7 +35,7 @@ async fn gc_takes_what_it_likes_before_the_last_blobs_and_nothing_then() {
     assert!(Backup::open(folder.path(), data).is_err(), "one at a time");
     let store = BlobStore::open(data, Duration::from_hours(1)).expect("store");
     let mut free = Vec::new();
-    let made = site.registry.back_up(data, &htpasswd, &backup, |_, done| {
+    let made = site.registry.back_up(data, &htpasswd, &backup, Superfluous::Keep, |_, done| {
         if done > 0 {
             return;
         }
@@ -70,7 +70,8 @@ async fn a_restore_that_was_stopped_goes_on() {
     let htpasswd = site.folder.path().join("htpasswd");
     let folder = tempfile::tempdir().expect("folder");
     let backup = Backup::open(folder.path(), site.folder.path()).expect("backup");
-    let made = site.registry.back_up(site.folder.path(), &htpasswd, &backup, |_, _| {}).await;
+    let made =
+        site.registry.back_up(site.folder.path(), &htpasswd, &backup, Superfluous::Keep, |_, _| {}).await;
     assert_eq!(made.expect("backed up").blobs, 1, "the database has the other");
 
     let to = tempfile::tempdir().expect("folder");

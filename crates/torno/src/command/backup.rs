@@ -8,13 +8,15 @@ use std::{
 
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
-use torno_registry::{BackedUp, Backup as Folder, BlobError};
+use torno_registry::{BackedUp, Backup as Folder, BlobError, Superfluous};
 
 use super::{ConfigFile, Failure};
 
 const EXAMPLES: &str = "\
 Examples:
   torno backup /mnt/backup/torno    the first time everything, then only what is new
+  torno backup --prune /mnt/backup/torno    and remove there what only earlier backups needed
+  torno verify --backup /mnt/backup/torno   read it again, and compare it with its digests
   torno restore /mnt/backup/torno   into the empty data directory of the configuration
 
 The folder holds passwords' hashes and keys: keep it as private as the data directory. On the same file system blobs \
@@ -30,6 +32,9 @@ pub(crate) struct Backup {
     /// The folder: new, empty, or with an earlier backup
     #[arg(value_name = "DIR")]
     folder: PathBuf,
+    /// Remove blobs from the folder that only earlier backups needed, once this one is whole
+    #[arg(long)]
+    prune: bool,
 }
 
 /// Make the data directory from a backup
@@ -49,10 +54,35 @@ impl Backup {
         super::with_registry(&config, async |registry| {
             let folder = Folder::open(&self.folder, &config.data)?;
             let bar = bar();
-            let made = registry.back_up(&config.data, &config.auth.htpasswd, &folder, advance(&bar)).await?;
+            let superfluous = if self.prune { Superfluous::Prune } else { Superfluous::Keep };
+            let made = registry.back_up(&config.data, &config.auth.htpasswd, &folder, superfluous, advance(&bar));
+            let made = made.await?;
             bar.finish_and_clear();
-            conclude("backup", &made)
+            let done = conclude("backup", &made);
+            self.note(&made);
+            done
         })
+    }
+}
+
+impl Backup {
+    /// Says what is not in the backup, and what is in its folder and not in it.
+    fn note(&self, made: &BackedUp) {
+        if made.linked > 0 {
+            eprintln!(
+                "note: what is linked was not read; `torno verify --backup {}` reads it all",
+                self.folder.display()
+            );
+        }
+        if made.quarantined > 0 {
+            let count = made.quarantined;
+            eprintln!("note: in quarantine and so not in the backup: {count}; `torno verify` tells which");
+        }
+        if made.superfluous > 0 {
+            let (count, size) = (made.superfluous, ByteSize::b(made.superfluous_bytes).display().iec());
+            let what = if self.prune { "removed" } else { "--prune removes them" };
+            eprintln!("note: blobs that only earlier backups needed: {count} ({size}); {what}");
+        }
     }
 }
 
@@ -94,7 +124,7 @@ fn advance(bar: &ProgressBar) -> impl FnMut(usize, usize) {
 fn conclude(what: &str, made: &BackedUp) -> Result<(), Failure> {
     writeln!(
         io::stdout(),
-        "{what}: {} blobs; new: {} linked, {} copied ({})",
+        "{what}: {} blobs; new: {} linked, {} copied and compared ({})",
         made.blobs,
         made.linked,
         made.copied,

@@ -5,6 +5,7 @@ mod resume;
 use std::{
     io::{self, IsTerminal as _, Write as _},
     num::NonZeroUsize,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -15,6 +16,7 @@ use serde::Serialize;
 use tokio::signal::unix::SignalKind;
 use torno_registry::{
     Finding, Mode, Phase, Position, Registry, Remedy, Sample, Verification, Verified, VerifyEvent,
+    verify_backup,
 };
 
 use super::{ConfigFile, Failure};
@@ -26,6 +28,7 @@ Examples:
   torno verify --sample 5%      read the bytes of one blob in twenty; the files of all are looked at
   torno verify --repair         put right what can be, and what cannot into quarantine
   torno verify --resume         go on where the last one was stopped
+  torno verify --backup DIR     look at a backup instead, of which nothing changes
 
 Rows are compared with files, files with rows, bytes with digests, and what is kept of manifests with their bytes. \
 With --repair, what is kept of manifests is put right; damaged blobs and strange files move to quarantine/ in the data \
@@ -53,6 +56,9 @@ pub(crate) struct Verify {
     /// Go on where the last look was stopped
     #[arg(long)]
     resume: bool,
+    /// Look at everything that would be restored from this backup, and at nothing else
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["repair", "sample", "resume"])]
+    backup: Option<PathBuf>,
     /// Print one JSON object: `blobs`, `bytes` and `manifests` (null when it was stopped), `left`, `earlier` (findings
     /// left by the part before `--resume`), and `findings`, each with its `kind`, `what`, `digest`, `used_by`, `remedy` and `left`
     #[arg(long)]
@@ -67,6 +73,9 @@ fn percent(text: &str) -> Result<f64, String> {
 
 impl Verify {
     pub(crate) fn run(&self) -> Result<(), Failure> {
+        if let Some(backup) = &self.backup {
+            return self.verify_backup(backup);
+        }
         let config = self.file.load()?;
         let notes = config.data.join(resume::FILE);
         let left = super::with_registry(&config, async |registry| {
@@ -83,20 +92,31 @@ impl Verify {
         if left > 0 { Err(Failure::Damaged(left)) } else { Ok(()) }
     }
 
+    /// A backup needs no configuration to be looked at.
+    fn verify_backup(&self, backup: &Path) -> Result<(), Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let mut show = Show::new(self.json);
+        let verified = verify_backup(backup, threads(), |event| show.event(event));
+        let verified = runtime.map_err(Failure::Runtime)?.block_on(verified)?;
+        show.bar.finish_and_clear();
+        std::mem::replace(&mut show.said, Ok(()))?;
+        if self.json {
+            show.tell(Some(verified), verified.left, 0)?;
+        } else {
+            say(&summary(&verified, 0))?;
+        }
+        if verified.left > 0 { Err(Failure::Damaged(verified.left)) } else { Ok(()) }
+    }
+
     /// How many findings are left.
-    async fn verify(
-        &self,
-        registry: &Registry,
-        notes: &std::path::Path,
-        begun: Stopped,
-    ) -> Result<u64, Failure> {
+    async fn verify(&self, registry: &Registry, notes: &Path, begun: Stopped) -> Result<u64, Failure> {
         let sample =
             self.sample.and_then(|percent| Sample::percent(percent, begun.seed)).unwrap_or(Sample::ALL);
         let how = Verification {
             mode: if self.repair { Mode::Repair } else { Mode::Look },
             sample,
             from: begun.position()?,
-            threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            threads: threads(),
         };
         let mut show = Show::new(self.json);
         let mut now = begun.clone();
@@ -141,6 +161,11 @@ impl Verify {
         }
         Ok(left)
     }
+}
+
+/// Files that are read at a time.
+fn threads() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 /// What is shown meanwhile.
