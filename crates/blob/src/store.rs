@@ -26,6 +26,9 @@ use crate::{
 /// Above this many, one sync of the whole file system costs less than one each.
 const FEW: usize = 2;
 
+/// Held by the next one to have the right to the files.
+const NEXT: &str = "files-next.lock";
+
 /// The blobs and upload sessions under one folder.
 #[derive(Debug)]
 pub struct BlobStore {
@@ -267,8 +270,12 @@ impl BlobStore {
 
     /// Takes the right to remove files, and to put them in place unsynced, as soon as it is free.
     pub async fn lock_files(&self) -> Result<FilesLock, BlobError> {
-        let path = self.root.join("files.lock");
+        let (path, next) = (self.root.join("files.lock"), self.root.join(NEXT));
         blocking(move || {
+            // Held while waiting: a collection that takes step after step would else have it again before those who
+            // wait have woken up.
+            let turn = open_lock(&next)?;
+            turn.lock().map_err(BlobError::io(&next))?;
             let file = open_lock(&path)?;
             file.lock().map_err(BlobError::io(&path))?;
             Ok(FilesLock { _file: file })
@@ -352,6 +359,31 @@ mod tests {
         assert!(store.try_lock_files().expect("lock").is_none(), "one at a time");
         store.remove(&[&right], &lock).await.expect("remove");
         assert!(matches!(store.read(&right, 11, Reading::Copied).await, Err(BlobError::Missing(_))));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_the_files_is_next() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = std::sync::Arc::new(open(&folder).expect("store"));
+        let order = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let right = store.lock_files().await.expect("lock");
+        let waiting = tokio::spawn({
+            let (store, order) = (store.clone(), order.clone());
+            async move {
+                let _right = store.lock_files().await.expect("lock");
+                order.lock().expect("lock").push("who waited");
+            }
+        });
+        let next = open_lock(&folder.path().join(NEXT)).expect("lock");
+        while next.try_lock().is_ok() {
+            next.unlock().expect("unlocked");
+            tokio::task::yield_now().await;
+        }
+        drop(right);
+        let _right = store.lock_files().await.expect("lock");
+        order.lock().expect("lock").push("who had it");
+        waiting.await.expect("done");
+        assert_eq!(*order.lock().expect("lock"), ["who waited", "who had it"]);
     }
 
     #[tokio::test]
