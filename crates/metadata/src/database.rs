@@ -48,8 +48,8 @@ const BUSY: Duration = Duration::from_secs(30);
 const GROUP: usize = 64;
 
 /// A write on its way to the writing thread: done inside the group's transaction, it returns what to tell the one who
-/// waits, once it is committed.
-type Job = Box<dyn FnOnce(&mut Transaction<'_>) -> Reply + Send>;
+/// waits, once it is committed. Given the reason why there is no transaction, it does nothing and tells that.
+type Job = Box<dyn FnOnce(Result<&mut Transaction<'_>, &MetadataError>) -> Reply + Send>;
 
 type Reply = Box<dyn FnOnce(Result<(), &MetadataError>)>;
 
@@ -125,8 +125,11 @@ impl Metadata {
     ) -> Result<oneshot::Receiver<Result<T, MetadataError>>, MetadataError> {
         let (sender, receiver) = oneshot::channel();
         let inner = Arc::downgrade(&self.inner);
-        let work: Job = Box::new(move |transaction: &mut Transaction<'_>| -> Reply {
-            let done = in_savepoint(transaction, job);
+        let work: Job = Box::new(move |transaction| -> Reply {
+            let done = match transaction {
+                Ok(transaction) => in_savepoint(transaction, job),
+                Err(error) => Err(error.for_each()),
+            };
             Box::new(move |committed| {
                 let done = done.map(|(answer, stale)| {
                     // Here, since whoever asked may have gone away.
@@ -137,7 +140,7 @@ impl Metadata {
                 });
                 let answer = match committed {
                     Ok(()) => done,
-                    Err(error) => done.and(Err(error.of_commit())),
+                    Err(error) => done.and(Err(error.for_each())),
                 };
                 // Whoever asked may have gone away; the write stands all the same.
                 let _ = sender.send(answer);
@@ -343,10 +346,16 @@ fn write_group(
     jobs: Vec<Job>,
     replies: &mut Vec<Reply>,
 ) -> Result<(), rusqlite::Error> {
-    // A job that is taken and cannot be begun is dropped, and with it its reply: the one who waits sees `Closed`.
-    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+        Ok(transaction) => transaction,
+        Err(error) => {
+            let error = MetadataError::from(error);
+            replies.extend(jobs.into_iter().map(|job| job(Err(&error))));
+            return Ok(());
+        }
+    };
     for job in jobs {
-        replies.push(job(&mut transaction));
+        replies.push(job(Ok(&mut transaction)));
     }
     transaction.commit()
 }
@@ -387,6 +396,24 @@ mod tests {
             Ok(connection.query_row("SELECT count(*) FROM repositories", [], |row| row.get::<_, i64>(0))?)
         };
         assert_eq!(metadata.read(count).await.expect("read"), 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_too_long_for_another_process_is_told_so() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("torno.db");
+        let metadata = Metadata::open(&path).expect("open");
+        // Instead of half a minute.
+        let soon = metadata.write(|connection| Ok(connection.busy_timeout(Duration::from_millis(1))?));
+        soon.await.expect("a timeout");
+        let other = connect(&path).expect("connect");
+        other.execute_batch("BEGIN IMMEDIATE").expect("begun");
+        let (one, two) = tokio::join!(metadata.write(|_| Ok(())), metadata.write(|_| Ok(())));
+        for refused in [one, two] {
+            assert!(matches!(refused, Err(MetadataError::Busy)), "{refused:?}");
+        }
+        other.execute_batch("COMMIT").expect("ended");
+        metadata.write(|_| Ok(())).await.expect("its turn");
     }
 
     #[test]

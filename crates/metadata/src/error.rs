@@ -16,6 +16,9 @@ pub enum MetadataError {
     /// The disk takes no writes, or fails.
     #[error("the database's disk cannot be written: {0}")]
     Disk(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Another process has been writing for longer than anybody waits.
+    #[error("another process has been writing to the database for too long")]
+    Busy,
     /// A row holds what no code of ours writes.
     #[error("the database holds an invalid {0}")]
     Corrupt(&'static str),
@@ -57,6 +60,7 @@ impl From<rusqlite::Error> for MetadataError {
         }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
             Some(ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => Self::Disk(Box::new(error)),
             _ => Self::Database(Box::new(error)),
         }
@@ -64,10 +68,11 @@ impl From<rusqlite::Error> for MetadataError {
 }
 
 impl MetadataError {
-    /// A failure to commit, as each of those is told of it whose writes were to be committed together.
-    pub(crate) fn of_commit(&self) -> Self {
+    /// A failure to begin or to commit, as each of those is told of it whose writes were to be committed together.
+    pub(crate) fn for_each(&self) -> Self {
         match self {
             Self::Full => Self::Full,
+            Self::Busy => Self::Busy,
             Self::Disk(source) => Self::Disk(source.to_string().into()),
             other => Self::Commit(other.to_string()),
         }

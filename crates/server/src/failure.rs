@@ -235,7 +235,12 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
         RegistryError::Blob(error) => told_of_blob(error),
         RegistryError::Metadata(MetadataError::Full) => full(),
         RegistryError::Metadata(MetadataError::Disk(_)) => unwritable(),
-        RegistryError::Collecting | RegistryError::Metadata(_) | RegistryError::Random(_) => hidden(),
+        RegistryError::Metadata(MetadataError::Busy) | RegistryError::Collecting => Told {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: Code::Unknown,
+            message: "the registry is busy with other work; try again in a moment".into(),
+        },
+        RegistryError::Metadata(_) | RegistryError::Random(_) => hidden(),
     }
 }
 
@@ -299,4 +304,18 @@ pub(crate) fn bare(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(body::empty());
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_as_such() {
+        for error in [RegistryError::Metadata(MetadataError::Busy), RegistryError::Collecting] {
+            let told = Failure::from(error).told("host");
+            assert_eq!(told.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(told.message.contains("try again"), "{}", told.message);
+        }
+    }
 }
