@@ -1,6 +1,6 @@
 //! Quotas: what people and projects may keep.
 
-use std::fs;
+use std::{fs, thread};
 
 use torno_tests::{Answer, Http, Image, NO_ENGINE, Site, layer, sha256, wait_until};
 
@@ -95,4 +95,67 @@ fn a_project_is_charged_for_all_its_people_and_may_get_more() {
     fs::write(&file, text.replace("bytes = \"2MiB\"", "bytes = \"1GiB\"")).expect("write");
     site.signal("HUP");
     wait_until("there is room", || (push(&bob, "run/heart/y", &large("c")).status == 201).then_some(()));
+}
+
+/// Sends bytes to a session, which go on where it is.
+fn send(http: &Http, location: &str, bytes: &[u8]) -> Answer {
+    http.send("PATCH", location, &[("content-type", "application/octet-stream")], bytes)
+}
+
+#[test]
+fn uploads_under_way_count_until_they_end() {
+    let mut site = site();
+    let (ada, bob) = (site.http("ada"), site.http("bob"));
+    push(&ada, "tools/x", &large("kept")).expect(201);
+    let sessions: Vec<String> = (0..3).map(|_| ada.begin_upload("tools/x")).collect();
+    for session in &sessions[..2] {
+        send(&ada, session, &large("u")).expect(202);
+    }
+    let message = send(&ada, &sessions[2], &large("u")).expect_error(403, "DENIED");
+    assert!(message.contains("ada has used 2.9 MiB of the 3.0 MiB allowed"), "{message}");
+    assert!(message.contains("needs 976.6 KiB more"), "{message}");
+    ada.get(&sessions[2]).expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    assert_eq!(site.upload_bytes(), 2_000_000, "what was refused takes no room");
+    push(&ada, "tools/x", &large("new")).expect_error(403, "DENIED");
+    // What is kept already is sent again beside all that.
+    push(&ada, "tools/x", &large("kept")).expect(201);
+    push(&bob, "tools/z", &large("new")).expect(201);
+
+    // One that is cancelled gives its room back, and so does one that becomes what it was for.
+    ada.delete(&sessions[0]).expect(204);
+    send(&ada, &ada.begin_upload("tools/x"), &large("u")).expect(202);
+    let end = format!("{}?digest={}", sessions[1], sha256(&large("u")));
+    ada.send("PUT", &end, &[], &[]).expect(201);
+    push(&ada, "tools/x", &large("new")).expect_error(403, "DENIED");
+
+    // A server that starts knows of an upload again when its next bytes come.
+    site.stop();
+    site.start();
+    let ada = site.http("ada");
+    let session = ada.begin_upload("tools/x");
+    send(&ada, &session, &large("u")).expect(202);
+    site.kill();
+    site.start();
+    let ada = site.http("ada");
+    send(&ada, &session, &large("v")).expect_error(403, "DENIED");
+}
+
+#[test]
+fn pushes_at_the_same_time_find_no_more_room_than_one() {
+    let site = site();
+    let ada = site.http("ada");
+    let together = |push: &(dyn Fn(usize) -> u16 + Sync)| {
+        let statuses: Vec<u16> = thread::scope(|scope| {
+            let pushes: Vec<_> = (0..8).map(|number| scope.spawn(move || push(number))).collect();
+            pushes.into_iter().map(|push| push.join().expect("an answer")).collect()
+        });
+        assert!(statuses.iter().all(|status| [201, 403].contains(status)), "{statuses:?}");
+        (0..8).filter(|number| statuses[*number] == 201).collect::<Vec<_>>()
+    };
+    let opened = together(&|number| push(&ada, &format!("tools/x{number}"), b"small").status);
+    assert_eq!(opened.len(), 3, "of three repositories");
+    let name = format!("tools/x{}", opened[0]);
+    let stored = together(&|number| push(&ada, &name, &large(&number.to_string())).status);
+    assert!((1..=3).contains(&stored.len()), "{stored:?} of three mebibytes");
+    assert!(site.blob_bytes() <= 3 << 20, "{} bytes", site.blob_bytes());
 }

@@ -1,7 +1,7 @@
 //! How much somebody keeps, for whoever decides whether they may keep more.
 
 use rusqlite::{Connection, params};
-use torno_oci::{Digest, ProjectName, UserName};
+use torno_oci::{Digest, ProjectName, RepositoryName, UserName};
 
 use crate::{
     Metadata, MetadataError,
@@ -64,9 +64,24 @@ impl Metadata {
         .await
     }
 
-    /// How many repositories an account has.
-    pub async fn count_repositories(&self, account: Account) -> Result<u64, MetadataError> {
-        self.read(move |connection| repositories(connection, &account)).await
+    /// How many repositories an account has beside some that it may have.
+    pub async fn count_repositories(
+        &self,
+        account: Account,
+        beside: Vec<RepositoryName>,
+    ) -> Result<u64, MetadataError> {
+        self.read(move |connection| {
+            let moment = connection.unchecked_transaction()?;
+            let mut count = repositories(&moment, &account)?;
+            for name in beside {
+                let (condition, [one, two, three, four]) = account.condition();
+                let sql = format!("SELECT 1 FROM repositories WHERE {condition} AND name = ?5");
+                let there = exists(&moment, &sql, params![one, two, three, four, name.as_str()])?;
+                count = count.saturating_sub(u64::from(there));
+            }
+            Ok(count)
+        })
+        .await
     }
 
     /// Whether a blob or manifest is charged to an account already.
@@ -129,8 +144,10 @@ mod tests {
         ] {
             let charge = metadata.charge(account.clone()).await.expect("charge");
             assert_eq!(charge, Charge { bytes, repositories }, "{account:?}");
-            assert_eq!(metadata.count_repositories(account).await.expect("count"), repositories);
+            assert_eq!(metadata.count_repositories(account, Vec::new()).await.expect("count"), repositories);
         }
+        let beside = ["tools/x", "never/made"].map(|name| name.parse().expect("name")).into();
+        assert_eq!(metadata.count_repositories(user("bob"), beside).await.expect("count"), 2);
         let blob = Digest::sha256(&[0; 7]);
         for (account, expected) in [(user("bob"), true), (user("ada"), false), (project("heart"), false)] {
             assert_eq!(metadata.is_charged(account, &blob).await.expect("asked"), expected);

@@ -80,6 +80,12 @@ pub enum RegistryError {
     Random(getrandom::Error),
 }
 
+impl From<OverQuota> for RegistryError {
+    fn from(over: OverQuota) -> Self {
+        Self::Quota(Box::new(over))
+    }
+}
+
 impl From<MetadataError> for RegistryError {
     fn from(error: MetadataError) -> Self {
         match error {

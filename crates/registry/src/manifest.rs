@@ -69,7 +69,7 @@ impl Registry {
             _ => None,
         };
         self.expect_room().await?;
-        self.charge(permit, &digest, bytes.len() as u64).await?;
+        let granted = self.charge(permit, &digest, bytes.len() as u64).await?;
         let names = match run {
             Some(_) => Settings { blobs: Presence::Required, ..self.settings },
             None => self.settings,
@@ -83,6 +83,7 @@ impl Registry {
             PutManifest::Changed(current) => Err(RegistryError::Changed(current)),
             PutManifest::WrongSize(wrong) => Err(RegistryError::WrongSize(wrong)),
             PutManifest::Stored { runs, absent } => {
+                granted.keep();
                 if !runs.is_empty() {
                     self.queued.notify_one();
                     self.runs_changed.send_replace(());
@@ -134,9 +135,7 @@ impl Registry {
         manifest: &Digest,
         only_if: Option<Condition>,
     ) -> Result<u64, RegistryError> {
-        let delete = async || {
-            Ok(self.metadata.delete_manifest(permit.repository(), manifest, only_if.clone()).await?)
-        };
+        let delete = || self.metadata.delete_manifest(permit.repository(), manifest, only_if.clone());
         let deleted = self.even_when_full(delete).await?;
         gone(deleted, || Reference::Digest(manifest.clone()))
     }

@@ -2,7 +2,11 @@
 //!
 //! What somebody keeps is counted in the database when they first push, and from then on estimated in memory, never too
 //! low: whatever is pushed is added, shared or not. Only when the estimate leaves no room is it counted again, before
-//! anybody is refused. So a push pays for quotas with a look into a table in memory.
+//! anybody is refused. So a push pays for quotas with a look into a table in memory. What is under way counts as if it
+//! were kept, so that many pushes at once find no more room than one.
+
+mod known;
+mod uploads;
 
 use std::{
     collections::HashMap,
@@ -12,18 +16,18 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use tokio::{sync::Mutex as AsyncMutex, time::Instant};
+use tokio::time::Instant;
 use torno_auth::{Charged, PushPermit, Quota};
 use torno_metadata::Account;
 use torno_oci::Digest;
 
 use crate::{Registry, RegistryError};
 
+use known::{Coming, Known, Opening, Room};
+pub(crate) use uploads::Uploads;
+
 /// Counting looks at every link there is: so often at most for each, and only those wait for it who have no room.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// What was deleted, and what other processes do, is seen after this in any case.
-const FRESH: Duration = Duration::from_mins(10);
 
 /// Why somebody may keep no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ enum Of {
     Bytes,
     Repositories,
 }
+
+impl std::error::Error for OverQuota {}
 
 impl fmt::Display for OverQuota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,50 +79,25 @@ impl fmt::Display for OverQuota {
 #[derive(Debug, Default)]
 pub(crate) struct Quotas(Mutex<HashMap<Charged, Arc<Known>>>);
 
-/// What is known of what somebody keeps.
+/// Room that a push has been given. What it brings is kept once it says so; dropped before, it takes nothing.
 #[derive(Debug, Default)]
-struct Known {
-    estimate: Mutex<Option<Estimate>>,
-    /// Held while it is counted. Nobody else waits for it.
-    counting: AsyncMutex<()>,
+#[must_use]
+pub(crate) struct Granted {
+    rooms: Vec<Room>,
+    openings: Vec<Opening>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Estimate {
-    /// At least what is kept, and what was let in since.
-    bytes: u64,
-    /// When it was counted.
-    at: Instant,
+impl Granted {
+    /// The push has brought what it was to bring.
+    pub(crate) fn keep(self) {
+        self.rooms.into_iter().for_each(Room::keep);
+    }
 }
 
 impl Quotas {
     fn known(&self, charged: &Charged) -> Arc<Known> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(charged.clone()).or_default())
-    }
-}
-
-impl Known {
-    /// Lets in `size` bytes if there is room for them by the estimate.
-    fn let_in(&self, size: u64, allowed: u64) -> bool {
-        let mut estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(known) = estimate.as_mut().filter(|known| known.at.elapsed() < FRESH) else { return false };
-        match known.bytes.checked_add(size).filter(|then| *then <= allowed) {
-            Some(then) => {
-                known.bytes = then;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn estimate(&self) -> Option<Estimate> {
-        *self.estimate.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, bytes: u64) {
-        let mut estimate = self.estimate.lock().unwrap_or_else(PoisonError::into_inner);
-        *estimate = Some(Estimate { bytes, at: Instant::now() });
     }
 }
 
@@ -132,30 +113,35 @@ impl Registry {
         permit: &PushPermit,
         content: &Digest,
         size: u64,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Granted, RegistryError> {
+        let mut granted = Granted::default();
         for (charged, quota) in self.policy().quotas(permit.repository(), permit.owner()) {
-            self.charge_repository(permit, &charged, quota).await?;
+            granted.openings.extend(self.charge_repository(permit, &charged, quota).await?);
             if let Some(allowed) = quota.bytes {
-                self.charge_bytes(charged, allowed, content, size).await?;
+                granted.rooms.extend(self.charge_bytes(charged, allowed, content, size).await?);
             }
         }
-        Ok(())
+        Ok(granted)
     }
 
-    /// Two first pushes at the same moment may both find room for one.
     async fn charge_repository(
         &self,
         permit: &PushPermit,
         charged: &Charged,
         quota: Quota,
-    ) -> Result<(), RegistryError> {
-        let Some(allowed) = quota.repositories else { return Ok(()) };
+    ) -> Result<Option<Opening>, RegistryError> {
+        let Some(allowed) = quota.repositories else { return Ok(None) };
         if self.metadata.owner(permit.repository()).await?.is_some() {
-            return Ok(());
+            return Ok(None);
         }
-        let used = self.metadata.count_repositories(account(charged)).await?;
+        let known = self.quotas.known(charged);
+        // One after the other, so that the second first push knows of the first.
+        let _turn = known.opening.lock().await;
+        // Those that pushes under way make may be there by now or not: they count once.
+        let opened = known.opened_beside(permit.repository());
+        let used = opened.len() as u64 + self.metadata.count_repositories(account(charged), opened).await?;
         if used < allowed {
-            return Ok(());
+            return Ok(Some(Opening::new(&known, permit.repository())));
         }
         let charged = charged.clone();
         Err(RegistryError::Quota(Box::new(OverQuota {
@@ -173,29 +159,36 @@ impl Registry {
         allowed: u64,
         content: &Digest,
         size: u64,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Option<Room>, RegistryError> {
         let (known, began) = (self.quotas.known(&charged), Instant::now());
-        if known.let_in(size, allowed) {
-            return Ok(());
+        let mut room = Room::new(&known, Coming::New);
+        if room.grow(size, allowed) {
+            return Ok(Some(room));
         }
         // What they keep already costs nothing, however little room there is.
         if self.metadata.is_charged(account(&charged), content).await? {
-            return Ok(());
+            return Ok(None);
         }
+        self.count(&known, account(&charged), began).await?;
+        if room.grow(size, allowed) {
+            return Ok(Some(room));
+        }
+        let over = OverQuota { charged, of: Of::Bytes, used: known.used(), allowed, needed: size };
+        Err(RegistryError::Quota(Box::new(over)))
+    }
+
+    /// Counts what somebody keeps, unless that was done since `began`.
+    async fn count(&self, known: &Known, account: Account, began: Instant) -> Result<(), RegistryError> {
         let _turn = known.counting.lock().await;
         // Whoever had the turn before may have counted what was there when this began.
         if known.estimate().is_none_or(|estimate| estimate.at < began) {
             if let Some(last) = known.estimate() {
                 tokio::time::sleep_until(last.at + PAUSE).await;
             }
-            known.set(self.metadata.charge(account(&charged)).await?.bytes);
+            let moment = known.begin_counting();
+            known.set(moment, self.metadata.charge(account).await?.bytes);
         }
-        if known.let_in(size, allowed) {
-            return Ok(());
-        }
-        let used = known.estimate().map_or(0, |estimate| estimate.bytes);
-        let over = OverQuota { charged, of: Of::Bytes, used, allowed, needed: size };
-        Err(RegistryError::Quota(Box::new(over)))
+        Ok(())
     }
 }
 

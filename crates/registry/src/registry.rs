@@ -10,7 +10,11 @@ use torno_metadata::{Among, Metadata, MetadataError, Owned};
 use torno_oci::{Platform, RepositoryName, Tag};
 
 use crate::{
-    RegistryError, Settings, placer::Placer, quarantine::Quarantine, quota::Quotas, retention::Pulls,
+    RegistryError, Settings,
+    placer::Placer,
+    quarantine::Quarantine,
+    quota::{Quotas, Uploads},
+    retention::Pulls,
     upload_key::UploadKey,
 };
 
@@ -26,6 +30,7 @@ pub struct Registry {
     pub(crate) settings: Settings,
     pub(crate) upload_key: UploadKey,
     pub(crate) quotas: Quotas,
+    pub(crate) uploads: Uploads,
     /// What images must be built for to run here.
     pub(crate) platform: Platform,
     /// Rung when a run is queued.
@@ -71,6 +76,7 @@ impl Registry {
             settings,
             upload_key,
             quotas: Quotas::default(),
+            uploads: Uploads::default(),
             platform: Platform::host(),
             queued: Notify::new(),
             runs_changed: watch::Sender::new(()),

@@ -26,15 +26,9 @@ impl Registry {
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
     {
-        /// Whoever sends more has begun a session before, and was refused that, unless the disk filled up meanwhile.
-        const MOST: usize = 16 << 20;
         let room = self.expect_room().await;
-        let mut passed = 0;
-        while room.is_err()
-            && passed < MOST
-            && let Some(Ok(bytes)) = body.next().await
-        {
-            passed += bytes.len();
+        if room.is_err() {
+            pass_over(body).await;
         }
         room
     }
@@ -69,4 +63,20 @@ impl Registry {
         }
         Ok(given)
     }
+}
+
+/// Passes over the rest of a body that is refused, or some of it; how many bytes came.
+pub(crate) async fn pass_over<S, E>(body: &mut S) -> u64
+where
+    S: Stream<Item = Result<Bytes, E>> + Unpin,
+{
+    /// Past it the connection just ends.
+    const MOST: u64 = 16 << 20;
+    let mut passed = 0;
+    while passed < MOST
+        && let Some(Ok(bytes)) = body.next().await
+    {
+        passed += bytes.len() as u64;
+    }
+    passed
 }

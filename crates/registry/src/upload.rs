@@ -13,7 +13,7 @@ use torno_blob::{BlobError, SMALL, Sealed};
 use torno_metadata::{Hold, HoldId, Metadata, MetadataError};
 use torno_oci::{Digest, UploadId};
 
-use crate::{Registry, RegistryError, registry::among};
+use crate::{OverQuota, Registry, RegistryError, quota::Granted, registry::among};
 
 /// How long a push still waits for gc to finish deleting the very blob it brings. Deleting one takes milliseconds.
 pub(crate) struct Patience(Instant);
@@ -56,7 +56,7 @@ impl Registry {
     /// How many bytes an upload session has.
     pub async fn upload_offset(&self, permit: &PushPermit, id: &UploadId) -> Result<u64, RegistryError> {
         self.known_upload(permit, id)?;
-        self.blobs.offset(id).await.map_err(unknown_upload)
+        self.blobs.offset(id).await.map_err(of_upload)
     }
 
     /// Adds bytes to an upload session, which must have exactly `at` bytes when that is given; answers how many it
@@ -75,7 +75,10 @@ impl Registry {
     {
         self.known_upload(permit, id)?;
         self.expect_room_for(&mut body).await?;
-        let appended = self.blobs.append(id, at, body).await.map_err(unknown_upload);
+        let appended = match self.metered(permit, id, None, body).await {
+            Ok(body) => self.blobs.append(id, at, body).await.map_err(of_upload),
+            Err(error) => Err(error),
+        };
         self.making_room(id, appended).await
     }
 
@@ -90,7 +93,8 @@ impl Registry {
         digest: &Digest,
     ) -> Result<(), RegistryError> {
         self.known_upload(permit, id)?;
-        let sealed = self.blobs.seal(id, digest).await.map_err(unknown_upload)?;
+        let sealed = self.blobs.seal(id, digest).await.map_err(of_upload)?;
+        self.uploads.end(id);
         let kept = self.keep(permit, sealed).await;
         self.making_room(id, kept).await
     }
@@ -109,28 +113,42 @@ impl Registry {
     {
         self.known_upload(permit, id)?;
         self.expect_room_for(&mut body).await?;
-        let kept = match self.blobs.finish(id, body, digest).await {
-            Ok(sealed) => self.keep(permit, sealed).await,
-            Err(error) => Err(unknown_upload(error)),
+        let finished = match self.metered(permit, id, Some(digest), body).await {
+            Ok(body) => self.blobs.finish(id, body, digest).await.map_err(of_upload),
+            Err(error) => Err(error),
+        };
+        let kept = match finished {
+            Ok(sealed) => {
+                self.uploads.end(id);
+                self.keep(permit, sealed).await
+            }
+            Err(error) => Err(error),
         };
         self.making_room(id, kept).await
     }
 
-    /// Gives an upload session up that has filled the disk: what it brought would keep everybody from pushing until it
-    /// expires, and cannot be gone on with meanwhile.
+    /// Gives an upload session up that has filled the disk, or somebody's quota: what it brought would keep everybody, or
+    /// them, from pushing until it expires, and cannot be gone on with meanwhile.
     async fn making_room<T>(
         &self,
         id: &UploadId,
         done: Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
-        if let Err(RegistryError::Blob(BlobError::Full) | RegistryError::Metadata(MetadataError::Full)) =
-            &done
+        if let Err(
+            RegistryError::Blob(BlobError::Full)
+            | RegistryError::Metadata(MetadataError::Full)
+            | RegistryError::Quota(_),
+        ) = &done
         {
+            self.uploads.end(id);
             match self.blobs.cancel(id).await {
                 Ok(()) | Err(BlobError::UnknownUpload(_)) => {}
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "an upload that has filled the disk stays until it expires");
+                    tracing::warn!(
+                        error,
+                        "an upload that has filled the disk or a quota stays until it expires"
+                    );
                 }
             }
         }
@@ -140,17 +158,24 @@ impl Registry {
     /// Makes a complete upload a blob of the repository, durably.
     async fn keep(&self, permit: &PushPermit, sealed: Sealed) -> Result<(), RegistryError> {
         let (digest, size) = (sealed.digest().clone(), sealed.size());
-        if let Err(error) = self.charge(permit, &digest, size).await {
-            self.blobs.end(sealed).await?;
-            return Err(error);
-        }
+        let granted = match self.charge(permit, &digest, size).await {
+            Ok(granted) => granted,
+            Err(error) => {
+                self.blobs.end(sealed).await?;
+                return Err(error);
+            }
+        };
         if size <= SMALL {
-            return self.finish_small(permit, sealed).await;
+            self.finish_small(permit, sealed).await?;
+            granted.keep();
+            return Ok(());
         }
         // Two waits for the disk that need not follow one another.
         let (synced, hold) = tokio::join!(self.blobs.sync(sealed), self.hold(&digest, size));
         let hold = self.blobs.place(synced?, hold?).await?;
-        self.link_held(permit, hold, &digest).await
+        self.link_held(permit, hold, &digest).await?;
+        granted.keep();
+        Ok(())
     }
 
     /// Makes a file a blob of the repository, durably; `place` puts it where blobs are read from, and gives the hold back.
@@ -162,9 +187,11 @@ impl Registry {
         place: impl AsyncFnOnce(Held) -> Result<Held, BlobError>,
     ) -> Result<(), RegistryError> {
         self.expect_room().await?;
-        self.charge(permit, digest, size).await?;
+        let granted = self.charge(permit, digest, size).await?;
         let hold = place(self.hold(digest, size).await?).await?;
-        self.link_held(permit, hold, digest).await
+        self.link_held(permit, hold, digest).await?;
+        granted.keep();
+        Ok(())
     }
 
     /// Links a blob whose bytes are in place.
@@ -185,7 +212,8 @@ impl Registry {
     /// Gives an upload session up (distribution-spec, end-14).
     pub async fn cancel_upload(&self, permit: &PushPermit, id: &UploadId) -> Result<(), RegistryError> {
         self.known_upload(permit, id)?;
-        self.blobs.cancel(id).await.map_err(unknown_upload)
+        self.uploads.end(id);
+        self.blobs.cancel(id).await.map_err(of_upload)
     }
 
     /// Links a blob of one repository to another (distribution-spec: Mounting a blob from another repository);
@@ -197,12 +225,17 @@ impl Registry {
         blob: &Digest,
     ) -> Result<bool, RegistryError> {
         self.expect_room().await?;
+        let mut granted = Granted::default();
         if self.is_charged(to) {
             let Some(size) = self.metadata.linked(from.repository(), blob).await? else { return Ok(false) };
-            self.charge(to, blob, size).await?;
+            granted = self.charge(to, blob, size).await?;
         }
         let now = Timestamp::now();
-        Ok(self.metadata.mount(from.repository(), to.repository(), to.owner(), blob, now).await?)
+        let mounted = self.metadata.mount(from.repository(), to.repository(), to.owner(), blob, now).await?;
+        if mounted {
+            granted.keep();
+        }
+        Ok(mounted)
     }
 
     /// Links a blob that someone may read anywhere (distribution-spec: Mounting a blob from another repository,
@@ -231,6 +264,7 @@ impl Registry {
     ///
     /// Stopped anywhere, the next call goes on.
     pub async fn expire_uploads(&self) -> Result<u64, RegistryError> {
+        self.uploads.end_resting(self.settings.upload_lifetime);
         Ok(self.blobs.expire().await?)
     }
 
@@ -288,8 +322,13 @@ impl Registry {
     }
 }
 
-fn unknown_upload(error: BlobError) -> RegistryError {
+fn of_upload(error: BlobError) -> RegistryError {
     match error {
+        // The body's own error says what went wrong.
+        BlobError::Interrupted(cause) => match cause.downcast::<OverQuota>() {
+            Ok(over) => RegistryError::Quota(over),
+            Err(cause) => BlobError::Interrupted(cause).into(),
+        },
         BlobError::UnknownUpload(_) => RegistryError::UploadUnknown,
         // Its file went while a request had it: it was cancelled, or it expired beside a connection that stood still.
         BlobError::Io { source, .. } if source.kind() == ErrorKind::NotFound => RegistryError::UploadUnknown,
