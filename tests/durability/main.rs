@@ -15,6 +15,9 @@ use trace::Call;
 
 const REPOSITORY: &str = "tools/x";
 
+/// Where a blob is mounted to.
+const MOUNTED: &str = "tools/y";
+
 /// A site with the user ada that traces itself into `trace`.
 fn traced() -> Site {
     let site = Site::new("").with("TORNO_EXECUTOR_ENGINE", NO_ENGINE);
@@ -111,29 +114,34 @@ fn differences(one: &Tree, other: &Tree) -> Vec<PathBuf> {
     paths.into_iter().filter(|path| one.get(*path) != other.get(*path)).cloned().collect()
 }
 
-/// What a server leaves that stops somewhere in its work, and how many pushes it had acknowledged.
+/// What a server leaves that stops somewhere in its work, and how much of that it had acknowledged.
 struct Left {
     how: String,
     data: Tree,
     acknowledged: usize,
 }
 
-/// What is left at every step of a trace, killed there and without power there; that twice in a row once.
-fn left_at_every_step(mut replay: Replay, calls: &[Call], from: usize) -> Vec<Left> {
+/// What is left at every step of a trace from one on, killed there and without power there; that twice in a row once.
+fn left_at_every_step(
+    mut replay: Replay,
+    calls: &[Call],
+    from: usize,
+    is_answer: impl Fn(&Call) -> bool,
+) -> Vec<Left> {
     let mut left: Vec<Left> = Vec::new();
     let mut last = [Tree::new(), Tree::new()];
     let mut acknowledged = 0;
     for (step, call) in calls.iter().enumerate() {
         replay.apply(call);
-        acknowledged += usize::from(call.answers(201));
         if step < from {
             continue;
         }
+        acknowledged += usize::from(is_answer(call));
         for (last, (what, data)) in
             last.iter_mut().zip([("killed", replay.killed()), ("without power", replay.without_power())])
         {
             // An answer changes no file, but what must be there.
-            if *last != data || call.answers(201) {
+            if *last != data || is_answer(call) {
                 last.clone_from(&data);
                 let how = format!("{what} at step {step}, {} {:.200}", call.name, call.arguments);
                 left.push(Left { how, data, acknowledged });
@@ -208,11 +216,66 @@ fn a_push_may_be_cut_off_at_every_step() {
         whole.apply(call);
     }
     assert_eq!(differences(&whole.killed(), &replay::tree(&data)), Vec::<PathBuf>::new());
-    let left = left_at_every_step(before, &calls, begun);
+    let left = left_at_every_step(before, &calls, begun, |call| call.answers(201));
     assert!(left.len() > 30, "a push has more steps than {}", left.len());
     let mut other = Site::new("").with("TORNO_EXECUTOR_ENGINE", NO_ENGINE);
     other.add_users(&["ada"]);
     for left in &left {
         look(&mut other, &image, left);
+    }
+}
+
+/// Starts Torno on what is left of a mount and then a deletion: what was acknowledged is so, and what is there fits
+/// together.
+fn look_at_changes(site: &mut Site, image: &Image, left: &Left) {
+    replay::plant(&left.data, &site.path("registry-data"));
+    site.start();
+    let ada = site.http("ada");
+    let (how, layer) = (&left.how, &image.layers[0]);
+    let mounted = ada.get(&format!("/v2/{MOUNTED}/blobs/{}", sha256(layer)));
+    assert!([200, 404].contains(&mounted.status), "{how}: {}", mounted.status);
+    assert!(mounted.status == 200 || left.acknowledged < 1, "{how}: the mount is gone");
+    assert!(mounted.status == 404 || mounted.body == *layer, "{how}: it has other bytes");
+    let tagged = ada.get(&format!("/v2/{REPOSITORY}/manifests/v"));
+    match left.acknowledged {
+        // It was not asked for before the mount was there.
+        0 => assert!(tagged.status == 200 && tagged.body == image.manifest(), "{how}: {}", tagged.status),
+        1 => assert!([200, 404].contains(&tagged.status), "{how}: {}", tagged.status),
+        _ => assert_eq!(tagged.status, 404, "{how}: the deletion was undone"),
+    }
+    for arguments in [&["gc"][..], &["verify"]] {
+        let output = site.torno(arguments);
+        assert!(output.status.success(), "{how}: {arguments:?}: {output:?}");
+    }
+    let kept = ada.get(&format!("/v2/{MOUNTED}/blobs/{}", sha256(layer)));
+    assert_eq!(kept.status, mounted.status, "{how}: after gc");
+    site.kill();
+}
+
+#[test]
+fn a_mount_and_a_deletion_may_be_cut_off_at_every_step() {
+    let mut site = traced();
+    let data = fs::canonicalize(site.path("registry-data")).expect("a folder");
+    let before = Replay::of(&data);
+    site.start();
+    let (ada, image) = (site.http("ada"), image());
+    push(&ada, &image);
+    let layer = sha256(&image.layers[0]);
+    ada.post(&format!("/v2/{MOUNTED}/blobs/uploads/?mount={layer}&from={REPOSITORY}")).expect(201);
+    ada.delete(&format!("/v2/{REPOSITORY}/manifests/{}", image.digest())).expect(202);
+    let calls = calls(&mut site);
+    let pushed: Vec<usize> = (0..calls.len()).filter(|step| calls[*step].answers(201)).collect();
+    let [.., pushed, _mounted] = pushed[..] else { panic!("three pushes and a mount") };
+    let is_answer = |call: &Call| call.answers(201) || call.answers(202);
+    // What follows is the end of the server, which other tests see.
+    let deleted = calls.iter().rposition(|call| call.answers(202)).expect("the deletion");
+    let left = left_at_every_step(before, &calls[..=deleted], pushed + 1, is_answer);
+    assert!(left.iter().any(|left| left.acknowledged == 2), "both were acknowledged");
+    assert!(left.len() > 8, "they have more steps than {}", left.len());
+
+    let mut other = Site::new("").with("TORNO_EXECUTOR_ENGINE", NO_ENGINE);
+    other.add_users(&["ada"]);
+    for left in &left {
+        look_at_changes(&mut other, &image, left);
     }
 }

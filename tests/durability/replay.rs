@@ -65,7 +65,7 @@ impl Replay {
 
     /// The path below the root.
     fn inside(&self, path: &Path) -> Option<PathBuf> {
-        path.strip_prefix(&self.root).ok().map(Path::to_owned)
+        path.strip_prefix(&self.root).ok().filter(|path| !is_reserve(path)).map(Path::to_owned)
     }
 
     /// Does what a call did.
@@ -107,6 +107,10 @@ impl Replay {
                     file.durable.clone_from(&file.seen);
                 }
                 self.durable = self.seen.clone();
+            }
+            "fallocate" => {
+                let path = call.file().expect("a file");
+                assert!(path.file_name().is_some_and(|name| is_reserve(Path::new(name))), "{call:?}");
             }
             // Answers, and what else goes to sockets.
             "writev" | "sendto" | "sendmsg" => {
@@ -185,7 +189,12 @@ impl Entry {
     }
 }
 
-/// What is below a folder, by paths relative to it, itself included.
+/// The file that only takes room: nothing of it is ever read, and it is made anew where it is not.
+fn is_reserve(path: &Path) -> bool {
+    path == Path::new("reserve")
+}
+
+/// What is below a folder, by paths relative to it, itself included; without the reserve.
 pub(crate) fn tree(root: &Path) -> Tree {
     let mut tree = Tree::from([(PathBuf::new(), None)]);
     let mut folders = vec![PathBuf::new()];
@@ -193,6 +202,9 @@ pub(crate) fn tree(root: &Path) -> Tree {
         for entry in fs::read_dir(root.join(&folder)).expect("a folder") {
             let entry = entry.expect("an entry");
             let path = folder.join(entry.file_name());
+            if is_reserve(&path) {
+                continue;
+            }
             if entry.file_type().expect("a type").is_dir() {
                 folders.push(path.clone());
                 tree.insert(path, None);
