@@ -55,7 +55,8 @@ impl Backup {
             let folder = Folder::open(&self.folder, &config.data)?;
             let bar = bar();
             let superfluous = if self.prune { Superfluous::Prune } else { Superfluous::Keep };
-            let made = registry.back_up(&config.data, &config.auth.htpasswd, &folder, superfluous, advance(&bar));
+            let made =
+                registry.back_up(&config.data, &config.auth.htpasswd, &folder, superfluous, advance(&bar));
             let made = made.await?;
             bar.finish_and_clear();
             let done = conclude("backup", &made);
