@@ -1,5 +1,7 @@
 //! Bodies of requests and answers.
 
+mod brought;
+
 use std::{error::Error, io};
 
 use bytes::Bytes;
@@ -7,7 +9,9 @@ use futures_util::Stream;
 use http_body_util::{
     BodyExt as _, BodyStream, Empty, Full, Limited, StreamBody, combinators::UnsyncBoxBody,
 };
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
+
+pub(crate) use brought::{Brought, BroughtError, Stalled};
 
 use crate::failure::{Came, Failure};
 
@@ -28,7 +32,7 @@ pub(crate) fn streamed(stream: impl Stream<Item = io::Result<Bytes>> + Send + 's
 }
 
 /// The data of a request's body as it comes; trailers are passed over.
-pub(crate) fn chunks(body: Incoming) -> impl Stream<Item = Result<Bytes, hyper::Error>> + Unpin {
+pub(crate) fn chunks(body: Brought) -> impl Stream<Item = Result<Bytes, BroughtError>> + Unpin {
     use futures_util::StreamExt as _;
     Box::pin(BodyStream::new(body).filter_map(|frame| async {
         match frame {
@@ -41,7 +45,7 @@ pub(crate) fn chunks(body: Incoming) -> impl Stream<Item = Result<Bytes, hyper::
 /// The data of a body that must have `announced` bytes. It ends with [`WrongLength`] where it turns out to have fewer
 /// or more, after the bytes that were announced.
 pub(crate) fn exactly(
-    body: Incoming,
+    body: Brought,
     announced: u64,
 ) -> impl Stream<Item = Result<Bytes, Box<dyn Error + Send + Sync>>> + Unpin {
     /// What is left to come.
@@ -81,20 +85,28 @@ pub(crate) fn exactly(
 pub(crate) struct WrongLength(pub(crate) Came);
 
 /// A whole body of at most `limit` bytes; [`Failure::TooLarge`] past that.
-pub(crate) async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn collect(mut body: Brought, limit: usize) -> Result<Vec<u8>, Failure> {
     match Limited::new(&mut body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes().into()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             drain(body).await;
             Err(Failure::TooLarge { limit })
         }
-        Err(_) => Err(Failure::CutOff),
+        Err(error) => Err(stalled(&*error).map_or(Failure::CutOff, Failure::Stalled)),
+    }
+}
+
+/// Whether this is why a body has no end: it stood still.
+pub(crate) fn stalled(error: &(dyn Error + Send + Sync + 'static)) -> Option<Stalled> {
+    match error.downcast_ref() {
+        Some(BroughtError::Stalled(stalled)) => Some(*stalled),
+        Some(BroughtError::CutOff(_)) | None => None,
     }
 }
 
 /// Passes over the rest of a body: a client whose connection closes while it sends never reads why it was refused.
 /// Cancelled, it leaves nothing behind.
-async fn drain(mut body: Incoming) {
+async fn drain(mut body: Brought) {
     /// More than anyone takes for a manifest by mistake; past it the connection just ends.
     const MAX: usize = 16 * 1024 * 1024;
     let mut left = MAX;

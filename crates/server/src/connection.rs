@@ -1,50 +1,36 @@
-//! One listener: accepting connections, shaking hands, serving HTTP on them, and letting them end.
+//! Connections: who is at the other end, and what becomes of each of their requests.
+//!
+//! [`listener`] accepts them and lets them end, [`http1`] and [`http2`] speak on them, [`limits`] and [`places`] say what
+//! is granted to whom.
+
+mod http1;
+mod http2;
+mod limits;
+mod listener;
+mod places;
 
 use std::{
-    convert::Infallible,
     net::IpAddr,
     sync::{
-        Arc, LazyLock,
+        LazyLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::{
-    body::{Body as _, Incoming},
-    server::conn::http1,
-    service::service_fn,
-};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-};
-use tokio_util::sync::CancellationToken;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::{Body as _, Incoming};
+
+pub use limits::Limits;
+pub(crate) use listener::{Terms, serve};
 
 use crate::{
-    body::Body,
-    challenge::Challenge,
+    body::{Body, Brought},
+    browser,
     engine::Engine,
-    failure::Failure,
+    forwarded::{Proxies, Scheme},
     public::Public,
-    tls::{Encrypted, Opened, Tls},
 };
-
-/// Connections served at once by a listener. Past it new ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 4096;
-
-/// How long a client may take to send the headers of a request, from the connection's start or the answer before.
-const HEADERS: Duration = Duration::from_secs(30);
-
-/// How long a client may take to shake hands over TLS: a few packets each way, on the slowest line.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How a connection's bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +41,35 @@ pub(crate) enum Transport {
     Encrypted,
 }
 
-/// Whose requests come over a connection, before anybody has logged in.
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Client {
-    /// The other end of the connection.
+pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     pub(crate) transport: Transport,
+}
+
+/// Whose request came over a connection, before anybody has logged in: the peer, or somebody whom a proxy there speaks
+/// for.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) address: IpAddr,
+    /// How bytes travel between here and the peer.
+    pub(crate) transport: Transport,
+    /// What the client itself speaks, as far as anybody has said.
+    pub(crate) scheme: Scheme,
+    /// The host that it asked a proxy for, if the proxy says.
+    pub(crate) host: Option<Box<str>>,
+}
+
+impl From<Peer> for Client {
+    /// Somebody who speaks for themselves.
+    fn from(Peer { address, transport }: Peer) -> Self {
+        let scheme = match transport {
+            Transport::Plain => Scheme::Http,
+            Transport::Encrypted => Scheme::Https,
+        };
+        Self { address, transport, scheme, host: None }
+    }
 }
 
 /// Who answers the requests of a listener.
@@ -71,15 +80,25 @@ pub(crate) enum Answerer {
 }
 
 impl Answerer {
-    async fn answer(&self, request: Request<Incoming>, client: Client) -> Response<Body> {
+    /// Answers one request; what it brings may stand still for as long as the limits say.
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+        proxies: &Proxies,
+        limits: &Limits,
+    ) -> Response<Body> {
         let since = Instant::now();
         let id = request_id();
+        let client = proxies.client(peer, request.headers());
+        let version = request.version();
+        let request = request.map(|body| Brought::new(body, limits.body));
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let brings_bytes = !request.body().is_end_stream();
         let mut user = None;
         let mut response = match self {
-            Self::Public(public) => public.answer(request, client, &id, &mut user).await,
+            Self::Public(public) => public.answer(request, client.clone(), &id, &mut user).await,
             Self::Engine(engine) => engine.answer(request, &id, &mut user).await,
         };
         let status = response.status().as_u16();
@@ -92,13 +111,16 @@ impl Answerer {
             tracing::info!(request = id, %method, path, status, user, %from, millis, "answered");
         }
         let refused = response.status().is_client_error() || response.status().is_server_error();
-        if brings_bytes && refused {
+        if brings_bytes && refused && version < Version::HTTP_2 {
             // What was not read of the body ends the connection, and who does not know sends the next request on it
             // (RFC 9112, section 9.6).
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if let Ok(value) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("x-request-id", value);
+        }
+        if let Self::Public(public) = self {
+            browser::guard(response.headers_mut(), &client, &public.settings.hostname);
         }
         response
     }
@@ -113,120 +135,10 @@ fn is_routine(method: &Method, path: &str, status: StatusCode) -> bool {
         && !kept.iter().any(|namespace| path.starts_with(namespace))
 }
 
-/// Serves a listener, over TLS if there is one, until `stop`; then waits up to `drain` for the requests under way.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    answerer: Answerer,
-    tls: Option<Arc<Tls>>,
-    stop: &CancellationToken,
-    drain: Duration,
-) {
-    let answerer = Arc::new(answerer);
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = accept(&listener, &room) => accepted,
-        };
-        let Some((stream, address, place)) = accepted else { continue };
-        let client = move |transport| Client { address, transport };
-        let (answerer, watcher) = (Arc::clone(&answerer), graceful.watcher());
-        let handshake = tls.clone().map(|tls| (tls, stop.clone()));
-        connections.spawn(async move {
-            match handshake {
-                None => serve_http(stream, client(Transport::Plain), answerer, watcher).await,
-                Some((tls, stop)) => {
-                    let opened = tokio::time::timeout(HANDSHAKE, open(&tls, stream));
-                    // Whoever has not finished shaking hands has asked for nothing yet.
-                    if let Some(Ok(Some(stream))) = stop.run_until_cancelled(opened).await {
-                        serve_http(stream, client(Transport::Encrypted), answerer, watcher).await;
-                    }
-                }
-            }
-            drop(place);
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were still under way after {drain:?} and were cut off");
-    }
-    connections.shutdown().await;
-}
-
-/// Shakes hands; whoever speaks HTTP in clear is told what is spoken here. Cancelled, it closes the connection.
-async fn open(tls: &Tls, stream: TcpStream) -> Option<Encrypted> {
-    match tls.open(stream).await {
-        Ok(Opened::Encrypted(stream)) => Some(stream),
-        Ok(Opened::Plain(stream)) => {
-            let service = service_fn(|_| async {
-                let id = request_id();
-                tracing::info!(request = id, "refused: HTTP in clear where TLS is spoken");
-                Ok::<_, Infallible>(Failure::InClear.answer("", &id, &Challenge::Basic))
-            });
-            let refusal = http1().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-            ended(refusal.await);
-            None
-        }
-        Err(error) => {
-            tracing::debug!(%error, "no hands were shaken");
-            None
-        }
-    }
-}
-
-/// Answers what is asked on a connection until it ends, or until the watcher's shutdown and the end of the request
-/// under way.
-async fn serve_http<S>(stream: S, client: Client, answerer: Arc<Answerer>, watcher: Watcher)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(move |request| {
-        let answerer = Arc::clone(&answerer);
-        async move { Ok::<_, Infallible>(answerer.answer(request, client).await) }
-    });
-    ended(watcher.watch(http1().serve_connection(TokioIo::new(stream), service)).await);
-}
-
-/// HTTP/1.1 alone: registry clients speak HTTP/2 over TLS only, where it is not offered, and its connections would
-/// rest here for ever.
-fn http1() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADERS);
-    builder
-}
-
 /// How a connection ends is the peer's business.
 fn ended(result: hyper::Result<()>) {
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-/// Cancelled between taking a place and accepting, it gives the place back.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
-    /// Out of descriptors, accepting at once again would only burn a core.
-    const BREATH: Duration = Duration::from_millis(50);
-    let place = Arc::clone(room).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => {
-            // Answers are written whole; waiting to fill a packet would only delay small ones.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY could not be set");
-            }
-            // A v4 client of a v6 socket is the same client.
-            Some((stream, peer.ip().to_canonical(), place))
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
-            tokio::time::sleep(BREATH).await;
-            None
-        }
     }
 }
 

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 use torno_oci::RunId;
 use torno_registry::{ImagePermit, Reading, Registry, RegistryError};
 
 use crate::{
     answer, blob,
-    body::Body,
+    body::{Body, Brought},
     challenge::Challenge,
     credentials::{Authorization, authorization},
     failure::Failure,
@@ -26,7 +25,7 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) async fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Request<Brought>,
         id: &str,
         user: &mut Option<String>,
     ) -> Response<Body> {
@@ -38,7 +37,7 @@ impl Engine {
 
     async fn image(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<Brought>,
         user: &mut Option<String>,
     ) -> Result<Response<Body>, Failure> {
         let permit = self.permit(request, user).await?;
@@ -61,7 +60,7 @@ impl Engine {
 
     async fn permit(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<Brought>,
         user: &mut Option<String>,
     ) -> Result<ImagePermit, Failure> {
         let unauthenticated = || Failure::Unauthenticated("(this listener is the engine's)".into());

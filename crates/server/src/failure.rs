@@ -11,7 +11,7 @@ use torno_registry::{MetadataError, RegistryError};
 
 use crate::{
     answer,
-    body::{self, Body},
+    body::{self, Body, Stalled},
     challenge::{Challenge, TokenFault},
     detail,
     route::RouteError,
@@ -66,6 +66,8 @@ pub(crate) enum Failure {
     TooManyTags { limit: usize },
     #[error("the body was cut off")]
     CutOff,
+    #[error("{0}; send it again")]
+    Stalled(Stalled),
     #[error("this port speaks TLS: use https:// in front of its name")]
     InClear,
     #[error("the range lies outside the blob's {size} bytes")]
@@ -182,6 +184,7 @@ impl Failure {
             }
             Self::ContentRange => told(StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),
             Self::ChunkLength { .. } | Self::CutOff => told(StatusCode::BAD_REQUEST, Code::SizeInvalid),
+            Self::Stalled(_) => told(StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid),
             Self::ContentType => told(StatusCode::BAD_REQUEST, Code::ManifestInvalid),
             Self::TooLarge { .. } => told(StatusCode::PAYLOAD_TOO_LARGE, Code::ManifestInvalid),
             Self::Range { .. } => told(StatusCode::RANGE_NOT_SATISFIABLE, Code::Unsupported),
@@ -253,7 +256,14 @@ fn told_of_blob(error: &torno_registry::BlobError) -> Told {
         BlobError::OutOfOrder { .. } => told(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid),
         BlobError::DigestMismatch { .. } => told(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
         BlobError::TooLarge(_) => told(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
-        BlobError::Interrupted(_) => told(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+        BlobError::Interrupted(cause) => match body::stalled(&**cause) {
+            Some(stalled) => Told {
+                status: StatusCode::REQUEST_TIMEOUT,
+                code: ErrorCode::SizeInvalid,
+                message: format!("{stalled}; what came of it is kept, so go on from there"),
+            },
+            None => told(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+        },
         BlobError::Full => full(),
         BlobError::ReadOnly { .. } => unwritable(),
         BlobError::Descriptors { .. } => Told {

@@ -30,7 +30,7 @@ impl Login {
 pub(crate) async fn identify(
     public: &Public,
     headers: &HeaderMap,
-    client: Client,
+    client: &Client,
 ) -> Result<Identity, Failure> {
     match authorization(headers)? {
         None => Ok(Identity::anonymous()),
@@ -46,7 +46,7 @@ pub(crate) async fn with_password(
     public: &Public,
     user: &str,
     password: &str,
-    client: Client,
+    client: &Client,
 ) -> Result<Login, Failure> {
     if let Some(secret) = Secret::parse(password) {
         let login = with_secret(public, &secret).await?;

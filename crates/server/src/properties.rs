@@ -21,7 +21,7 @@ use crate::{
     Settings,
     catalog::{MAX_PAGE, Page},
     challenge::Challenge,
-    connection::{Client, Transport},
+    connection::{Client, Peer, Transport},
     credentials::{self, Authorization},
     failure::Failure,
     origin::origin,
@@ -268,9 +268,9 @@ pub fn authorization(data: &[u8]) {
         None => {}
     }
     let settings = Settings::named("registry.example.org");
-    let client = Client { address: [192, 0, 2, 1].into(), transport: Transport::Plain };
+    let client = Client::from(Peer { address: [192, 0, 2, 1].into(), transport: Transport::Plain });
     let host = HeaderValue::from_bytes(data).ok();
-    let realm = origin(&settings, client, &Uri::from_static("/v2/"), host.as_ref());
+    let realm = origin(&settings, &client, &Uri::from_static("/v2/"), host.as_ref());
     let challenge =
         Challenge::Bearer { realm, service: settings.hostname, scope: "repository:a:pull".into() };
     let host = String::from_utf8_lossy(data);

@@ -7,7 +7,6 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use torno_auth::{Authenticator, Identity, Tokens};
 use torno_oci::{RepositoryName, Tag, UserName};
@@ -16,7 +15,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     Settings, answer, blob,
-    body::Body,
+    body::{Body, Brought},
     catalog,
     challenge::{self, Challenge},
     connection::Client,
@@ -45,7 +44,7 @@ pub(crate) struct Public {
 pub(crate) struct Asked {
     pub(crate) who: Identity,
     pub(crate) parts: http::request::Parts,
-    pub(crate) body: Incoming,
+    pub(crate) body: Brought,
     /// Where they ask from, and how the answer travels.
     pub(crate) client: Client,
 }
@@ -74,14 +73,14 @@ impl Public {
         settings: Settings,
         stop: CancellationToken,
     ) -> Self {
-        let pages = page::routes(&settings.hostname);
+        let pages = page::routes();
         Self { registry, authenticator, tokens, settings, stop, waited: Waited::default(), pages }
     }
 
     /// Answers one request; every failure becomes an answer here. `user` is told who asked, for the log.
     pub(crate) async fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Request<Brought>,
         client: Client,
         id: &str,
         user: &mut Option<String>,
@@ -89,20 +88,20 @@ impl Public {
         let path = request.uri().path();
         let api = path == "/v2" || path.starts_with("/v2/");
         if !api && path != token::PATH && path != whoami::PATH {
-            return self.page(request).await;
+            return self.page(request, &client).await;
         }
         // Cheap to clone, and needed only if the request fails.
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let host = request.headers().get(header::HOST).cloned();
         let answered = match path {
-            token::PATH => token::answer(self, request, client, user).await,
-            whoami::PATH => self.whoami(&request, client, user).await,
-            _ => self.registry_api(request, client, user).await,
+            token::PATH => token::answer(self, request, &client, user).await,
+            whoami::PATH => self.whoami(&request, &client, user).await,
+            _ => self.registry_api(request, client.clone(), user).await,
         };
         let mut response = match answered {
             Ok(response) => response,
             Err(failure) => {
-                let origin = origin(&self.settings, client, &uri, host.as_ref());
+                let origin = origin(&self.settings, &client, &uri, host.as_ref());
                 let challenge = self.challenge(&method, &uri, origin);
                 failure.answer(&self.settings.hostname, id, &challenge)
             }
@@ -135,8 +134,8 @@ impl Public {
 
     async fn whoami(
         &self,
-        request: &Request<Incoming>,
-        client: Client,
+        request: &Request<Brought>,
+        client: &Client,
         user: &mut Option<String>,
     ) -> Result<Response<Body>, Failure> {
         let who = login::identify(self, request.headers(), client).await?;
@@ -147,12 +146,12 @@ impl Public {
 
     async fn registry_api(
         &self,
-        request: Request<Incoming>,
+        request: Request<Brought>,
         client: Client,
         user: &mut Option<String>,
     ) -> Result<Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
-        let who = login::identify(self, &parts.headers, client).await?;
+        let who = login::identify(self, &parts.headers, &client).await?;
         let Some(name) = who.name() else {
             return self.anonymous(who, parts, body, client).await;
         };
@@ -167,7 +166,7 @@ impl Public {
         &self,
         who: Identity,
         parts: http::request::Parts,
-        body: Incoming,
+        body: Brought,
         client: Client,
     ) -> Result<Response<Body>, Failure> {
         if !self.registry.policy().admits_anonymous() {
@@ -203,20 +202,15 @@ impl Public {
         }
     }
 
-    async fn page(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn page(&self, mut request: Request<Brought>, client: &Client) -> Response<Body> {
         use http_body_util::BodyExt as _;
+        let origin = origin(&self.settings, client, request.uri(), request.headers().get(header::HOST));
+        request.extensions_mut().insert(page::Origin(origin));
         let answered = self.pages.clone().oneshot(request.map(axum::body::Body::new)).await;
-        let mut response = match answered {
+        match answered {
             Ok(response) => response.map(|body| body.map_err(std::io::Error::other).boxed_unsync()),
             Err(never) => match never {},
-        };
-        let headers = response.headers_mut();
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-        );
-        response
+        }
     }
 }
 

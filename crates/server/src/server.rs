@@ -8,8 +8,9 @@ use torno_auth::{Authenticator, Tokens};
 use torno_registry::Registry;
 
 use crate::{
-    connection::{self, Answerer},
+    connection::{self, Answerer, Limits, Terms},
     engine::Engine,
+    forwarded::Proxies,
     public::Public,
     tls::Tls,
 };
@@ -32,6 +33,10 @@ pub struct Settings {
     /// How many bytes clients are asked to put into each chunk of a blob but the last, at least; `None`: as few as
     /// they like (distribution-spec: Pushing a blob in chunks, `OCI-Chunk-Min-Length`).
     pub chunk_min_length: Option<NonZeroU64>,
+    /// How many connections there may be, and how long a peer may take.
+    pub limits: Limits,
+    /// The reverse proxies that are believed when they say whom they speak for.
+    pub proxies: Proxies,
 }
 
 /// How other machines reach a listener that speaks in clear.
@@ -55,6 +60,8 @@ impl Settings {
             token_lifetime: Duration::from_mins(5),
             login_lifetime: Duration::from_hours(1),
             chunk_min_length: None,
+            limits: Limits::default(),
+            proxies: Proxies::default(),
         }
     }
 }
@@ -84,7 +91,11 @@ impl Server {
     /// Answers people on `public` and the engine on `engine`, which must be on loopback, until `stop`; then lets
     /// requests under way end, for a bounded time.
     pub async fn serve(self, public: TcpListener, engine: TcpListener, stop: CancellationToken) {
-        let drain = self.settings.drain;
+        let Settings { drain, limits, ref proxies, .. } = self.settings;
+        let people_terms = Terms { limits, proxies: Arc::new(proxies.clone()), drain };
+        // One peer, the engine on this machine, has all the places there.
+        let engine_limits = Limits { connections_per_address: limits.connections, ..limits };
+        let engine_terms = Terms { limits: engine_limits, proxies: Arc::default(), drain };
         let people = Public::new(
             Arc::clone(&self.registry),
             self.authenticator,
@@ -94,8 +105,8 @@ impl Server {
         );
         let images = Engine { registry: self.registry };
         tokio::join!(
-            connection::serve(public, Answerer::Public(people), self.tls, &stop, drain),
-            connection::serve(engine, Answerer::Engine(images), None, &stop, drain),
+            connection::serve(public, Answerer::Public(people), self.tls, people_terms, &stop),
+            connection::serve(engine, Answerer::Engine(images), None, engine_terms, &stop),
         );
     }
 }

@@ -24,13 +24,14 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-pub(crate) use stream::{Encrypted, Opened};
+pub(crate) use stream::{Encrypted, Opened, Protocol};
 
 /// A chain of a few certificates has some KiB; what is larger is another file.
 const MAX_FILE_SIZE: usize = 1024 * 1024;
 
-/// HTTP/2 is not spoken here yet, so it is not offered (RFC 7301).
-const PROTOCOL: &[u8] = b"http/1.1";
+/// What is spoken inside, the first that the peer speaks too (RFC 7301; RFC 9113, section 3.1).
+const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
+const HTTP2: &[u8] = b"h2";
 
 /// Why there is no certificate to show.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +131,7 @@ impl Certificate {
             rustls::Error::InconsistentKeys(_) => TlsError::Mismatch,
             error => TlsError::BadKey(error.to_string()),
         })?;
-        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         Ok(Self(Arc::new(config)))
     }
 }

@@ -1,7 +1,6 @@
 //! `/token`: bearer tokens for whoever logs in (Token Authentication Specification; the same using `OAuth2`).
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde_json::json;
 use torno_auth::{Identity, Proof, Secret, Voucher, Wish};
@@ -9,7 +8,7 @@ use torno_registry::{NewToken, TokenAccount, TokenKind};
 
 use crate::{
     answer,
-    body::{self, Body},
+    body::{self, Body, Brought},
     connection::Client,
     credentials::{Authorization, authorization},
     failure::Failure,
@@ -51,8 +50,8 @@ enum Keep {
 /// Answers a request for a token.
 pub(crate) async fn answer(
     public: &Public,
-    request: Request<Incoming>,
-    client: Client,
+    request: Request<Brought>,
+    client: &Client,
     user: &mut Option<String>,
 ) -> Result<Response<Body>, Failure> {
     let (parts, body) = request.into_parts();
@@ -69,7 +68,7 @@ pub(crate) async fn answer(
 }
 
 /// `GET`, with a name and a password or with nothing.
-async fn by_query(public: &Public, parts: &http::request::Parts, client: Client) -> Result<Asked, Failure> {
+async fn by_query(public: &Public, parts: &http::request::Parts, client: &Client) -> Result<Asked, Failure> {
     let query = parts.uri.query().unwrap_or_default();
     let mut wish = Wish::default();
     for scope in query::values(query, "scope") {
@@ -95,7 +94,7 @@ async fn by_query(public: &Public, parts: &http::request::Parts, client: Client)
 }
 
 /// `POST`, with a name and a password in the form, or with a token that the client kept (RFC 6749, sections 4.3 and 6).
-async fn by_form(public: &Public, form: &str, client: Client) -> Result<Asked, Failure> {
+async fn by_form(public: &Public, form: &str, client: &Client) -> Result<Asked, Failure> {
     // Forms write a space as a plus.
     let form = form.replace('+', " ");
     let value = |name| query::value(&form, name);

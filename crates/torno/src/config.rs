@@ -7,6 +7,7 @@ mod auth;
 mod error;
 mod gc;
 mod limits;
+mod listen;
 mod project;
 mod reader;
 mod retention;
@@ -29,7 +30,7 @@ use bytesize::ByteSize;
 use torno_auth::{Policy, ProjectName, Quota};
 use torno_executor::{Dataset, ProjectPolicy, Settings};
 use torno_registry::{Presence, Retention, Rule};
-use torno_server::{Certificate, Outside};
+use torno_server::{Certificate, Limits, Outside, Proxies};
 
 pub(crate) use auth::Auth;
 pub(crate) use error::ConfigErrors;
@@ -88,6 +89,10 @@ pub(crate) struct Config {
     pub(crate) certificate: Option<Certificate>,
     /// How long requests under way may take to end when the server stops.
     pub(crate) drain: Duration,
+    /// How many connections there may be, and how long a peer may take.
+    pub(crate) limits: Limits,
+    /// The reverse proxies that are believed when they say whom they speak for.
+    pub(crate) proxies: Proxies,
     /// How people log in.
     pub(crate) auth: Auth,
     /// How other machines reach Torno when it speaks in clear.
@@ -155,6 +160,8 @@ impl Config {
             hostname,
             tls,
             drain,
+            limits,
+            proxies,
             auth,
             quota,
             registry: Stored { registry, chunk_min_length },
@@ -170,6 +177,8 @@ impl Config {
             hostname,
             certificate: tls.certificate,
             drain,
+            limits,
+            proxies,
             auth,
             outside: match tls.exposure {
                 Exposure::Anywhere => Outside::InClear,
@@ -203,6 +212,8 @@ struct Fixed {
     hostname: Option<Hostname>,
     tls: tls::Told,
     drain: Duration,
+    limits: Limits,
+    proxies: Proxies,
     auth: Auth,
     quota: Quota,
     registry: Stored,
@@ -241,6 +252,8 @@ impl Fixed {
             .take_or_variable("drain", environment)
             .and_then(|item| limits::time_within(&item, &DRAIN))
             .unwrap_or(DEFAULT_DRAIN);
+        let limits = listen::limits(&mut listen, environment);
+        let proxies = listen::proxies(&mut listen);
         variables.extend(listen.finish());
 
         let tls = tls::read(root.table("tls"), base, environment, &mut variables);
@@ -290,6 +303,8 @@ impl Fixed {
             hostname,
             tls,
             drain,
+            limits,
+            proxies,
             auth,
             quota,
             registry,

@@ -2,6 +2,7 @@
 
 mod command;
 mod config;
+mod descriptors;
 mod telemetry;
 
 use std::process::ExitCode;

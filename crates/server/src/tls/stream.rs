@@ -49,10 +49,26 @@ impl Tls {
     }
 }
 
+/// What a peer speaks inside a TLS connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1: it asked for that, or for nothing.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
 /// The inside of a TLS connection.
 pub(crate) struct Encrypted(Box<TlsStream<BufReader<TcpStream>>>);
 
 impl Encrypted {
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self.0.get_ref().1.alpn_protocol() {
+            Some(super::HTTP2) => Protocol::Http2,
+            _ => Protocol::Http1,
+        }
+    }
+
     /// Whether the kernel need not be asked for what comes next.
     fn has_more(&self) -> bool {
         let (socket, _) = self.0.get_ref();

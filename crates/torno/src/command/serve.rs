@@ -19,7 +19,7 @@ use torno_server::{Certificate, Server, Settings, Tls};
 use super::{ConfigFile, Failure, on};
 use crate::{
     config::{Config, Gc, Scrub},
-    telemetry,
+    descriptors, telemetry,
 };
 
 const EXAMPLES: &str = "\
@@ -44,6 +44,7 @@ impl Serve {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let config = self.file.load()?;
         telemetry::start();
+        descriptors::raise();
         let runtime = tokio::runtime::Runtime::new().map_err(Failure::Runtime)?;
         runtime.block_on(self.serve(config))
     }
@@ -81,6 +82,8 @@ impl Serve {
             token_lifetime: config.auth.token_lifetime,
             login_lifetime: config.auth.login_lifetime,
             chunk_min_length: config.chunk_min_length.and_then(|length| NonZeroU64::new(length.as_u64())),
+            limits: descriptors::within(config.limits),
+            proxies: config.proxies,
         };
         let tls = config.certificate.map(|certificate| Arc::new(Tls::new(certificate)));
         let tokens = Tokens::open(&config.data.join("keys/token"), &settings.hostname);

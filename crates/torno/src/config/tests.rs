@@ -86,6 +86,8 @@ fn nothing_is_required() {
     assert_eq!(config.auth.htpasswd, site.path("registry-data/htpasswd"));
     assert_eq!(config.address.to_string(), "127.0.0.1:5000");
     assert_eq!(config.hostname, None);
+    assert_eq!(config.limits, torno_server::Limits::default());
+    assert_eq!(config.proxies, Proxies::default());
     assert_eq!(config.executor.engine, Path::new("/var/run/docker.sock"));
     assert_eq!(config.executor.concurrent_runs, 1);
     assert_eq!(config.result_wait, Duration::from_secs(30));
@@ -104,6 +106,12 @@ fn everything_can_be_said() {
         [listen]
         address = "0.0.0.0:443"
         hostname = "registry.example.org"
+        connections = 100
+        connections_per_address = 7
+        handshake_timeout = "1s"
+        header_timeout = "2s"
+        body_timeout = "3s"
+        proxies = ["127.0.0.1", "10.0.0.0/8"]
         [tls]
         mode = "off"
         i_know_passwords_travel_in_clear = true
@@ -164,6 +172,16 @@ fn everything_can_be_said() {
     assert_eq!(config.data, Path::new("/nowhere/data"));
     assert_eq!(config.address.to_string(), "0.0.0.0:443");
     assert_eq!(config.hostname.as_ref().map(ToString::to_string).as_deref(), Some("registry.example.org"));
+    let granted = torno_server::Limits {
+        connections: 100,
+        connections_per_address: 7,
+        handshake: Duration::from_secs(1),
+        header: Duration::from_secs(2),
+        body: Duration::from_secs(3),
+    };
+    assert_eq!(config.limits, granted);
+    let ranges = ["127.0.0.1", "10.0.0.0/8"].map(|text| text.parse().expect("a range"));
+    assert_eq!(config.proxies, ranges.into_iter().collect());
     assert_eq!(config.auth.htpasswd, site.path("users"));
     assert_eq!(config.executor.engine, Path::new("/run/podman.sock"));
     assert_eq!(config.executor.concurrent_runs, 3);
@@ -288,7 +306,7 @@ fn every_error_is_reported_at_once_with_its_path() {
 fn unknown_keys_are_refused_everywhere() {
     let cases = [
         ("dtaa = \"x\"", "dtaa", "did you mean `data`?"),
-        ("[listen]\nport = 1", "listen.port", "unknown key; known here: address, drain, hostname"),
+        ("[listen]\nport = 1", "listen.port", "unknown key; known here: address, body_timeout, connections"),
         ("[tls]\nmod = \"off\"", "tls.mod", "did you mean `mode`?"),
         ("[auth]\nadmin = []", "auth.admin", "did you mean `admins`?"),
         ("[registry]\nsparse_index = true", "registry.sparse_index", "did you mean `sparse_indexes`?"),
@@ -316,6 +334,10 @@ fn values_of_the_wrong_kind() {
         ("[listen]\naddress = 5000", "listen.address", "expected an address"),
         ("[listen]\naddress = \"localhost:5000\"", "listen.address", "127.0.0.1:5000"),
         ("[listen]\nhostname = \"https://a.b\"", "listen.hostname", "scheme"),
+        ("[listen]\nproxies = \"127.0.0.1\"", "listen.proxies", "expected a list"),
+        ("[listen]\nproxies = [1]", "listen.proxies[0]", "expected an address or a range"),
+        ("[listen]\nproxies = [\"localhost\"]", "listen.proxies[0]", "10.0.0.0/8"),
+        ("[listen]\nproxies = [\"0.0.0.0/0\"]", "listen.proxies[0]", "anybody could claim"),
         ("[tls]\nmode = false", "tls.mode", "expected \"off\" or \"files\""),
         ("[tls]\ncertificate = 1", "tls.certificate", "expected a path in quotes"),
         ("[tls]\nkey = \"\"", "tls.key", "not a path"),
@@ -363,6 +385,11 @@ fn values_of_the_wrong_kind() {
 #[test]
 fn settings_at_their_bounds_and_one_past_them() {
     for (key, inside, outside) in [
+        ("[listen]\nconnections", ["1", "262144"], ["0", "262145"]),
+        ("[listen]\nconnections_per_address", ["1", "262144"], ["0", "262145"]),
+        ("[listen]\nhandshake_timeout", ["\"1s\"", "\"1m\""], ["\"999ms\"", "\"1m 1ms\""]),
+        ("[listen]\nheader_timeout", ["\"1s\"", "\"15m\""], ["\"999ms\"", "\"15m 1ms\""]),
+        ("[listen]\nbody_timeout", ["\"1s\"", "\"1h\""], ["\"999ms\"", "\"1h 1ms\""]),
         ("[executor]\nconcurrent_runs", ["1", "64"], ["0", "65"]),
         ("[registry]\nupload_lifetime", ["\"1s\"", "\"30days\""], ["\"999ms\"", "\"30days 1ms\""]),
         ("[registry]\nchunk_min_length", ["\"1B\"", "\"1GiB\""], ["\"0B\"", "\"1073741825B\""]),
