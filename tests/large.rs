@@ -5,15 +5,10 @@ use std::{
     io::{BufWriter, Write as _},
     path::Path,
     process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use torno_tests::{Docker, Site};
+use torno_tests::{Docker, Site, Watch};
 
 const MIB: usize = 1024 * 1024;
 const GIB: u64 = 1024 * 1024 * 1024;
@@ -107,40 +102,4 @@ fn skopeo(docker: &Docker, arguments: &[&str]) {
     command.env("REGISTRY_AUTH_FILE", docker.auth_file()).args(arguments).stdin(Stdio::null());
     let output = command.output().expect("skopeo");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Looks at a process's memory again and again.
-struct Watch {
-    done: Arc<AtomicBool>,
-    looking: JoinHandle<u64>,
-}
-
-impl Watch {
-    fn begin(pid: u32) -> Self {
-        let done = Arc::new(AtomicBool::new(false));
-        let end = Arc::clone(&done);
-        let looking = thread::spawn(move || {
-            let mut peak = 0;
-            while !end.load(Ordering::Relaxed) {
-                peak = peak.max(memory(pid));
-                thread::park_timeout(Duration::from_millis(5));
-            }
-            peak
-        });
-        Self { done, looking }
-    }
-
-    /// The most that was seen, in KiB.
-    fn end(self) -> u64 {
-        self.done.store(true, Ordering::Relaxed);
-        self.looking.thread().unpark();
-        self.looking.join().expect("looking does not panic")
-    }
-}
-
-/// What a process has in memory that is no page of a file, in KiB: pages of blobs are the kernel's to keep or drop.
-fn memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

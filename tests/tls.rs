@@ -16,8 +16,8 @@ use torno_tests::{
     Authority, Image, NO_ENGINE, PROJECTS, Pair, Secure, Site, Tools, layer, sha256, tool, wait_until,
 };
 
-/// What registry clients offer.
-const PROTOCOLS: &[&str] = &["h2", "http/1.1"];
+/// What a client offers whose requests are written by hand.
+const PROTOCOLS: &[&str] = &["http/1.1"];
 
 /// A site that shows what is at `certs/chain.pem`, which is this pair; not started.
 fn site(pair: &Pair) -> Site {
@@ -110,25 +110,35 @@ fn clients_push_and_pull() {
 }
 
 #[test]
-fn tls_1_2_and_1_3_with_http_1_1() {
+fn tls_1_2_and_1_3_with_http_1_1_and_2() {
     let authority = Authority::new();
     let site = started(&authority.issue("torno"));
     let ada = site.http("ada");
     let versions = [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)];
     for (version, name) in versions {
-        for protocols in [PROTOCOLS, &[]] {
-            let mut connection = authority.connect(&ada, &[version], protocols).expect("a handshake");
+        let offers: [(&[&str], _); 5] = [
+            (&["h2", "http/1.1"], Some("h2")),
+            (&["http/1.1", "h2"], Some("h2")),
+            (&["h2"], Some("h2")),
+            (&["http/1.1"], Some("http/1.1")),
+            (&[], None),
+        ];
+        for (offered, expected) in offers {
+            let mut connection = authority.connect(&ada, &[version], offered).expect("a handshake");
             let session = &connection.stream().conn;
             assert_eq!(session.protocol_version(), Some(name));
-            let chosen = session.alpn_protocol().map(<[u8]>::to_vec);
-            assert_eq!(chosen.as_deref(), (!protocols.is_empty()).then_some(&b"http/1.1"[..]));
+            let chosen = session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+            assert_eq!(chosen.as_deref(), expected);
+            if expected == Some("h2") {
+                continue;
+            }
             // Two requests: the connection is kept.
             for _ in 0..2 {
                 connection.head("GET", "/v2/", 0);
                 assert_eq!(connection.answer().0, 200);
             }
         }
-        let refused = authority.connect(&ada, &[version], &["h2"]).expect_err("HTTP/2 is not spoken");
+        let refused = authority.connect(&ada, &[version], &["h3"]).expect_err("HTTP/3 is not spoken");
         let alert = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
         assert!(refused.to_string().contains(&alert.to_string()), "{refused}");
     }
@@ -197,11 +207,12 @@ fn a_new_pair_is_shown_to_new_connections_and_a_bad_one_is_not() {
     assert_eq!(old.answer().0, 204);
 }
 
-/// Ten seconds are given; a handshake that is not over by then must not take room from others, nor hold them up.
+/// A handshake that is not over in its time must not take room from others, nor hold them up.
 #[test]
 fn whoever_does_not_shake_hands_is_let_go() {
     let authority = Authority::new();
-    let site = started(&authority.issue("torno"));
+    let mut site = site(&authority.issue("torno")).with("TORNO_LISTEN_HANDSHAKE_TIMEOUT", "2s");
+    site.start();
     let connect_and_say = |said: &[u8]| {
         let mut stream = TcpStream::connect(site.host()).expect("a connection");
         // Shorter than what is given for the head of a request.

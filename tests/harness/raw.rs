@@ -2,8 +2,13 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     time::Duration,
+};
+
+use rustix::{
+    net::{self, AddressFamily, SocketType},
+    process::{Resource, getrlimit, setrlimit},
 };
 
 use crate::Http;
@@ -33,6 +38,11 @@ impl<S: Read + Write> Raw<S> {
     /// What the bytes travel on.
     pub fn stream(&self) -> &S {
         &self.stream
+    }
+
+    /// The same, to write and read on.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
     }
 
     /// Sends the head of a request whose body will have `length` bytes.
@@ -78,4 +88,27 @@ impl Http {
     pub fn raw(&self) -> Raw {
         Raw::open(self.host(), self.authorization())
     }
+
+    /// The same, from this address of the machine's own: each in 127.0.0.0/8 is one.
+    pub fn raw_from(&self, from: [u8; 4]) -> Raw {
+        let stream = connect_from(from, self.host());
+        stream.set_read_timeout(Some(Duration::from_mins(2))).expect("a timeout");
+        Raw::over(stream, self.host(), self.authorization())
+    }
+}
+
+/// Connects from an address of the machine's own.
+pub fn connect_from(from: [u8; 4], to: &str) -> TcpStream {
+    let to: SocketAddr = to.parse().expect("an address");
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    net::bind(&socket, &SocketAddr::from((from, 0))).expect("an address of this machine");
+    net::connect(&socket, &to).expect("a connection");
+    socket.into()
+}
+
+/// Lets this process have as many connections as the kernel grants.
+pub fn allow_many_connections() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the limit of open files can be raised");
 }

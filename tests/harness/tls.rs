@@ -100,6 +100,7 @@ impl Authority {
         let mut session = ClientConnection::new(Arc::new(config), name).expect("a session");
         let mut socket = TcpStream::connect(http.host())?;
         socket.set_read_timeout(Some(Duration::from_mins(2)))?;
+        socket.set_nodelay(true)?;
         while session.is_handshaking() {
             session.complete_io(&mut socket)?;
         }

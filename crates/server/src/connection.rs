@@ -106,9 +106,9 @@ impl Answerer {
         let from = client.address;
         let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         if is_routine(&method, &path, response.status()) {
-            tracing::debug!(request = id, %method, path, status, user, %from, millis, "answered");
+            tracing::debug!(request = id, %method, path, status, user, %from, ?version, millis, "answered");
         } else {
-            tracing::info!(request = id, %method, path, status, user, %from, millis, "answered");
+            tracing::info!(request = id, %method, path, status, user, %from, ?version, millis, "answered");
         }
         let refused = response.status().is_client_error() || response.status().is_server_error();
         if brings_bytes && refused && version < Version::HTTP_2 {

@@ -20,8 +20,10 @@ const LEAST: usize = 1024;
 pub(crate) struct Brought<B = Incoming> {
     body: B,
     patience: Duration,
-    /// Since when the body is waited for, and what came since then.
-    waiting: Option<(Instant, usize)>,
+    /// Since when the body is waited for, if it is.
+    waiting: Option<Instant>,
+    /// How long it was waited for before, and how many bytes that has brought; nothing of it once it was enough.
+    waited: (Duration, usize),
     /// Wakes when that has been for too long. It is set again only when it is over, not with every piece.
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -42,20 +44,20 @@ pub(crate) struct Stalled(pub(crate) Duration);
 
 impl<B> Brought<B> {
     pub(crate) fn new(body: B, patience: Duration) -> Self {
-        Self { body, patience, waiting: None, alarm: None }
+        Self { body, patience, waiting: None, waited: (Duration::ZERO, 0), alarm: None }
     }
 
     fn came(&mut self, bytes: usize) {
-        self.waiting = match self.waiting {
-            Some((since, before)) if before + bytes < LEAST => Some((since, before + bytes)),
-            _ => None,
-        };
+        let waited = self.waiting.take().map_or(Duration::ZERO, |since| since.elapsed());
+        let (before, brought) = self.waited;
+        let brought = brought.saturating_add(bytes);
+        self.waited = if brought < LEAST { (before + waited, brought) } else { (Duration::ZERO, 0) };
     }
 
     /// Ready when the body has been waited for too long.
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Stalled> {
-        let (since, _) = *self.waiting.get_or_insert_with(|| (Instant::now(), 0));
-        let end = since + self.patience;
+        let since = *self.waiting.get_or_insert_with(Instant::now);
+        let end = since + self.patience.saturating_sub(self.waited.0);
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(end)));
         ready!(alarm.as_mut().poll(context));
         // It was set for an earlier wait.

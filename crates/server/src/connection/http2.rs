@@ -52,6 +52,9 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// (CVE-2023-44487).
 const MAX_GIVEN_UP: u64 = 100;
 
+/// How long a peer may take to leave by itself when the server stops and nothing of the peer's is under way.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 /// Answers what is asked until the peer leaves, or until `stop` and the end of the requests under way, or until the peer
 /// does not do its part. Cancelled, it cuts off what is under way.
 pub(super) async fn serve<S, F>(
@@ -70,19 +73,20 @@ pub(super) async fn serve<S, F>(
         async move { Ok::<_, std::convert::Infallible>(under_way.answered(answered.await)) }
     });
     let mut connection = pin!(builder(limits).serve_connection(TokioIo::new(stream), service));
-    let mut leaving = false;
+    let (mut leaving, mut rest) = (false, limits.header);
     loop {
         tokio::select! {
             biased;
             result = connection.as_mut() => return ended(result),
-            () = stop.cancelled(), if !leaving => {}
-            end = activity.watch(limits) => match end {
+            () = stop.cancelled(), if !leaving => rest = rest.min(GOODBYE),
+            end = activity.watch(rest, limits.body) => match end {
                 // What is left of answers may still be on its way; a peer that takes nothing of it is let go next time.
-                End::Idle if !leaving => activity.rest(),
+                End::Idle if !leaving => {}
                 end => return tracing::debug!(?end, "a connection over HTTP/2 was closed"),
             },
         }
         leaving = true;
+        activity.rest();
         connection.as_mut().graceful_shutdown();
     }
 }
@@ -152,10 +156,11 @@ impl Activity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks now and then, until there is a reason to close the connection. Cancelled, it has done nothing.
-    async fn watch(&self, limits: &Limits) -> End {
+    /// Looks now and then, until there is a reason to close the connection: nothing is asked for as long as `rest`, or of
+    /// an answer nothing is taken for as long as `stall`. Cancelled, it has done nothing.
+    async fn watch(&self, rest: Duration, stall: Duration) -> End {
         // Often enough that no time is passed by more than a quarter.
-        let often = limits.header.min(limits.body) / 4;
+        let often = rest.min(stall) / 4;
         let mut look = tokio::time::interval(often.max(Duration::from_millis(1)));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -163,7 +168,7 @@ impl Activity {
                 _ = look.tick() => {}
                 () = self.flooded.notified() => return End::Flooded,
             }
-            if let Some(end) = self.state().end(limits, Instant::now()) {
+            if let Some(end) = self.state().end(rest, stall, Instant::now()) {
                 return end;
             }
         }
@@ -176,11 +181,11 @@ impl Activity {
 }
 
 impl State {
-    fn end(&self, limits: &Limits, now: Instant) -> Option<End> {
+    fn end(&self, rest: Duration, stall: Duration, now: Instant) -> Option<End> {
         let since = |then: Instant| now.saturating_duration_since(then);
-        let stalled = |turn: &Turn| matches!(turn, Turn::Sending(then) if since(*then) >= limits.body);
+        let stalled = |turn: &Turn| matches!(turn, Turn::Sending(then) if since(*then) >= stall);
         if self.under_way.is_empty() {
-            return (since(self.resting) >= limits.header).then_some(End::Idle);
+            return (since(self.resting) >= rest).then_some(End::Idle);
         }
         self.under_way.values().any(stalled).then_some(End::Stalled)
     }
@@ -274,16 +279,11 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        connections: 1,
-        connections_per_address: 1,
-        handshake: Duration::from_secs(1),
-        header: Duration::from_secs(30),
-        body: Duration::from_secs(60),
-    };
+    const REST: Duration = Duration::from_secs(30);
+    const STALL: Duration = Duration::from_secs(60);
 
     fn end_after(activity: &Activity, time: Duration) -> Option<End> {
-        activity.state().end(&LIMITS, Instant::now() + time)
+        activity.state().end(REST, STALL, Instant::now() + time)
     }
 
     #[tokio::test]
