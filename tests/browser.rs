@@ -63,7 +63,9 @@ fn a_manifest_is_no_page_of_ours() {
             r#"{{"schemaVersion":2,"mediaType":"{kind}","config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{config}","size":2}},"layers":[],"annotations":{{"x":"<script>alert(1)</script>"}}}}"#
         )
     };
-    for kind in ["text/html", "image/svg+xml", "application/xhtml+xml", "application/vnd.oci.image.manifest.v1+json"] {
+    for kind in
+        ["text/html", "image/svg+xml", "application/xhtml+xml", "application/vnd.oci.image.manifest.v1+json"]
+    {
         let bytes = manifest(kind).into_bytes();
         let pushed = ada.push_manifest("mine/x", "1", kind, &bytes);
         if pushed.status != 201 {
@@ -99,7 +101,11 @@ fn a_browser_stays_with_tls() {
             authority.connect(&site.anonymous(), &versions, &["http/1.1"]).expect("a handshake");
         connection.head("GET", "/", 0);
         let (status, head) = connection.answer();
-        assert_eq!((status, head.contains("strict-transport-security: max-age=31536000\r\n")), (200, stays), "{head}");
+        assert_eq!(
+            (status, head.contains("strict-transport-security: max-age=31536000\r\n")),
+            (200, stays),
+            "{head}"
+        );
         assert!(guarded(&head), "{head}");
     }
 }
@@ -145,7 +151,9 @@ fn nobody_is_told_what_runs_here() {
         for line in ["\r\nserver:", "\r\nset-cookie:", "\r\nx-powered-by:", "\r\nvia:"] {
             assert!(!text.contains(line), "{status}: {text}");
         }
-        for word in ["hyper", "rust", "axum", "sqlite", env!("CARGO_PKG_VERSION"), folder.trim_end_matches('/')] {
+        for word in
+            ["hyper", "rust", "axum", "sqlite", env!("CARGO_PKG_VERSION"), folder.trim_end_matches('/')]
+        {
             assert!(!text.contains(word), "{word} in {status}: {text}");
         }
     }

@@ -86,7 +86,10 @@ fn links_bear_the_name_that_the_client_used() {
         text
     };
     let text = page(PROXY, said);
-    assert!(text.contains("docker login registry.example.org\n") && text.contains("https://registry.example.org/v2/"));
+    assert!(
+        text.contains("docker login registry.example.org\n")
+            && text.contains("https://registry.example.org/v2/")
+    );
     let own = format!("http://{}/v2/", site.host());
     assert!(page(STRANGER, said).contains(&own));
     let hostile = "x-forwarded-proto: javascript\r\nx-forwarded-host: evil.example/<script>\r\n";
@@ -119,7 +122,8 @@ impl Nginx {
     fn start(site: &Site, authority: &Authority) -> Self {
         let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/ADMINISTRATION.md");
         let docs = fs::read_to_string(docs).expect("the documentation");
-        let example = docs.split("```nginx\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+        let example =
+            docs.split("```nginx\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
         let pair = authority.issue("registry");
         let folder = site.path("nginx");
         fs::create_dir(&folder).expect("a folder");
@@ -175,7 +179,8 @@ impl Drop for Nginx {
 
 /// Debian keeps it where an ordinary user's PATH does not look.
 fn nginx() -> PathBuf {
-    let found = ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().map(PathBuf::from).find(|path| path.exists());
+    let found =
+        ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().map(PathBuf::from).find(|path| path.exists());
     found.unwrap_or_else(|| "nginx".into())
 }
 

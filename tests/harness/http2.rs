@@ -95,7 +95,8 @@ impl Http2 {
     /// The head of a request with these further fields.
     pub fn head(&self, method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
         let mut head = Vec::new();
-        let first = [(":method", method), (":scheme", "https"), (":authority", &self.authority), (":path", path)];
+        let first =
+            [(":method", method), (":scheme", "https"), (":authority", &self.authority), (":path", path)];
         let authorization = self.authorization.iter().map(|value| ("authorization", value.as_str()));
         for (name, value) in first.into_iter().chain(authorization).chain(more.iter().copied()) {
             head.extend(field(name, value));
@@ -104,7 +105,7 @@ impl Http2 {
     }
 
     /// What comes next; what wants to be acknowledged is. An error is the end of the connection.
-    pub fn next(&mut self) -> io::Result<Frame> {
+    pub fn next_frame(&mut self) -> io::Result<Frame> {
         let frame = self.receive()?;
         if frame.flags & ACK == 0 {
             match frame.kind {
@@ -120,16 +121,16 @@ impl Http2 {
         let stream = self.connection.stream_mut();
         let mut head = [0; 9];
         stream.read_exact(&mut head)?;
-        let [a, b, c, kind, flags, d, e, f, g] = head;
-        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, &byte| number << 8 | u32::from(byte));
+        let mut payload = vec![0; number(&head[..3]) as usize];
         stream.read_exact(&mut payload)?;
-        Ok(Frame { kind, flags, stream: u32::from_be_bytes([d, e, f, g]), payload })
+        Ok(Frame { kind: head[3], flags: head[4], stream: number(&head[5..]), payload })
     }
 
     /// The next frame of this kind; others are passed over. An error is the end of the connection.
     pub fn next_of(&mut self, kind: u8) -> io::Result<Frame> {
         loop {
-            let frame = self.next()?;
+            let frame = self.next_frame()?;
             if frame.kind == kind {
                 return Ok(frame);
             }
@@ -140,7 +141,7 @@ impl Http2 {
     pub fn end(&mut self) -> Option<Frame> {
         let mut said = None;
         loop {
-            match self.next() {
+            match self.next_frame() {
                 Ok(frame) if frame.kind == GOAWAY => said = Some(frame),
                 Ok(_) => {}
                 Err(error) => {

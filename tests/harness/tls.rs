@@ -99,7 +99,8 @@ impl Authority {
         let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([127, 0, 0, 1])));
         let mut session = ClientConnection::new(Arc::new(config), name).expect("a session");
         let mut socket = TcpStream::connect(http.host())?;
-        socket.set_read_timeout(Some(Duration::from_mins(2)))?;
+        socket.set_read_timeout(Some(Duration::from_mins(1)))?;
+        socket.set_write_timeout(Some(Duration::from_mins(1)))?;
         socket.set_nodelay(true)?;
         while session.is_handshaking() {
             session.complete_io(&mut socket)?;

@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use crate::{connection::Client, forwarded::Scheme};
 
 /// Nothing is loaded, run, framed or sent elsewhere.
-const POLICY: HeaderValue =
-    HeaderValue::from_static("default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox");
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox",
+);
 
 /// A year.
 const HTTPS_ONLY: HeaderValue = HeaderValue::from_static("max-age=31536000");
@@ -76,7 +77,14 @@ mod tests {
 
     #[test]
     fn whatever_a_browser_may_show_is_guarded() {
-        let pages = ["text/html; charset=utf-8", "TEXT/HTML", "image/svg+xml", "application/xhtml+xml", "text/plain", "x"];
+        let pages = [
+            "text/html; charset=utf-8",
+            "TEXT/HTML",
+            "image/svg+xml",
+            "application/xhtml+xml",
+            "text/plain",
+            "x",
+        ];
         for page in pages {
             let headers = guarded(Some(page), Scheme::Http, "registry.example.org");
             for (name, value) in DOCUMENT {
@@ -85,7 +93,9 @@ mod tests {
             assert_eq!(headers.get(header::X_CONTENT_TYPE_OPTIONS).expect("a header"), "nosniff");
             assert!(!headers.contains_key(header::STRICT_TRANSPORT_SECURITY));
         }
-        for other in ["application/json", "application/vnd.oci.image.manifest.v1+json", "application/octet-stream"] {
+        for other in
+            ["application/json", "application/vnd.oci.image.manifest.v1+json", "application/octet-stream"]
+        {
             let headers = guarded(Some(other), Scheme::Https, "registry.example.org");
             assert_eq!(headers.len(), 2, "{other}: {headers:?}");
         }

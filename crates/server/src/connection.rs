@@ -75,7 +75,7 @@ impl From<Peer> for Client {
 /// Who answers the requests of a listener.
 #[derive(Debug)]
 pub(crate) enum Answerer {
-    Public(Public),
+    Public(Box<Public>),
     Engine(Engine),
 }
 

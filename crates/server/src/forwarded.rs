@@ -33,7 +33,9 @@ pub enum ProxyRangeError {
     #[error("write an address or a range of them, such as \"127.0.0.1\" or \"10.0.0.0/8\"")]
     Syntax,
     /// A range with every address in it.
-    #[error("every address is in this range, and anybody could claim to be anybody; name the proxies' addresses")]
+    #[error(
+        "every address is in this range, and anybody could claim to be anybody; name the proxies' addresses"
+    )]
     Everybody,
 }
 
@@ -134,7 +136,10 @@ mod tests {
     use crate::connection::Transport;
 
     fn proxies() -> Proxies {
-        ["127.0.0.1", "10.0.0.0/8", "fd00::/8"].map(|text| text.parse().expect("a range")).into_iter().collect()
+        ["127.0.0.1", "10.0.0.0/8", "fd00::/8"]
+            .map(|text| text.parse().expect("a range"))
+            .into_iter()
+            .collect()
     }
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -208,9 +213,12 @@ mod tests {
 
     #[test]
     fn ranges() {
-        for (text, shown) in
-            [("127.0.0.1", "127.0.0.1/32"), ("10.1.2.3/8", "10.0.0.0/8"), ("fd00::/8", "fd00::/8"), ("::1", "::1/128")]
-        {
+        for (text, shown) in [
+            ("127.0.0.1", "127.0.0.1/32"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("fd00::/8", "fd00::/8"),
+            ("::1", "::1/128"),
+        ] {
             assert_eq!(text.parse::<ProxyRange>().expect(text).to_string(), shown);
         }
         for bad in ["", "localhost", "10.0.0.0/33", "10.0.0/8", "127.0.0.1:80", "*"] {

@@ -2,12 +2,7 @@
 
 use http::{HeaderValue, Uri};
 
-use crate::{
-    Outside,
-    connection::Client,
-    forwarded::Scheme,
-    server::Settings,
-};
+use crate::{Outside, connection::Client, forwarded::Scheme, server::Settings};
 
 /// The longest host that is repeated to a client, in bytes: the longest name there can be, and a port.
 const MAX_HOST: usize = 261;

@@ -105,7 +105,7 @@ impl Server {
         );
         let images = Engine { registry: self.registry };
         tokio::join!(
-            connection::serve(public, Answerer::Public(people), self.tls, people_terms, &stop),
+            connection::serve(public, Answerer::Public(Box::new(people)), self.tls, people_terms, &stop),
             connection::serve(engine, Answerer::Engine(images), None, engine_terms, &stop),
         );
     }

@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_mins(1);
 
     /// Pieces, each after a time.
     fn pieces(
@@ -137,7 +137,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_stands_still_or_trickles_is_an_error() {
-        for bad in [vec![(61, LEAST)], vec![(0, 5000), (61, 1)], vec![(59, LEAST - 1), (59, 1)], vec![(1, 1); 62]] {
+        for bad in
+            [vec![(61, LEAST)], vec![(0, 5000), (61, 1)], vec![(59, LEAST - 1), (59, 1)], vec![(1, 1); 62]]
+        {
             let stalled = length(pieces(bad)).await;
             assert!(matches!(stalled, Err(BroughtError::Stalled(Stalled(PATIENCE)))), "{stalled:?}");
         }

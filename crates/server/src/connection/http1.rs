@@ -2,11 +2,7 @@
 
 use std::pin::pin;
 
-use hyper::{
-    body::Incoming,
-    server::conn::http1,
-    service::HttpService,
-};
+use hyper::{body::Incoming, server::conn::http1, service::HttpService};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;

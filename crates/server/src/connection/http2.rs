@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     const REST: Duration = Duration::from_secs(30);
-    const STALL: Duration = Duration::from_secs(60);
+    const STALL: Duration = Duration::from_mins(1);
 
     fn end_after(activity: &Activity, time: Duration) -> Option<End> {
         activity.state().end(REST, STALL, Instant::now() + time)
