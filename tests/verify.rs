@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    path::PathBuf,
     process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -338,7 +339,8 @@ fn a_look_that_was_stopped_goes_on_where_it_was() {
     wait_until("it waits", || {
         let open = fs::read_dir(format!("/proc/{}/fd", child.id())).ok()?;
         let open = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-        open.into_iter().any(|path| path.ends_with("files.lock")).then_some(())
+        let waits = |path: &PathBuf| path.ends_with("files.lock") || path.ends_with("files-next.lock");
+        open.collect::<Vec<_>>().iter().any(waits).then_some(())
     });
     let stop = std::process::Command::new("kill").arg("-INT").arg(child.id().to_string()).status();
     assert!(stop.expect("kill").success());
