@@ -1,0 +1,245 @@
+//! What waits to be written.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::{
+    Actor, AuditError, Event,
+    actor::{Text, Who},
+    line::{Content, time},
+};
+
+/// How long what nobody waits for is gathered: so long a power cut may make it forgotten.
+pub(crate) const GATHER: Duration = Duration::from_secs(1);
+
+/// How many lines wait at most, of those that nobody waits for: some MiB of memory.
+pub(crate) const MOST: usize = 16 * 1024;
+
+/// Something to be recorded.
+#[derive(Debug)]
+pub(crate) struct Note {
+    pub(crate) at: Timestamp,
+    pub(crate) event: Event,
+    pub(crate) actor: Actor,
+}
+
+/// Something to be recorded for which somebody waits.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) note: Note,
+    pub(crate) answer: oneshot::Sender<Result<u64, AuditError>>,
+}
+
+/// What is the same again and again.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Alike {
+    event: Event,
+    who: Who,
+}
+
+/// How often it was.
+#[derive(Debug)]
+struct Tally {
+    count: u64,
+    first: Timestamp,
+    last: Timestamp,
+    request: Option<Text>,
+}
+
+/// A time in which not everything could be recorded.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    since: Timestamp,
+    unrecorded: u64,
+}
+
+/// All that waits.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    asked: Vec<Asked>,
+    notes: Vec<Note>,
+    tallies: HashMap<Alike, Tally>,
+    gap: Option<Gap>,
+    flushes: Vec<oneshot::Sender<Result<(), AuditError>>>,
+    /// When what nobody waits for is to be written.
+    due: Option<Instant>,
+}
+
+/// Whether whoever adds something has to wake the one who writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    Up,
+    Not,
+}
+
+impl Batch {
+    pub(crate) fn ask(&mut self, asked: Asked) {
+        self.asked.push(asked);
+    }
+
+    pub(crate) fn flush(&mut self, answer: oneshot::Sender<Result<(), AuditError>>) {
+        self.flushes.push(answer);
+    }
+
+    pub(crate) fn note(&mut self, note: Note) -> Wake {
+        if self.notes.len() < MOST {
+            self.notes.push(note);
+        } else {
+            self.lose(note.at);
+        }
+        self.gather()
+    }
+
+    /// Counts something; it is not counted if it is new and there is no room.
+    pub(crate) fn tally(&mut self, actor: &Actor, event: Event) -> Result<Wake, AuditError> {
+        let room = self.tallies.len() < MOST;
+        let now = Timestamp::now();
+        match self.tallies.entry(Alike { event, who: actor.who.clone() }) {
+            Entry::Occupied(mut entry) => {
+                let tally = entry.get_mut();
+                tally.count += 1;
+                tally.last = now;
+            }
+            Entry::Vacant(entry) if room => {
+                entry.insert(Tally { count: 1, first: now, last: now, request: actor.request.clone() });
+            }
+            Entry::Vacant(_) => return Err(AuditError::Behind),
+        }
+        Ok(self.gather())
+    }
+
+    /// Something was done that will not be recorded.
+    pub(crate) fn lose(&mut self, at: Timestamp) -> Wake {
+        self.gap.get_or_insert(Gap { since: at, unrecorded: 0 }).unrecorded += 1;
+        self.gather()
+    }
+
+    fn gather(&mut self) -> Wake {
+        if self.due.is_some() {
+            return Wake::Not;
+        }
+        self.due = Some(Instant::now() + GATHER);
+        Wake::Up
+    }
+
+    /// How long nothing need be written; `None`: until something is added.
+    pub(crate) fn rest(&self) -> Option<Duration> {
+        if self.asked.is_empty() && self.flushes.is_empty() {
+            self.due.map(|due| due.saturating_duration_since(Instant::now()))
+        } else {
+            Some(Duration::ZERO)
+        }
+    }
+
+    /// What is to be written now. Tallies go on growing until they are due.
+    pub(crate) fn take(&mut self) -> Self {
+        let is_due = self.due.is_some_and(|due| due <= Instant::now());
+        if is_due || !self.flushes.is_empty() {
+            return std::mem::take(self);
+        }
+        Self {
+            asked: std::mem::take(&mut self.asked),
+            notes: std::mem::take(&mut self.notes),
+            ..Self::default()
+        }
+    }
+
+    /// Everything, whether it is due or not.
+    pub(crate) fn take_all(&mut self) -> Self {
+        std::mem::take(self)
+    }
+
+    /// As lines: first what somebody waits for, then what nobody does, in the order in which it was done.
+    pub(crate) fn write(
+        &self,
+        write: impl FnOnce(&[Content<'_>]) -> Result<u64, AuditError>,
+    ) -> Result<u64, AuditError> {
+        let torno = Actor::torno();
+        let gap = self.gap.map(|Gap { since, unrecorded }| Note {
+            at: Timestamp::now(),
+            event: Event::Gap { since: time(since), unrecorded },
+            actor: torno,
+        });
+        let notes = self.asked.iter().map(|asked| &asked.note).chain(&self.notes).chain(&gap);
+        let mut contents: Vec<Content<'_>> = notes
+            .map(|Note { at, event, actor }| Content { at: *at, event, actor, repeated: None })
+            .collect();
+        let tallied: Vec<(&Alike, &Tally, Actor)> = self
+            .tallies
+            .iter()
+            .map(|(alike, tally)| {
+                let actor = Actor { who: alike.who.clone(), request: tally.request.clone() };
+                (alike, tally, actor)
+            })
+            .collect();
+        let from = contents.len();
+        contents.extend(tallied.iter().map(|(alike, tally, actor)| Content {
+            at: tally.first,
+            event: &alike.event,
+            actor,
+            repeated: (tally.count > 1).then_some((tally.count, tally.last)),
+        }));
+        if let Some(tallied) = contents.get_mut(from..) {
+            tallied.sort_by_key(|content| content.at);
+        }
+        if contents.is_empty() { Ok(0) } else { write(&contents) }
+    }
+
+    /// Tells those who wait.
+    pub(crate) fn written(self, first: u64) {
+        for (asked, seq) in self.asked.into_iter().zip(first..) {
+            // Whoever asked may have gone away; the line stands all the same.
+            let _ = asked.answer.send(Ok(seq));
+        }
+        for answer in self.flushes {
+            let _ = answer.send(Ok(()));
+        }
+    }
+
+    /// Tells those who wait that it could not be written; the rest waits again, behind this.
+    pub(crate) fn failed(self, error: &AuditError, rest: &mut Self) {
+        for asked in self.asked {
+            let _ = asked.answer.send(Err(error.clone()));
+        }
+        for answer in self.flushes {
+            let _ = answer.send(Err(error.clone()));
+        }
+        let now = Timestamp::now();
+        let later = std::mem::replace(&mut rest.notes, self.notes);
+        for note in later {
+            // It is due below.
+            let _ = rest.note(note);
+        }
+        for (alike, tally) in self.tallies {
+            let room = rest.tallies.len() < MOST;
+            match rest.tallies.entry(alike) {
+                Entry::Occupied(mut entry) => {
+                    let again = entry.get_mut();
+                    again.count += tally.count;
+                    (again.first, again.request) = (tally.first, tally.request);
+                }
+                Entry::Vacant(entry) if room => drop(entry.insert(tally)),
+                Entry::Vacant(_) => {
+                    rest.gap.get_or_insert(Gap { since: tally.first, unrecorded: 0 }).unrecorded +=
+                        tally.count;
+                }
+            }
+        }
+        let gap = rest.gap.get_or_insert(Gap { since: now, unrecorded: 0 });
+        if let Some(earlier) = self.gap {
+            gap.since = gap.since.min(earlier.since);
+            gap.unrecorded += earlier.unrecorded;
+        }
+        rest.due = Some(Instant::now() + GATHER);
+    }
+
+    /// How many lines wait.
+    pub(crate) fn len(&self) -> usize {
+        self.asked.len() + self.notes.len() + self.tallies.len()
+    }
+}
