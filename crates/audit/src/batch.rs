@@ -26,13 +26,8 @@ pub(crate) struct Note {
     pub(crate) at: Timestamp,
     pub(crate) event: Event,
     pub(crate) actor: Actor,
-}
-
-/// Something to be recorded for which somebody waits.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) note: Note,
-    pub(crate) answer: oneshot::Sender<Result<u64, AuditError>>,
+    /// Tells who waits for it the number of its line.
+    pub(crate) answer: Option<oneshot::Sender<Result<u64, AuditError>>>,
 }
 
 /// What is the same again and again.
@@ -61,8 +56,9 @@ struct Gap {
 /// All that waits.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    asked: Vec<Asked>,
     notes: Vec<Note>,
+    /// For how many of them somebody waits.
+    asked: usize,
     tallies: HashMap<Alike, Tally>,
     gap: Option<Gap>,
     flushes: Vec<oneshot::Sender<Result<(), AuditError>>>,
@@ -78,25 +74,31 @@ pub(crate) enum Wake {
 }
 
 impl Batch {
-    pub(crate) fn ask(&mut self, asked: Asked) {
-        self.asked.push(asked);
-    }
-
     pub(crate) fn flush(&mut self, answer: oneshot::Sender<Result<(), AuditError>>) {
         self.flushes.push(answer);
     }
 
     pub(crate) fn note(&mut self, note: Note) -> Wake {
-        if self.notes.len() < MOST {
+        if note.answer.is_some() {
+            self.asked += 1;
             self.notes.push(note);
-        } else {
-            self.lose(note.at);
+            return Wake::Up;
         }
-        self.gather()
+        if self.notes.len() - self.asked < MOST {
+            self.notes.push(note);
+            self.gather()
+        } else {
+            self.lose(note.at)
+        }
     }
 
-    /// Counts something; it is not counted if it is new and there is no room.
-    pub(crate) fn tally(&mut self, actor: &Actor, event: Event) -> Result<Wake, AuditError> {
+    /// Whether so much waits that whoever has more should wait too.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.notes.len() > MOST / 2
+    }
+
+    /// Counts something; given back if it is new and there is no room.
+    pub(crate) fn tally(&mut self, actor: &Actor, event: Event) -> Result<Wake, Event> {
         let room = self.tallies.len() < MOST;
         let now = Timestamp::now();
         match self.tallies.entry(Alike { event, who: actor.who.clone() }) {
@@ -108,7 +110,7 @@ impl Batch {
             Entry::Vacant(entry) if room => {
                 entry.insert(Tally { count: 1, first: now, last: now, request: actor.request.clone() });
             }
-            Entry::Vacant(_) => return Err(AuditError::Behind),
+            Entry::Vacant(entry) => return Err(entry.into_key().event),
         }
         Ok(self.gather())
     }
@@ -129,7 +131,7 @@ impl Batch {
 
     /// How long nothing need be written; `None`: until something is added.
     pub(crate) fn rest(&self) -> Option<Duration> {
-        if self.asked.is_empty() && self.flushes.is_empty() {
+        if self.asked == 0 && self.flushes.is_empty() {
             self.due.map(|due| due.saturating_duration_since(Instant::now()))
         } else {
             Some(Duration::ZERO)
@@ -142,11 +144,8 @@ impl Batch {
         if is_due || !self.flushes.is_empty() {
             return std::mem::take(self);
         }
-        Self {
-            asked: std::mem::take(&mut self.asked),
-            notes: std::mem::take(&mut self.notes),
-            ..Self::default()
-        }
+        let (notes, asked) = (std::mem::take(&mut self.notes), std::mem::take(&mut self.asked));
+        Self { notes, asked, ..Self::default() }
     }
 
     /// Everything, whether it is due or not.
@@ -154,7 +153,7 @@ impl Batch {
         std::mem::take(self)
     }
 
-    /// As lines: first what somebody waits for, then what nobody does, in the order in which it was done.
+    /// As lines, in the order in which it came; the number of the first.
     pub(crate) fn write(
         &self,
         write: impl FnOnce(&[Content<'_>]) -> Result<u64, AuditError>,
@@ -164,10 +163,11 @@ impl Batch {
             at: Timestamp::now(),
             event: Event::Gap { since: time(since), unrecorded },
             actor: torno,
+            answer: None,
         });
-        let notes = self.asked.iter().map(|asked| &asked.note).chain(&self.notes).chain(&gap);
+        let notes = self.notes.iter().chain(&gap);
         let mut contents: Vec<Content<'_>> = notes
-            .map(|Note { at, event, actor }| Content { at: *at, event, actor, repeated: None })
+            .map(|Note { at, event, actor, .. }| Content { at: *at, event, actor, repeated: None })
             .collect();
         let tallied: Vec<(&Alike, &Tally, Actor)> = self
             .tallies
@@ -192,9 +192,9 @@ impl Batch {
 
     /// Tells those who wait.
     pub(crate) fn written(self, first: u64) {
-        for (asked, seq) in self.asked.into_iter().zip(first..) {
+        for (note, seq) in self.notes.into_iter().zip(first..) {
             // Whoever asked may have gone away; the line stands all the same.
-            let _ = asked.answer.send(Ok(seq));
+            let _ = note.answer.map(|answer| answer.send(Ok(seq)));
         }
         for answer in self.flushes {
             let _ = answer.send(Ok(()));
@@ -203,14 +203,19 @@ impl Batch {
 
     /// Tells those who wait that it could not be written; the rest waits again, behind this.
     pub(crate) fn failed(self, error: &AuditError, rest: &mut Self) {
-        for asked in self.asked {
-            let _ = asked.answer.send(Err(error.clone()));
-        }
         for answer in self.flushes {
             let _ = answer.send(Err(error.clone()));
         }
         let now = Timestamp::now();
-        let later = std::mem::replace(&mut rest.notes, self.notes);
+        let later = std::mem::take(&mut rest.notes);
+        rest.asked = 0;
+        for mut note in self.notes {
+            // Who waited is told, and does not do it.
+            match note.answer.take() {
+                Some(answer) => drop(answer.send(Err(error.clone()))),
+                None => rest.notes.push(note),
+            }
+        }
         for note in later {
             // It is due below.
             let _ = rest.note(note);
@@ -240,6 +245,6 @@ impl Batch {
 
     /// How many lines wait.
     pub(crate) fn len(&self) -> usize {
-        self.asked.len() + self.notes.len() + self.tallies.len()
+        self.notes.len() + self.tallies.len()
     }
 }

@@ -114,6 +114,9 @@ pub enum Event {
         /// Which.
         #[serde(serialize_with = "shown")]
         digest: Digest,
+        /// Whose the repository is.
+        #[serde(serialize_with = "shown")]
+        owner: UserName,
     },
     /// A blob was pushed.
     BlobPush {
@@ -256,21 +259,6 @@ pub enum Event {
         /// Which.
         #[serde(serialize_with = "all_shown")]
         digests: Vec<Digest>,
-    },
-    /// An image, or one manifest of it, was imported.
-    Imported {
-        /// Where to.
-        #[serde(serialize_with = "shown")]
-        repository: RepositoryName,
-        /// Under which tags.
-        #[serde(serialize_with = "all_shown")]
-        tags: Vec<Tag>,
-        /// Which.
-        #[serde(serialize_with = "shown")]
-        digest: Digest,
-        /// Whose it became.
-        #[serde(serialize_with = "shown")]
-        owner: UserName,
     },
     /// An image was copied to a folder of the machine.
     Exported {

@@ -175,15 +175,15 @@ mod tests {
         let (event, actor) = (Event::Begun, Actor::torno());
         let content = Content { at: Timestamp::UNIX_EPOCH, event: &event, actor: &actor, repeated: None };
         seal(&content, &mut link, &mut bytes).expect("JSON");
-        let line = bytes.strip_suffix(b"\n").expect("an end");
-        let read = Line::read(line).expect("a line");
+        let text = bytes.strip_suffix(b"\n").expect("an end");
+        let read = Line::read(text).expect("a text");
         assert_eq!((read.link, read.prev, read.at.as_str()), (link, Hash::NONE, "1970-01-01T00:00:00.000Z"));
         assert!(read.continues(&Link::START));
-        for place in 0..line.len() {
-            let mut changed = line.to_vec();
+        for place in 0..text.len() {
+            let mut changed = text.to_vec();
             changed[place] ^= 1;
             assert!(Line::read(&changed).is_none(), "byte {place}");
-            assert!(Line::read(&line[..place]).is_none(), "up to {place}");
+            assert!(Line::read(&text[..place]).is_none(), "up to {place}");
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Actor, AuditError, Event, Text,
-    batch::{Asked, Batch, Note, Wake},
+    batch::{Batch, Note, Wake},
     writer::Writer,
 };
 
@@ -82,11 +82,28 @@ impl Audit {
     ///
     /// Cancelled, it may or may not be recorded.
     pub async fn record(&self, actor: &Actor, event: Event) -> Result<u64, AuditError> {
+        self.ask(actor, event).await.map_err(|_| AuditError::Closed)?
+    }
+
+    /// The same for several at once, all or none of which may be recorded when this fails.
+    pub async fn record_all(
+        &self,
+        actor: &Actor,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Result<(), AuditError> {
+        let asked: Vec<_> = events.into_iter().map(|event| self.ask(actor, event)).collect();
+        for written in asked {
+            written.await.map_err(|_| AuditError::Closed)??;
+        }
+        Ok(())
+    }
+
+    fn ask(&self, actor: &Actor, event: Event) -> oneshot::Receiver<Result<u64, AuditError>> {
         let (answer, written) = oneshot::channel();
-        let note = Note { at: Timestamp::now(), event, actor: actor.clone() };
-        self.lock().waiting.ask(Asked { note, answer });
-        self.inner.shared.bell.notify_one();
-        written.await.map_err(|_| AuditError::Closed)?
+        let note = Note { at: Timestamp::now(), event, actor: actor.clone(), answer: Some(answer) };
+        let wake = self.lock().waiting.note(note);
+        self.wake(wake);
+        written
     }
 
     /// Records durably what is about to be done, and only then does it. If that fails, a line says so too.
@@ -101,21 +118,32 @@ impl Audit {
         let of = self.record(actor, event).await?;
         let done = work.await;
         if let Err(error) = &done {
-            self.note(actor, Event::NotDone { of, reason: Text::new(&error.to_string()) });
+            self.note(actor, Event::NotDone { of, reason: Text::new(&error.to_string()) }).await;
         }
         done
     }
 
-    /// Records something within a second. If far too much waits already, a line will say that this is not recorded.
-    pub fn note(&self, actor: &Actor, event: Event) {
-        let note = Note { at: Timestamp::now(), event, actor: actor.clone() };
+    /// Records something within a second. When much waits already this waits too; if nothing can be written, a line will
+    /// say how much is not recorded.
+    pub async fn note(&self, actor: &Actor, event: Event) {
+        if self.lock().waiting.is_crowded() {
+            // What happens to those that wait is told by what happens to this.
+            let _ = self.flush().await;
+        }
+        let note = Note { at: Timestamp::now(), event, actor: actor.clone(), answer: None };
         let wake = self.lock().waiting.note(note);
         self.wake(wake);
     }
 
-    /// Records within a second how often somebody did something. If far too much else waits already this is not recorded:
-    /// refuse it, or tell [`Audit::lost`].
-    pub fn tally(&self, actor: &Actor, event: Event) -> Result<(), AuditError> {
+    /// Records within a second how often somebody did something: the same again takes no room. When much else waits
+    /// already this waits too. If it fails this is not recorded: refuse it, or tell [`Audit::lost`].
+    pub async fn tally(&self, actor: &Actor, event: Event) -> Result<(), AuditError> {
+        let Err(event) = self.try_tally(actor, event) else { return Ok(()) };
+        self.flush().await?;
+        self.try_tally(actor, event).map_err(|_| AuditError::Behind)
+    }
+
+    fn try_tally(&self, actor: &Actor, event: Event) -> Result<(), Event> {
         let wake = self.lock().waiting.tally(actor, event)?;
         self.wake(wake);
         Ok(())

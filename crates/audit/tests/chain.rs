@@ -80,12 +80,14 @@ fn a_record_is_whole_and_every_line_is_there() {
 fn what_is_alike_is_one_line() {
     let folder = TempDir::new().expect("a folder");
     let audit = Audit::new(folder.path().to_owned(), Rotation::default()).expect("a record");
-    for request in ["r1", "r2", "r3"] {
-        audit.tally(&ada(request), pull("a")).expect("counted");
-    }
-    audit.tally(&ada("r4"), pull("b")).expect("counted");
-    audit.tally(&Actor::torno(), pull("a")).expect("counted");
-    runtime().block_on(audit.flush()).expect("written");
+    runtime().block_on(async {
+        for request in ["r1", "r2", "r3"] {
+            audit.tally(&ada(request), pull("a")).await.expect("counted");
+        }
+        audit.tally(&ada("r4"), pull("b")).await.expect("counted");
+        audit.tally(&Actor::torno(), pull("a")).await.expect("counted");
+        audit.flush().await.expect("written");
+    });
     let lines = lines(folder.path());
     assert_eq!(lines.len(), 4, "{lines:?}");
     let first: serde_json::Value = serde_json::from_str(&lines[1]).expect("JSON");
@@ -102,7 +104,7 @@ fn what_is_alike_is_one_line() {
 fn what_waits_is_written_when_the_last_handle_goes() {
     let folder = TempDir::new().expect("a folder");
     let audit = Audit::new(folder.path().to_owned(), Rotation::default()).expect("a record");
-    audit.note(&Actor::torno(), event(1));
+    runtime().block_on(audit.note(&Actor::torno(), event(1)));
     drop(audit);
     assert_eq!(lines(folder.path()).len(), 2);
 }
@@ -126,11 +128,11 @@ fn too_much_that_is_different_is_refused_and_told_of() {
     let runtime = runtime();
     runtime.block_on(audit.record(&Actor::torno(), event(0))).expect_err("no folder");
     let mut taken = 0;
-    while audit.tally(&Actor::torno(), event(taken)).is_ok() {
+    while runtime.block_on(audit.tally(&Actor::torno(), event(taken))).is_ok() {
         taken += 1;
     }
     audit.lost();
-    audit.tally(&Actor::torno(), event(0)).expect("what is known is counted still");
+    runtime.block_on(audit.tally(&Actor::torno(), event(0))).expect("what is known is counted still");
     runtime.block_on(audit.ready()).expect_err("still no folder");
     fs::remove_file(&path).expect("removed");
     runtime.block_on(audit.ready()).expect("a folder");
