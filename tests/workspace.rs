@@ -14,7 +14,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("torno-registry", &["torno-audit", "torno-auth", "torno-blob", "torno-metadata", "torno-oci"]),
     ("torno-server", &["torno-audit", "torno-auth", "torno-oci", "torno-registry"]),
     ("torno-executor", &["torno-auth", "torno-oci", "torno-registry"]),
-    ("torno", &["torno-audit", "torno-auth", "torno-executor", "torno-oci", "torno-registry", "torno-server"]),
+    (
+        "torno",
+        &["torno-audit", "torno-auth", "torno-executor", "torno-oci", "torno-registry", "torno-server"],
+    ),
 ];
 
 /// Libraries that belong to one room only.

@@ -37,7 +37,7 @@ pub enum By {
     /// A token of theirs.
     Token {
         /// Which: its name, never its secret.
-        token: Text,
+        credential: Text,
     },
     /// Their client certificate.
     Certificate,
@@ -56,6 +56,11 @@ impl Actor {
     /// A person, or somebody who is none yet, in a request.
     pub fn in_request(user: Option<UserName>, by: By, from: IpAddr, request: &str) -> Self {
         Self { who: Who { user, by, from: Some(from) }, request: Some(Text::new(request)) }
+    }
+
+    /// The same request is somebody's from now on, who has shown who they are.
+    pub fn is_now(&mut self, user: UserName, by: By) {
+        (self.who.user, self.who.by) = (Some(user), by);
     }
 
     /// Torno itself.

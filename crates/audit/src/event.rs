@@ -69,8 +69,12 @@ pub enum Event {
     Login,
     /// Somebody tried to.
     LoginFailed {
-        /// The name that was given.
-        claimed: Text,
+        /// The name that was given, if whoever tries many is slowed down.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        claimed: Option<Text>,
+        /// Why not: the name or password was `wrong`, there had been `too many`, the `token` was not good, or the name is
+        /// that of a `robot`.
+        why: &'static str,
     },
     /// A token is about to be given out.
     TokenIssued {

@@ -22,5 +22,5 @@ pub use event::Event;
 pub use folder::{Locked, Segment, Segments};
 pub use line::{Hash, HashError};
 pub use log::{Audit, Rotation};
-pub use read::{Entry, Span, read};
+pub use read::{Entry, Span, head, read};
 pub use verify::{Finding, Verified, verify};

@@ -85,17 +85,18 @@ impl Audit {
         self.ask(actor, event).await.map_err(|_| AuditError::Closed)?
     }
 
-    /// The same for several at once, all or none of which may be recorded when this fails.
+    /// The same for several at once; the number of each line. If it fails some may be recorded.
     pub async fn record_all(
         &self,
         actor: &Actor,
         events: impl IntoIterator<Item = Event>,
-    ) -> Result<(), AuditError> {
+    ) -> Result<Vec<u64>, AuditError> {
         let asked: Vec<_> = events.into_iter().map(|event| self.ask(actor, event)).collect();
+        let mut numbers = Vec::with_capacity(asked.len());
         for written in asked {
-            written.await.map_err(|_| AuditError::Closed)??;
+            numbers.push(written.await.map_err(|_| AuditError::Closed)??);
         }
-        Ok(())
+        Ok(numbers)
     }
 
     fn ask(&self, actor: &Actor, event: Event) -> oneshot::Receiver<Result<u64, AuditError>> {

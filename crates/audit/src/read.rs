@@ -8,8 +8,9 @@ use std::{
 use serde_json::{Map, Value};
 
 use crate::{
-    AuditError, Segment, Segments,
+    AuditError, Hash, Segment, Segments,
     line::{Line, MAX_LINE},
+    tail::Tail,
 };
 
 /// A line of the record.
@@ -82,6 +83,17 @@ impl Iterator for Of<'_> {
             },
         }
     }
+}
+
+/// The number and the hash of the last line; `None` if there is none. Whether the rest is whole, [`crate::verify`] tells.
+pub fn head(segments: &Segments) -> Result<Option<(u64, Hash)>, AuditError> {
+    for Segment { path, length, .. } in segments.iter().rev() {
+        let mut file = File::open(path).map_err(AuditError::of(path))?;
+        if let Some(line) = Tail::find(&mut file, *length).map_err(AuditError::of(path))?.last {
+            return Ok(Some((line.link.seq, line.link.hash)));
+        }
+    }
+    Ok(None)
 }
 
 /// A segment, piece by piece: a line with its end each, or what is too long for one.

@@ -14,7 +14,7 @@ fn runtime() -> Runtime {
 }
 
 fn event(number: usize) -> Event {
-    Event::LoginFailed { claimed: Text::new(&format!("somebody {number}")) }
+    Event::LoginFailed { claimed: Some(Text::new(&format!("somebody {number}"))), why: "wrong" }
 }
 
 fn ada(request: &str) -> Actor {
