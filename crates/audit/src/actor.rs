@@ -3,6 +3,7 @@
 use std::{
     fmt::{self, Write as _},
     net::IpAddr,
+    sync::Arc,
 };
 
 use serde::{Serialize, Serializer};
@@ -12,8 +13,8 @@ use torno_oci::UserName;
 #[derive(Clone, Debug, Serialize)]
 pub struct Actor {
     /// Who, by what, from where: two who are alike in it are the same.
-    #[serde(flatten)]
-    pub(crate) who: Who,
+    #[serde(flatten, serialize_with = "shared")]
+    pub(crate) who: Arc<Who>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request: Option<Text>,
 }
@@ -55,29 +56,29 @@ pub enum By {
 impl Actor {
     /// A person, or somebody who is none yet, in a request.
     pub fn in_request(user: Option<UserName>, by: By, from: IpAddr, request: &str) -> Self {
-        Self { who: Who { user, by, from: Some(from) }, request: Some(Text::new(request)) }
+        Self { who: Arc::new(Who { user, by, from: Some(from) }), request: Some(Text::new(request)) }
     }
 
     /// The same request is somebody's from now on, who has shown who they are.
     pub fn is_now(&mut self, user: UserName, by: By) {
-        (self.who.user, self.who.by) = (Some(user), by);
+        self.who = Arc::new(Who { user: Some(user), by, from: self.who.from });
     }
 
     /// Torno itself.
     pub fn torno() -> Self {
-        Self { who: Who { user: None, by: By::Torno, from: None }, request: None }
+        Self { who: Arc::new(Who { user: None, by: By::Torno, from: None }), request: None }
     }
 
     /// Whoever has typed the command that this process carries out.
     pub fn command() -> Self {
         let uid = rustix::process::getuid().as_raw();
-        Self { who: Who { user: None, by: By::Command { uid }, from: None }, request: None }
+        Self { who: Arc::new(Who { user: None, by: By::Command { uid }, from: None }), request: None }
     }
 }
 
 /// A text from a peer, made harmless: printable ASCII, everything else escaped, and bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Text(Box<str>);
+pub struct Text(Arc<str>);
 
 impl Text {
     /// The longest, in bytes: a repository's name fits, a story does not.
@@ -86,6 +87,10 @@ impl Text {
     /// As much of a text as fits.
     pub fn new(text: &str) -> Self {
         const CUT: &str = "...";
+        let is_safe = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'\\';
+        if text.len() <= Self::MAX_LENGTH && text.bytes().all(is_safe) {
+            return Self(text.into());
+        }
         let mut safe = String::new();
         for character in text.chars() {
             let from = safe.len();
@@ -115,6 +120,10 @@ impl Serialize for Text {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
     }
+}
+
+fn shared<S: Serializer>(who: &Arc<Who>, serializer: S) -> Result<S::Ok, S::Error> {
+    who.serialize(serializer)
 }
 
 /// For values whose words are their `Display`.

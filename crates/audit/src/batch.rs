@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -34,7 +35,7 @@ pub(crate) struct Note {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Alike {
     event: Event,
-    who: Who,
+    who: Arc<Who>,
 }
 
 /// How often it was.
@@ -98,9 +99,8 @@ impl Batch {
     }
 
     /// Counts something; given back if it is new and there is no room.
-    pub(crate) fn tally(&mut self, actor: &Actor, event: Event) -> Result<Wake, Event> {
+    pub(crate) fn tally(&mut self, actor: &Actor, event: Event, now: Timestamp) -> Result<Wake, Event> {
         let room = self.tallies.len() < MOST;
-        let now = Timestamp::now();
         match self.tallies.entry(Alike { event, who: actor.who.clone() }) {
             Entry::Occupied(mut entry) => {
                 let tally = entry.get_mut();

@@ -145,7 +145,9 @@ impl Audit {
     }
 
     fn try_tally(&self, actor: &Actor, event: Event) -> Result<(), Event> {
-        let wake = self.lock().waiting.tally(actor, event)?;
+        // Asked before the lock, which many want.
+        let now = Timestamp::now();
+        let wake = self.lock().waiting.tally(actor, event, now)?;
         self.wake(wake);
         Ok(())
     }
