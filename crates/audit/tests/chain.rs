@@ -397,7 +397,7 @@ proptest! {
         let (body, _) = lines[which].rsplit_once(",\"hash\"").expect("a seal");
         let forged = body.replace("somebody", &name);
         prop_assume!(forged != body && lines.len() > which + 1);
-        let hash = Sha256::digest(&forged).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hash = hex::encode(Sha256::digest(&forged));
         lines[which] = format!("{forged},\"hash\":\"{hash}\"}}");
         fs::write(folder.path().join("000000000001.jsonl"), lines.join("\n") + "\n").expect("write");
         let (_, findings) = verify(folder.path(), None);

@@ -36,6 +36,10 @@ impl Registry {
     /// What it names must be in the repository with the size it says, but for what [`Settings`] leave optional and
     /// for layers that are kept elsewhere. Of what is run nothing may be missing. With a condition, nothing changes
     /// unless that holds.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of one request, and all are of different types"
+    )]
     pub async fn put_manifest(
         &self,
         permit: &PushPermit,

@@ -1,6 +1,7 @@
 //! `torno audit`: what was done, and whether the record of it is whole.
 
 use std::{
+    fmt::Write as _,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     time::Duration,
@@ -233,7 +234,8 @@ fn told(entry: &Entry) -> String {
             }
             other => other.to_string(),
         };
-        line.push_str(&format!("  {name}={value}"));
+        // Writing to a String cannot fail.
+        let _ = write!(line, "  {name}={value}");
     }
     line
 }
