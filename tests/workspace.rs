@@ -7,13 +7,17 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 /// Every room and the rooms it may name (docs/ARCHITECTURE.md). `tests` and what is below stand outside.
 const ARROWS: &[(&str, &[&str])] = &[
     ("torno-oci", &[]),
+    ("torno-audit", &["torno-oci"]),
     ("torno-auth", &["torno-oci"]),
     ("torno-blob", &["torno-oci"]),
     ("torno-metadata", &["torno-oci"]),
-    ("torno-registry", &["torno-auth", "torno-blob", "torno-metadata", "torno-oci"]),
-    ("torno-server", &["torno-auth", "torno-oci", "torno-registry"]),
+    ("torno-registry", &["torno-audit", "torno-auth", "torno-blob", "torno-metadata", "torno-oci"]),
+    ("torno-server", &["torno-audit", "torno-auth", "torno-oci", "torno-registry"]),
     ("torno-executor", &["torno-auth", "torno-oci", "torno-registry"]),
-    ("torno", &["torno-auth", "torno-executor", "torno-oci", "torno-registry", "torno-server"]),
+    (
+        "torno",
+        &["torno-audit", "torno-auth", "torno-executor", "torno-oci", "torno-registry", "torno-server"],
+    ),
 ];
 
 /// Libraries that belong to one room only.

@@ -8,6 +8,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -31,6 +32,13 @@ pub struct Reserve {
 }
 
 impl Reserve {
+    /// Whether a folder is on the same disk.
+    pub fn is_beside(&self, folder: &Path) -> bool {
+        let device = |path: &Path| fs::metadata(path).map(|found| found.dev());
+        let root = self.path.parent().map(device);
+        matches!((root, device(folder)), (Some(Ok(one)), Ok(other)) if one == other)
+    }
+
     /// The reserve of a store. There is none before [`Reserve::restore`].
     pub fn of(root: &Path) -> Self {
         Self { path: root.join("reserve") }

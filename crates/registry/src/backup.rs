@@ -3,7 +3,7 @@
 //! ```text
 //! lock                 held while a backup is made; also tells that the folder is for backups
 //! blobs/sha256/ab/…    the blobs, as in the data directory
-//! state-<number>/      the database, keys/, htpasswd and instance, all of one moment
+//! state-<number>/      the database, keys/, htpasswd, instance and audit/, all of one moment
 //! complete             which of the states is whole: written last, at once
 //! ```
 //!
@@ -15,13 +15,14 @@ mod check;
 use std::{
     collections::HashSet,
     fs::{self, DirBuilder, File, TryLockError},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
+use torno_audit::{Event, Segments};
 use torno_blob::{BlobError, Shelf, Taken};
 use torno_metadata::{Kept, Metadata, Place, Snapshot};
 use torno_oci::Digest;
@@ -173,9 +174,13 @@ impl Registry {
         let (snapshot, blobs) = blobs_of(snapshot, &done).await?;
         self::take(&from, &to, blobs, &mut done, &mut made, &mut progress).await?;
         drop(right);
+        // Durable, so that the copy tells of it too.
+        let record = self.audit.record(&self.itself, Event::BackedUp);
+        record.await.map_err(RegistryError::from)?;
         let (root, data, htpasswd) = (backup.root.clone(), data.to_owned(), htpasswd.to_owned());
+        let record = self.audit.folder().to_owned();
         blocking(move || {
-            keep_state(&snapshot, &to, &root, &data, &htpasswd)?;
+            keep_state(&snapshot, &to, &root, &data, &htpasswd, &record)?;
             look_for_superfluous(&snapshot, &to, superfluous, &mut made)?;
             Ok(made)
         })
@@ -188,12 +193,13 @@ impl Registry {
     }
 }
 
-/// Makes a data directory from a backup; `htpasswd` is where its password file goes. The directory must be empty, or
-/// have been left by a call that was stopped.
+/// Makes a data directory from a backup; `htpasswd` is where its password file goes, and `audit` where the record of what
+/// was done does, unless there is one. The directory must be empty, or have been left by a call that was stopped.
 pub async fn restore(
     backup: &Path,
     data: &Path,
     htpasswd: &Path,
+    audit: &Path,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<BackedUp, BackupError> {
     let state = complete_state(backup)?;
@@ -217,6 +223,10 @@ pub async fn restore(
     }
     if fs::symlink_metadata(htpasswd).is_err() {
         copy_private(&state.join("htpasswd"), htpasswd)?;
+    }
+    // A record that is kept elsewhere goes on: it knows more than the backup.
+    if Segments::of(audit).map_err(RegistryError::from)?.is_empty() {
+        restore_record(&state.join("audit"), audit)?;
     }
     let folder = data.to_owned();
     blocking(move || {
@@ -324,6 +334,7 @@ fn keep_state(
     root: &Path,
     data: &Path,
     htpasswd: &Path,
+    record: &Path,
 ) -> Result<(), BackupError> {
     let name = format!("state-{}", Timestamp::now().as_millisecond());
     let state = root.join(&name);
@@ -334,6 +345,7 @@ fn keep_state(
         copy_private(&data.join(file), &state.join(file))?;
     }
     copy_private(htpasswd, &state.join("htpasswd"))?;
+    copy_record(record, &state.join("audit"))?;
     blobs.sync().map_err(RegistryError::from)?;
 
     let (new, complete) = (root.join("complete.new"), root.join("complete"));
@@ -397,11 +409,41 @@ fn copy_private(from: &Path, to: &Path) -> Result<(), BackupError> {
     copy(from, to)
 }
 
+/// Copies a record of what is done, as far as it is now.
+fn copy_record(from: &Path, to: &Path) -> Result<(), BackupError> {
+    for segment in &Segments::of(from).map_err(RegistryError::from)? {
+        let name = segment.path.file_name().unwrap_or_default();
+        copy_first(&segment.path, &to.join(name), segment.length)?;
+    }
+    Ok(())
+}
+
+/// The same, all of it or nothing, to where there is none.
+fn restore_record(from: &Path, to: &Path) -> Result<(), BackupError> {
+    if Segments::of(from).map_err(RegistryError::from)?.is_empty() {
+        return Ok(());
+    }
+    let beside = to.with_extension("restoring");
+    match fs::remove_dir_all(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&beside)(error)),
+        _ => {}
+    }
+    copy_record(from, &beside)?;
+    sync_folder(&beside)?;
+    fs::rename(&beside, to).map_err(io_error(to))?;
+    sync_folder(to.parent().unwrap_or(to))
+}
+
 fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
+    copy_first(from, to, u64::MAX)
+}
+
+/// Copies so many bytes at most.
+fn copy_first(from: &Path, to: &Path, most: u64) -> Result<(), BackupError> {
     let folder = to.parent().unwrap_or(to);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(io_error(folder))?;
-    let mut input = File::open(from).map_err(io_error(from))?;
+    let mut input = File::open(from).map_err(io_error(from))?.take(most);
     let output = File::options().write(true).create(true).truncate(true).mode(0o600).open(to);
     let mut output = output.map_err(io_error(to))?;
     io::copy(&mut input, &mut output).and_then(|_| output.sync_all()).map_err(io_error(to))

@@ -1,5 +1,6 @@
 //! Reading and deleting blobs.
 
+use torno_audit::{Actor, Event};
 use torno_auth::{DeletePermit, PullPermit};
 use torno_blob::{BlobError, Reading};
 use torno_metadata::Deleted;
@@ -39,12 +40,21 @@ impl Registry {
 
     /// Takes a blob out of a repository (distribution-spec: Deleting Blobs); how many manifests of the repository
     /// still name it. gc removes the bytes once no repository has it.
-    pub async fn delete_blob(&self, permit: &DeletePermit, blob: &Digest) -> Result<u64, RegistryError> {
-        let unlink = || self.metadata.unlink(permit.repository(), blob);
-        match self.even_when_full(unlink).await? {
-            Deleted::Gone { named_by } => Ok(named_by),
-            Deleted::Changed(_) | Deleted::Unknown => Err(RegistryError::BlobUnknown(blob.clone())),
-        }
+    pub async fn delete_blob(
+        &self,
+        permit: &DeletePermit,
+        by: &Actor,
+        blob: &Digest,
+    ) -> Result<u64, RegistryError> {
+        let repository = permit.repository();
+        let event = Event::BlobDelete { repository: repository.clone(), digest: blob.clone() };
+        let delete = async {
+            match self.even_when_full(|| self.metadata.unlink(repository, blob)).await? {
+                Deleted::Gone { named_by } => Ok(named_by),
+                Deleted::Changed(_) | Deleted::Unknown => Err(RegistryError::BlobUnknown(blob.clone())),
+            }
+        };
+        self.recorded(by, event, delete).await
     }
 
     /// All bytes of a small blob of a repository; `None` if it is not in it or larger than `limit`.

@@ -1,5 +1,6 @@
 //! Why something could not be done.
 
+use torno_audit::AuditError;
 use torno_auth::Refusal;
 use torno_blob::BlobError;
 use torno_metadata::{MetadataError, WrongSize};
@@ -69,6 +70,9 @@ pub enum RegistryError {
     /// There is no room left for whoever is charged.
     #[error("{0}")]
     Quota(Box<OverQuota>),
+    /// It could not be recorded, and so it was not done.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// Somebody else was the first to push to this name, a moment ago.
     #[error("this name has just been taken by somebody else; choose another")]
     Taken,

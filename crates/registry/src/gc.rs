@@ -122,6 +122,7 @@ impl Registry {
             return Ok(());
         }
         let digests: Vec<&Digest> = blobs.iter().map(|garbage| &garbage.blob).collect();
+        self.record_removal(blobs).await?;
         self.blobs.remove(&digests, right).await?;
         let forget = || self.metadata.forget(digests.iter().map(|&digest| digest.clone()).collect());
         self.even_when_full(forget).await

@@ -444,7 +444,15 @@ impl<'a, P: FnMut(Advance)> Import<'a, P> {
                 let bytes = self.read(digest).await?;
                 let tags = wanted.tags.get(digest).cloned().unwrap_or_default();
                 let reference = Reference::Digest(digest.clone());
-                let put = self.registry.put_manifest(permit, &reference, tags, Some(media_type), bytes, None);
+                let put = self.registry.put_manifest(
+                    permit,
+                    &self.registry.itself,
+                    &reference,
+                    tags,
+                    Some(media_type),
+                    bytes,
+                    None,
+                );
                 put.await.map(drop).map_err(Fault::Refused)
             });
             let puts = futures_util::future::join_all(puts).await;
@@ -466,7 +474,7 @@ fn is_ours(error: &RegistryError) -> bool {
     use RegistryError as E;
     match error {
         E::Blob(error) => matches!(error, BlobError::Full | BlobError::Unfinished),
-        E::Metadata(_) | E::Random(_) | E::Collecting => true,
+        E::Metadata(_) | E::Audit(_) | E::Random(_) | E::Collecting => true,
         _ => false,
     }
 }

@@ -17,6 +17,7 @@ mod manifest;
 mod placer;
 mod quarantine;
 mod quota;
+mod record;
 mod registry;
 mod result;
 mod retention;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use torno_audit::{Actor, Event};
 use torno_auth::{DeletePermit, PullPermit, PushPermit};
 use torno_metadata::{
     Condition, Deleted, Named, NamedKind, NewManifest, Presence, PutManifest, Referrers, Refers,
@@ -35,9 +36,14 @@ impl Registry {
     /// What it names must be in the repository with the size it says, but for what [`Settings`] leave optional and
     /// for layers that are kept elsewhere. Of what is run nothing may be missing. With a condition, nothing changes
     /// unless that holds.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of one request, and all are of different types"
+    )]
     pub async fn put_manifest(
         &self,
         permit: &PushPermit,
+        by: &Actor,
         reference: &Reference,
         further: Vec<Tag>,
         content_type: Option<&MediaType>,
@@ -62,6 +68,7 @@ impl Registry {
         tags.sort();
         tags.dedup();
         let repository = permit.repository();
+        self.audit.ready().await?;
         let run = match repository.namespace() {
             Namespace::Run { .. } if !tags.is_empty() => {
                 Some(self.admit(repository, &tags, &digest, &manifest).await?)
@@ -88,8 +95,27 @@ impl Registry {
                     self.queued.notify_one();
                     self.runs_changed.send_replace(());
                 }
+                self.note_push(permit, by, &digest, &tags, &runs).await;
                 Ok(Pushed { digest, subject, tags, runs, absent })
             }
+        }
+    }
+
+    async fn note_push(
+        &self,
+        permit: &PushPermit,
+        by: &Actor,
+        digest: &Digest,
+        tags: &[Tag],
+        runs: &[RunId],
+    ) {
+        let (repository, owner) = (permit.repository().clone(), permit.owner().clone());
+        let (digest, pushed) = (digest.clone(), tags.to_vec());
+        let push = Event::Push { repository, tags: pushed, digest: digest.clone(), owner };
+        self.audit.note(by, push).await;
+        for (run, tag) in runs.iter().zip(tags) {
+            let (repository, tag, digest) = (permit.repository().clone(), tag.clone(), digest.clone());
+            self.audit.note(by, Event::RunQueued { run: *run, repository, tag, digest }).await;
         }
     }
 
@@ -118,13 +144,18 @@ impl Registry {
     pub async fn delete_tag(
         &self,
         permit: &DeletePermit,
+        by: &Actor,
         tag: &Tag,
         only_if: Option<Condition>,
     ) -> Result<(), RegistryError> {
-        let delete = || self.metadata.delete_tag(permit.repository(), tag, only_if.clone());
-        let deleted = self.even_when_full(delete).await?;
-        gone(deleted, || Reference::Tag(tag.clone()))?;
-        Ok(())
+        let (repository, reference) = (permit.repository(), Reference::Tag(tag.clone()));
+        let event = Event::Delete { repository: repository.clone(), reference: reference.clone() };
+        let delete = async {
+            let delete = || self.metadata.delete_tag(repository, tag, only_if.clone());
+            let deleted = self.even_when_full(delete).await?;
+            gone(deleted, || reference).map(drop)
+        };
+        self.recorded(by, event, delete).await
     }
 
     /// Takes a manifest and its tags out of a repository (distribution-spec: Deleting Manifests); how many indexes
@@ -132,12 +163,18 @@ impl Registry {
     pub async fn delete_manifest(
         &self,
         permit: &DeletePermit,
+        by: &Actor,
         manifest: &Digest,
         only_if: Option<Condition>,
     ) -> Result<u64, RegistryError> {
-        let delete = || self.metadata.delete_manifest(permit.repository(), manifest, only_if.clone());
-        let deleted = self.even_when_full(delete).await?;
-        gone(deleted, || Reference::Digest(manifest.clone()))
+        let (repository, reference) = (permit.repository(), Reference::Digest(manifest.clone()));
+        let event = Event::Delete { repository: repository.clone(), reference: reference.clone() };
+        let delete = async {
+            let delete = || self.metadata.delete_manifest(repository, manifest, only_if.clone());
+            let deleted = self.even_when_full(delete).await?;
+            gone(deleted, || reference)
+        };
+        self.recorded(by, event, delete).await
     }
 
     /// A page of the manifests that speak of `subject`, all or those of an artifact type, behind `after`

@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Notify, OnceCell, watch};
+use torno_audit::{Actor, Audit, Rotation};
 use torno_auth::{DeletePermit, Identity, Plain, Policy, PullPermit, PushPermit, Reach, Refusal, UserName};
 use torno_blob::{Alive, BlobStore, Reserve};
 use torno_metadata::{Among, Metadata, MetadataError, Owned};
@@ -26,6 +27,8 @@ pub struct Registry {
     pub(crate) placer: Placer,
     pub(crate) metadata: Metadata,
     pub(crate) quarantine: Quarantine,
+    pub(crate) audit: Audit,
+    pub(crate) itself: Actor,
     policy: ArcSwap<Policy>,
     pub(crate) settings: Settings,
     pub(crate) upload_key: UploadKey,
@@ -48,7 +51,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Opens the registry in a data directory, made as needed. Blocks.
+    /// Opens the registry in a data directory, made as needed. Blocks. What is done is recorded in `audit/` there, or where
+    /// [`Registry::recording`] says.
     pub fn open(data: &Path, policy: Policy, settings: Settings) -> Result<Self, RegistryError> {
         let blobs = Arc::new(BlobStore::open(data, settings.upload_lifetime)?);
         let reserve = Reserve::of(data);
@@ -66,12 +70,15 @@ impl Registry {
         let placer = Placer::new(Arc::clone(&blobs), metadata.journal_reader()?);
         let upload_key = UploadKey::open(&data.join("keys/upload"))?;
         let quarantine = Quarantine::new(Arc::clone(&blobs), metadata.clone());
+        let audit = Audit::new(data.join("audit"), Rotation::default())?;
         Ok(Self {
             blobs,
             reserve: Arc::new(reserve),
             placer,
             metadata,
             quarantine,
+            audit,
+            itself: Actor::torno(),
             policy: ArcSwap::from_pointee(policy),
             settings,
             upload_key,
@@ -85,6 +92,12 @@ impl Registry {
             pulls: Pulls::default(),
             alive: OnceCell::new(),
         })
+    }
+
+    /// Records in this from now on, and what nobody asks for as done by `itself`.
+    #[must_use]
+    pub fn recording(self, audit: Audit, itself: Actor) -> Self {
+        Self { audit, itself, ..self }
     }
 
     /// Judges by another policy from now on.
@@ -122,6 +135,11 @@ impl Registry {
         repository: &RepositoryName,
     ) -> Result<DeletePermit, RegistryError> {
         self.permit(repository, |policy, owner| policy.delete(who, repository, owner)).await
+    }
+
+    /// Whether there is such a repository, for whoever may know. One of which that cannot be told is.
+    pub async fn is_known(&self, repository: &RepositoryName) -> bool {
+        !matches!(self.owner(repository).await, Ok(None))
     }
 
     /// What the policy says of a repository. Only who is allowed is answered from memory, where nothing is but what is

@@ -12,7 +12,7 @@ use std::{
 use jiff::Timestamp;
 use torno_auth::{Patterns, ProjectName};
 use torno_metadata::{Among, Expiring, LatestRun, TagUse};
-use torno_oci::{Digest, Namespace, RepositoryName, Tag};
+use torno_oci::{Digest, Namespace, Reference, RepositoryName, Tag};
 
 use crate::{Registry, RegistryError};
 
@@ -207,10 +207,14 @@ impl Registry {
         const STEP: usize = 500;
         let mut gone = Vec::with_capacity(expired.len());
         for some in expired.chunks(STEP) {
+            let recorded = self.record_expired(some).await?;
             let expire = || self.metadata.expire(some.iter().map(|one| one.what.clone()).collect());
             let done = self.even_when_full(expire).await?;
-            let went = some.iter().filter(|one| done.contains(&one.what));
-            for one in went {
+            for (one, record) in some.iter().zip(recorded) {
+                if !done.contains(&one.what) {
+                    self.record_kept(record).await;
+                    continue;
+                }
                 tracing::info!(repository = %one.repository(), what = %one.name(), rule = %one.reason, "expired");
                 gone.push(one.clone());
             }
@@ -256,6 +260,14 @@ impl Expired {
         match &self.what {
             Expiring::Tag(_, used) => used.tag.as_str(),
             Expiring::Untagged(_, manifest) => manifest.as_str(),
+        }
+    }
+
+    /// The same as a reference.
+    pub(crate) fn reference(&self) -> Reference {
+        match &self.what {
+            Expiring::Tag(_, used) => Reference::Tag(used.tag.clone()),
+            Expiring::Untagged(_, manifest) => Reference::Digest(manifest.clone()),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::task::spawn_blocking;
+use torno_audit::AuditError;
 use torno_blob::BlobError;
 use torno_metadata::MetadataError;
 
@@ -41,6 +42,20 @@ impl Registry {
         loop {
             match work().await {
                 Err(MetadataError::Full) if self.give_room().await? => {}
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    /// The same for what is recorded before it is done, if the record is on the disk whose room is kept.
+    pub(crate) async fn record_even_when_full<T, F>(&self, work: impl Fn() -> F) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, AuditError>>,
+    {
+        loop {
+            match work().await {
+                Err(AuditError::Full)
+                    if self.reserve.is_beside(self.audit.folder()) && self.give_room().await? => {}
                 done => return Ok(done?),
             }
         }

@@ -86,8 +86,10 @@ impl Registry {
         Ok(())
     }
 
-    /// Notes that the engine is about to be told to start a run's container, and ends its pull token.
+    /// Notes that the engine is about to be told to start a run's container, and ends its pull token. What cannot be
+    /// recorded does not start.
     pub async fn starting(&self, run: RunId, limit: Duration) -> Result<(), RegistryError> {
+        self.record_start(run).await?;
         self.metadata.starting_run(run, limit).await?;
         self.runs_changed.send_replace(());
         Ok(())
@@ -105,7 +107,7 @@ impl Registry {
         Ok(self.metadata.collecting_run(run).await?)
     }
 
-    /// Ends a run and publishes what it leaves, all or nothing.
+    /// Ends a run and publishes what it leaves, all or nothing, and nothing that cannot be recorded.
     pub async fn finish(
         &self,
         run: RunId,
@@ -113,6 +115,7 @@ impl Registry {
         log: RunLog,
         publish: Option<Publication>,
     ) -> Result<(), RegistryError> {
+        self.record_end(run, &outcome, publish.as_ref().map(Publication::digest)).await?;
         let publish = publish.map(|publication| publication.0);
         self.metadata.finish_run(run, FinishedRun { outcome, log, publish, at: Timestamp::now() }).await?;
         self.runs_changed.send_replace(());

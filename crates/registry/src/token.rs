@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
+use torno_audit::{Actor, Event, Text};
 use torno_auth::{GroupName, Identity, Proof, Scope, Secret, TokenId, UserName, Voucher, Wish};
 use torno_metadata::{TokenAccount, TokenKind, TokenRecord};
 
@@ -51,7 +52,7 @@ pub struct Holder {
 
 impl Registry {
     /// Makes a token. Its secret is returned here and never again.
-    pub async fn make_token(&self, new: NewToken) -> Result<Secret, RegistryError> {
+    pub async fn make_token(&self, by: &Actor, new: NewToken) -> Result<Secret, RegistryError> {
         let secret = Secret::random().map_err(RegistryError::Random)?;
         let created = Timestamp::now();
         let groups: Vec<&str> = new.groups.iter().map(GroupName::as_str).collect();
@@ -71,7 +72,14 @@ impl Registry {
             used: None,
             revoked: None,
         };
-        self.metadata.add_token(record, LOGINS).await?;
+        let event = Event::TokenIssued {
+            token: Text::new(&record.id),
+            owner: record.user.clone(),
+            scope: Text::new(record.scope.as_deref().unwrap_or("all")),
+            expires: record.expires.map(|expires| Text::new(&expires.to_string())),
+        };
+        let add = async { Ok(self.metadata.add_token(record, LOGINS).await?) };
+        self.recorded(by, event, add).await?;
         Ok(secret)
     }
 
@@ -81,8 +89,11 @@ impl Registry {
     }
 
     /// Revokes a token at once; whether there was such a one that was not revoked.
-    pub async fn revoke_token(&self, id: &TokenId) -> Result<bool, RegistryError> {
-        Ok(self.metadata.revoke_token(id.as_str(), Timestamp::now()).await?)
+    pub async fn revoke_token(&self, by: &Actor, id: &TokenId) -> Result<bool, RegistryError> {
+        let Some(record) = self.metadata.token(id.as_str()).await? else { return Ok(false) };
+        let event = Event::TokenRevoked { token: Text::new(id.as_str()), owner: record.user };
+        let revoke = async { Ok(self.metadata.revoke_token(id.as_str(), Timestamp::now()).await?) };
+        self.recorded(by, event, revoke).await
     }
 
     /// What of a wish somebody may do (Token Authentication Specification: Requesting a Token).

@@ -313,7 +313,8 @@ impl Registry {
     async fn finish_deleting(&self, blob: &Digest) -> Result<bool, RegistryError> {
         let Some(right) = self.blobs.try_lock_files()? else { return Ok(false) };
         // Asked again under the lock: the blob may be gone, pushed anew and in use since.
-        if self.metadata.deleting_blob(blob).await?.is_some() {
+        if let Some(garbage) = self.metadata.deleting_blob(blob).await? {
+            self.record_removal(&[garbage]).await?;
             self.blobs.remove(&[blob], &right).await?;
             self.metadata.forget(vec![blob.clone()]).await?;
         }

@@ -10,7 +10,7 @@ use crate::{
     connection::Transport,
     failure::Failure,
     public::{Asked, Public},
-    range,
+    range, record,
     warning::Warning,
 };
 
@@ -38,6 +38,7 @@ pub(crate) async fn read(
         Transport::Encrypted => Reading::Copied,
     };
     let blob = public.registry.blob(&permit, digest, reading).await?;
+    record::blob_pull(&public.registry, &asked.by, name, digest).await?;
     stream(blob, digest, &asked.parts.headers)
 }
 
@@ -68,7 +69,7 @@ pub(crate) async fn delete(
 ) -> Result<Response<Body>, Failure> {
     let permit = public.registry.delete_permit(&asked.who, name).await?;
     let mut response = answer::status(StatusCode::ACCEPTED);
-    match public.registry.delete_blob(&permit, digest).await? {
+    match public.registry.delete_blob(&permit, &asked.by, digest).await? {
         0 => {}
         count => Warning::BlobStillNamed(count).add(response.headers_mut()),
     }

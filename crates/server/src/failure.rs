@@ -5,6 +5,7 @@ use std::fmt;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
+use torno_audit::AuditError;
 use torno_auth::{AuthenticationError, BadToken, KeyError, Refusal};
 use torno_oci::{ErrorCode, ManifestError};
 use torno_registry::{MetadataError, RegistryError};
@@ -236,8 +237,11 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
         // Docker clients replace the message of TAG_INVALID by one about an old schema.
         RegistryError::ReservedTag(_) => told(StatusCode::BAD_REQUEST, Code::ManifestInvalid),
         RegistryError::Blob(error) => told_of_blob(error),
-        RegistryError::Metadata(MetadataError::Full) => full(),
-        RegistryError::Metadata(MetadataError::Disk(_)) => unwritable(),
+        RegistryError::Audit(AuditError::Full) | RegistryError::Metadata(MetadataError::Full) => full(),
+        RegistryError::Audit(AuditError::ReadOnly) | RegistryError::Metadata(MetadataError::Disk(_)) => {
+            unwritable()
+        }
+        RegistryError::Audit(_) => unrecorded(),
         RegistryError::Metadata(MetadataError::Busy) | RegistryError::Collecting => Told {
             status: StatusCode::SERVICE_UNAVAILABLE,
             code: Code::Unknown,
@@ -297,6 +301,15 @@ fn unwritable() -> Told {
             "the registry's disk cannot be written to; nothing can be pushed or deleted until the admin has \
             repaired it"
                 .into(),
+    }
+}
+
+/// What is done cannot be recorded.
+fn unrecorded() -> Told {
+    Told {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        code: ErrorCode::Unknown,
+        message: "the registry cannot record what is done, so it was not done; tell the admin".into(),
     }
 }
 

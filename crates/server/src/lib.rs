@@ -26,6 +26,7 @@ pub mod properties;
 mod public;
 mod query;
 mod range;
+mod record;
 pub mod route;
 mod server;
 mod tls;

@@ -9,6 +9,7 @@ use crate::{
     credentials::{Authorization, authorization},
     failure::Failure,
     public::Public,
+    record::Asking,
 };
 
 /// Who asks, and what must go on to stand behind their password for what they are given.
@@ -31,14 +32,17 @@ pub(crate) async fn identify(
     public: &Public,
     headers: &HeaderMap,
     client: &Client,
+    asking: &mut Asking,
 ) -> Result<Identity, Failure> {
-    match authorization(headers)? {
-        None => Ok(Identity::anonymous()),
+    let who = match authorization(headers)? {
+        None => Identity::anonymous(),
         Some(Authorization::Basic { user, password }) => {
-            with_password(public, &user, &password, client).await.map(|login| login.who)
+            with_password(public, &user, &password, client, asking).await?.who
         }
-        Some(Authorization::Bearer(token)) => with_bearer(public, &token).await,
-    }
+        Some(Authorization::Bearer(token)) => with_bearer(public, &token).await?,
+    };
+    asking.is(&who);
+    Ok(who)
 }
 
 /// Somebody who sends a name with a password, or with a token in its place.
@@ -47,7 +51,9 @@ pub(crate) async fn with_password(
     user: &str,
     password: &str,
     client: &Client,
+    asking: &mut Asking,
 ) -> Result<Login, Failure> {
+    asking.claim(user);
     if let Some(secret) = Secret::parse(password) {
         let login = with_secret(public, &secret).await?;
         // A token is nobody else's.

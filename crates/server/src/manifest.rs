@@ -11,6 +11,7 @@ use crate::{
     body::{self, Body},
     failure::Failure,
     public::{Asked, Public},
+    record,
     warning::Warning,
 };
 
@@ -45,6 +46,9 @@ pub(crate) async fn read(
         let mut response = answer::status(StatusCode::NOT_MODIFIED);
         answer::set_digest(response.headers_mut(), &found.digest);
         return Ok(response);
+    }
+    if !asked.is_head() {
+        record::pull(&public.registry, &asked.by, name, reference, &found.digest).await?;
     }
     let accepted = accept::accepts(&asked.parts.headers, &found.media_type);
     let not_accepted = (!accepted).then(|| Warning::NotAccepted(found.media_type.clone()));
@@ -83,10 +87,11 @@ pub(crate) async fn put(
     };
     let further = further_tags(&asked, reference)?;
     let only_if = answer::condition(&asked.parts.headers, reference);
+    let by = asked.by;
     let bytes = body::collect(asked.body, MAX_MANIFEST_SIZE).await?;
     let pushed = public
         .registry
-        .put_manifest(&permit, reference, further, content_type.as_ref(), bytes, only_if)
+        .put_manifest(&permit, &by, reference, further, content_type.as_ref(), bytes, only_if)
         .await?;
     let mut response = answer::status(StatusCode::CREATED);
     let headers = response.headers_mut();
@@ -139,11 +144,13 @@ pub(crate) async fn delete(
     let only_if = answer::condition(&asked.parts.headers, reference);
     let mut response = answer::status(StatusCode::ACCEPTED);
     match reference {
-        Reference::Tag(tag) => public.registry.delete_tag(&permit, tag, only_if).await?,
-        Reference::Digest(digest) => match public.registry.delete_manifest(&permit, digest, only_if).await? {
-            0 => {}
-            count => Warning::ManifestStillNamed(count).add(response.headers_mut()),
-        },
+        Reference::Tag(tag) => public.registry.delete_tag(&permit, &asked.by, tag, only_if).await?,
+        Reference::Digest(digest) => {
+            match public.registry.delete_manifest(&permit, &asked.by, digest, only_if).await? {
+                0 => {}
+                count => Warning::ManifestStillNamed(count).add(response.headers_mut()),
+            }
+        }
     }
     Ok(response)
 }

@@ -8,6 +8,7 @@ use std::{
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use tokio_util::sync::CancellationToken;
+use torno_audit::Actor;
 use torno_auth::{Authenticator, Identity, Tokens};
 use torno_oci::{RepositoryName, Tag, UserName};
 use torno_registry::{Registry, RegistryError};
@@ -23,6 +24,7 @@ use crate::{
     login, manifest,
     origin::origin,
     page, query,
+    record::{self, Asking},
     route::Route,
     token, upload, whoami,
 };
@@ -43,6 +45,8 @@ pub(crate) struct Public {
 /// A request of somebody who is who they say.
 pub(crate) struct Asked {
     pub(crate) who: Identity,
+    /// The same for the record.
+    pub(crate) by: Actor,
     pub(crate) parts: http::request::Parts,
     pub(crate) body: Brought,
     /// Where they ask from, and how the answer travels.
@@ -93,14 +97,16 @@ impl Public {
         // Cheap to clone, and needed only if the request fails.
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let host = request.headers().get(header::HOST).cloned();
+        let mut asking = Asking::new(client.address, id);
         let answered = match path {
-            token::PATH => token::answer(self, request, &client, user).await,
-            whoami::PATH => self.whoami(&request, &client, user).await,
-            _ => self.registry_api(request, client.clone(), user).await,
+            token::PATH => token::answer(self, request, &client, &mut asking, user).await,
+            whoami::PATH => self.whoami(&request, &client, &mut asking, user).await,
+            _ => self.registry_api(request, client.clone(), &mut asking, user).await,
         };
         let mut response = match answered {
             Ok(response) => response,
             Err(failure) => {
+                record::failure(&self.registry, &asking, &method, &uri, &failure).await;
                 let origin = origin(&self.settings, &client, &uri, host.as_ref());
                 let challenge = self.challenge(&method, &uri, origin);
                 failure.answer(&self.settings.hostname, id, &challenge)
@@ -136,9 +142,10 @@ impl Public {
         &self,
         request: &Request<Brought>,
         client: &Client,
+        asking: &mut Asking,
         user: &mut Option<String>,
     ) -> Result<Response<Body>, Failure> {
-        let who = login::identify(self, request.headers(), client).await?;
+        let who = login::identify(self, request.headers(), client, asking).await?;
         let name = who.name().ok_or_else(|| self.log_in())?;
         *user = Some(name.to_string());
         Ok(whoami::answer(self, &who))
@@ -148,36 +155,33 @@ impl Public {
         &self,
         request: Request<Brought>,
         client: Client,
+        asking: &mut Asking,
         user: &mut Option<String>,
     ) -> Result<Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
-        let who = login::identify(self, &parts.headers, &client).await?;
+        let who = login::identify(self, &parts.headers, &client, asking).await?;
+        let by = asking.by.clone();
         let Some(name) = who.name() else {
-            return self.anonymous(who, parts, body, client).await;
+            return self.anonymous(Asked { who, by, parts, body, client }).await;
         };
         *user = Some(name.to_string());
         let route = Route::parse(&parts.method, parts.uri.path())?;
-        self.routed(route, Asked { who, parts, body, client }).await
+        self.routed(route, Asked { who, by, parts, body, client }).await
     }
 
     /// Whoever has not logged in may read what a rule says that anybody may. Whatever else they ask for, they are told
     /// to log in, whether it is there or not.
-    async fn anonymous(
-        &self,
-        who: Identity,
-        parts: http::request::Parts,
-        body: Brought,
-        client: Client,
-    ) -> Result<Response<Body>, Failure> {
+    async fn anonymous(&self, asked: Asked) -> Result<Response<Body>, Failure> {
         if !self.registry.policy().admits_anonymous() {
             return Err(self.log_in());
         }
+        let parts = &asked.parts;
         let route = Route::parse(&parts.method, parts.uri.path())?;
         // Clients ask here first, to be told how to log in. A token shows that they have been told.
         if route == Route::Base && !parts.headers.contains_key(header::AUTHORIZATION) {
             return Err(self.log_in());
         }
-        match self.routed(route, Asked { who, parts, body, client }).await {
+        match self.routed(route, asked).await {
             Err(Failure::Registry(RegistryError::Refused(_))) => Err(self.log_in()),
             answered => answered,
         }
@@ -185,7 +189,10 @@ impl Public {
 
     async fn routed(&self, route: Route, asked: Asked) -> Result<Response<Body>, Failure> {
         match route {
-            Route::Base => Ok(answer::json(StatusCode::OK, &serde_json::json!({}))),
+            Route::Base => {
+                record::login(&self.registry, &asked.by, &asked.who).await;
+                Ok(answer::json(StatusCode::OK, &serde_json::json!({})))
+            }
             Route::Catalog => catalog::repositories(self, &asked).await,
             Route::Tags(name) => catalog::tags(self, &asked, &name).await,
             Route::Referrers(name, digest) => catalog::referrers(self, &asked, &name, &digest).await,

@@ -3,6 +3,7 @@
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::json;
+use torno_audit::Actor;
 use torno_auth::{Identity, Proof, Secret, Voucher, Wish};
 use torno_registry::{NewToken, TokenAccount, TokenKind};
 
@@ -15,6 +16,7 @@ use crate::{
     login::{self, Login},
     public::Public,
     query,
+    record::{self, Asking},
     route::RouteError,
 };
 
@@ -52,23 +54,31 @@ pub(crate) async fn answer(
     public: &Public,
     request: Request<Brought>,
     client: &Client,
+    asking: &mut Asking,
     user: &mut Option<String>,
 ) -> Result<Response<Body>, Failure> {
     let (parts, body) = request.into_parts();
     let asked = match parts.method {
-        Method::GET | Method::HEAD => by_query(public, &parts, client).await?,
+        Method::GET | Method::HEAD => by_query(public, &parts, client, asking).await?,
         Method::POST => {
             let form = body::collect(body, MAX_FORM).await?;
-            by_form(public, &String::from_utf8_lossy(&form), client).await?
+            by_form(public, &String::from_utf8_lossy(&form), client, asking).await?
         }
         _ => return Err(RouteError::Method("GET, HEAD, POST").into()),
     };
     *user = asked.login.who.name().map(ToString::to_string);
-    give(public, asked).await
+    asking.is(&asked.login.who);
+    record::login(&public.registry, &asking.by, &asked.login.who).await;
+    give(public, asked, &asking.by).await
 }
 
 /// `GET`, with a name and a password or with nothing.
-async fn by_query(public: &Public, parts: &http::request::Parts, client: &Client) -> Result<Asked, Failure> {
+async fn by_query(
+    public: &Public,
+    parts: &http::request::Parts,
+    client: &Client,
+    asking: &mut Asking,
+) -> Result<Asked, Failure> {
     let query = parts.uri.query().unwrap_or_default();
     let mut wish = Wish::default();
     for scope in query::values(query, "scope") {
@@ -78,7 +88,7 @@ async fn by_query(public: &Public, parts: &http::request::Parts, client: &Client
         None if public.registry.policy().admits_anonymous() => (Login::anonymous(), None),
         None => return Err(Failure::Unauthenticated(public.settings.hostname.clone())),
         Some(Authorization::Basic { user, password }) => {
-            let login = login::with_password(public, &user, &password, client).await?;
+            let login = login::with_password(public, &user, &password, client, asking).await?;
             (login, Secret::parse(&password))
         }
         Some(Authorization::Bearer(_)) => return Err(Failure::Authorization),
@@ -94,7 +104,12 @@ async fn by_query(public: &Public, parts: &http::request::Parts, client: &Client
 }
 
 /// `POST`, with a name and a password in the form, or with a token that the client kept (RFC 6749, sections 4.3 and 6).
-async fn by_form(public: &Public, form: &str, client: &Client) -> Result<Asked, Failure> {
+async fn by_form(
+    public: &Public,
+    form: &str,
+    client: &Client,
+    asking: &mut Asking,
+) -> Result<Asked, Failure> {
     // Forms write a space as a plus.
     let form = form.replace('+', " ");
     let value = |name| query::value(&form, name);
@@ -106,7 +121,7 @@ async fn by_form(public: &Public, form: &str, client: &Client) -> Result<Asked, 
     let (login, keep) = match required("grant_type")?.as_str() {
         "password" => {
             let (user, password) = (required("username")?, required("password")?);
-            let login = login::with_password(public, &user, &password, client).await?;
+            let login = login::with_password(public, &user, &password, client, asking).await?;
             let keep = match (value("access_type").as_deref(), Secret::parse(&password)) {
                 (Some("offline"), Some(secret)) => Keep::Same(secret),
                 (Some("offline"), None) => Keep::New,
@@ -124,7 +139,7 @@ async fn by_form(public: &Public, form: &str, client: &Client) -> Result<Asked, 
     Ok(Asked { login, wish, service: value("service"), keep, client })
 }
 
-async fn give(public: &Public, asked: Asked) -> Result<Response<Body>, Failure> {
+async fn give(public: &Public, asked: Asked, by: &Actor) -> Result<Response<Body>, Failure> {
     let Asked { login: Login { who, account, voucher }, wish, service, keep, client } = asked;
     // A token for another registry would be of no use there.
     if service.is_some_and(|service| service != public.settings.hostname) {
@@ -134,7 +149,7 @@ async fn give(public: &Public, asked: Asked) -> Result<Response<Body>, Failure> 
     let refresh = match keep {
         Keep::Nothing => None,
         Keep::Same(secret) => Some(secret),
-        Keep::New => kept(public, &who, account, voucher.clone(), client).await?,
+        Keep::New => kept(public, by, &who, account, voucher.clone(), client).await?,
     };
     // A bearer token that comes from a login which is kept ends with it.
     let who = match (&refresh, who.proof()) {
@@ -163,6 +178,7 @@ async fn give(public: &Public, asked: Asked) -> Result<Response<Body>, Failure> 
 /// A token that a client keeps in place of a password, if there is somebody whose it is.
 async fn kept(
     public: &Public,
+    by: &Actor,
     who: &Identity,
     account: TokenAccount,
     voucher: Option<Voucher>,
@@ -180,7 +196,7 @@ async fn kept(
         description: if client.is_empty() { "login".into() } else { format!("login of {client}") },
         lifetime: Some(public.settings.login_lifetime),
     };
-    Ok(Some(public.registry.make_token(token).await?))
+    Ok(Some(public.registry.make_token(by, token).await?))
 }
 
 /// What was granted (Token Scope Documentation: Resource Scope Grammar).

@@ -2,6 +2,7 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Body as _;
+use torno_audit::Event;
 use torno_auth::PushPermit;
 use torno_oci::{Algorithm, Digest, RepositoryName, UploadId};
 use torno_registry::{BlobError, RegistryError};
@@ -75,7 +76,13 @@ async fn mount(
             Err(other) => return Err(other.into()),
         },
     };
-    Ok(mounted.then(|| created(permit.repository(), &digest)))
+    if !mounted {
+        return Ok(None);
+    }
+    let (repository, mounted) = (permit.repository().clone(), digest.clone());
+    let event = Event::BlobMount { repository, digest: mounted };
+    public.registry.audit().note(&asked.by, event).await;
+    Ok(Some(created(permit.repository(), &digest)))
 }
 
 /// `PATCH`: adds bytes, in a stream or in chunks with a `Content-Range`.
@@ -166,6 +173,7 @@ async fn complete(
     asked: Asked,
     digest: &Digest,
 ) -> Result<Response<Body>, Failure> {
+    let by = asked.by.clone();
     let finished = if range::brought(&asked.parts.headers)?.is_some() {
         receive(public, permit, id, asked).await?;
         public.registry.finish_upload(permit, id, digest).await
@@ -173,7 +181,11 @@ async fn complete(
         public.registry.finish_upload_with(permit, id, body::chunks(asked.body), digest).await
     };
     match finished {
-        Ok(()) => Ok(created(permit.repository(), digest)),
+        Ok(()) => {
+            let event = Event::BlobPush { repository: permit.repository().clone(), digest: digest.clone() };
+            public.registry.audit().note(&by, event).await;
+            Ok(created(permit.repository(), digest))
+        }
         Err(error @ RegistryError::Blob(BlobError::DigestMismatch { .. })) => {
             public.registry.cancel_upload(permit, id).await?;
             Err(error.into())

@@ -1,5 +1,6 @@
 //! The subcommands, one file each, and what they share: finding the configuration and failing in words.
 
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod check_config;
 pub(crate) mod df;
@@ -23,6 +24,7 @@ use std::{
 };
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use torno_audit::{Actor, Audit, AuditError, Event};
 use torno_auth::{HtpasswdError, ProjectName, ScopeError, TokenId, UserName};
 use torno_executor::{ExecutorError, ProjectPolicy};
 use torno_oci::RunId;
@@ -94,6 +96,15 @@ pub(crate) enum Failure {
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The record of what is done could not be written or read.
+    #[error("{0}")]
+    Audit(#[from] AuditError),
+    /// The record is not what was written.
+    #[error("the record is not whole: {0} found; docs/CUSTODIANS.md says what that means")]
+    Record(u64),
+    /// There is no record yet.
+    #[error("there is no record in {0}")]
+    NoRecord(PathBuf),
     /// There is no backup, or nothing was restored.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -208,9 +219,28 @@ pub(crate) fn with_new_registry<T>(
 ) -> Result<T, Failure> {
     make_private_folder(&config.data)?;
     keep_from_others(&config.data);
-    let registry = Registry::open(&config.data, config.policy.clone(), config.registry)?;
+    let registry = open(config, Actor::command())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::Runtime)?.block_on(work(&registry))
+}
+
+/// Opens the registry for `itself`, in whose name is recorded what nobody asks for.
+pub(crate) fn open(config: &Config, itself: Actor) -> Result<Registry, Failure> {
+    let registry = Registry::open(&config.data, config.policy.clone(), config.registry)?;
+    let audit = Audit::new(config.audit.folder.clone(), config.audit.rotation)?;
+    Ok(registry.recording(audit, itself))
+}
+
+/// Records durably what a command is about to do outside the registry, and does it.
+pub(crate) fn recorded<T>(
+    config: &Config,
+    event: Event,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    make_private_folder(&config.data)?;
+    let audit = Audit::new(config.audit.folder.clone(), config.audit.rotation)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Failure::Runtime)?;
+    runtime.block_on(audit.before(&Actor::command(), event, async { work() }))
 }
 
 /// Each signal of a kind, from now on.

@@ -3,6 +3,7 @@
 //! Whatever is wrong is reported at once, each with the path of its key. What comes out needs no further check.
 //! Every key is described in `docs/CONFIGURATION.md`.
 
+mod audit;
 mod auth;
 mod error;
 mod gc;
@@ -32,6 +33,7 @@ use torno_executor::{Dataset, ProjectPolicy, Settings};
 use torno_registry::{Presence, Retention, Rule};
 use torno_server::{Certificate, Limits, Outside, Proxies};
 
+pub(crate) use audit::Audit;
 pub(crate) use auth::Auth;
 pub(crate) use error::ConfigErrors;
 pub(crate) use gc::Gc;
@@ -117,6 +119,8 @@ pub(crate) struct Config {
     pub(crate) scrub: Scrub,
     /// What is kept, and for how long.
     pub(crate) retention: Retention,
+    /// The record of what is done.
+    pub(crate) audit: Audit,
     /// What is allowed but probably not meant, a sentence each.
     pub(crate) warnings: Vec<String>,
 }
@@ -149,6 +153,7 @@ impl Config {
             ("folder of projects", base.join(source::FOLDER)),
             ("password file", settings.auth.htpasswd.clone()),
             ("engine socket", settings.executor.engine.clone()),
+            ("record of what is done", settings.audit.folder.clone()),
         ];
         others.extend(settings.tls.files.iter().cloned());
         let private = Private { data: value::resolve(&settings.data), others };
@@ -170,6 +175,7 @@ impl Config {
             gc,
             scrub,
             retention: rules,
+            audit,
         } = settings;
         Ok(Self {
             data,
@@ -200,6 +206,7 @@ impl Config {
             gc,
             scrub,
             retention: Retention { rules, images: projects.images },
+            audit,
             warnings,
         })
     }
@@ -222,6 +229,7 @@ struct Fixed {
     gc: Gc,
     scrub: Scrub,
     retention: Vec<Rule>,
+    audit: Audit,
 }
 
 /// What stands in `[registry]`.
@@ -293,6 +301,7 @@ impl Fixed {
 
         let gc = gc::read(root.table("gc"), environment, &mut variables);
         let scrub = storage::read_scrub(root.table("scrub"), environment, &mut variables);
+        let audit = audit::read(root.table("audit"), base, &data, environment, &mut variables);
         let retention = root.take("retention").map(retention::read).unwrap_or_default();
 
         variables.extend(root.finish());
@@ -313,6 +322,7 @@ impl Fixed {
             gc,
             scrub,
             retention,
+            audit,
         };
         (fixed, people)
     }

@@ -11,6 +11,7 @@ use clap::Parser;
 
 use command::{
     Failure,
+    audit::Audit,
     backup::{Backup, Restore},
     check_config::CheckConfig,
     df::Df,
@@ -64,6 +65,7 @@ enum Command {
     Import(Import),
     Export(Export),
     Verify(Verify),
+    Audit(Audit),
 }
 
 fn main() -> ExitCode {
@@ -88,6 +90,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Import(import) => import.run(),
         Command::Export(export) => export.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Audit(audit) => audit.run(),
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
+use torno_audit::Event;
 use torno_auth::PullPermit;
 use torno_oci::{Digest, MAX_MANIFEST_SIZE, Manifest, ManifestKind, Reference, RepositoryName, Tag};
 
@@ -105,6 +106,8 @@ impl Registry {
         }
         let reference = Reference::Tag(tag.clone());
         let root = self.manifest(permit, &reference, Duration::ZERO).await?;
+        let event = Event::Exported { repository: permit.repository().clone(), tag: tag.clone() };
+        self.audit.record(&self.itself, event).await.map_err(RegistryError::from)?;
         let mut exported =
             Exported { digest: root.digest.clone(), manifests: 0, blobs: 0, bytes: 0, absent: Vec::new() };
         let descriptor = json!({

@@ -56,7 +56,8 @@ async fn gc_takes_what_it_likes_before_the_last_blobs_and_nothing_then() {
 
     let to = tempfile::tempdir().expect("folder");
     let data = to.path().join("data");
-    let restored = restore(folder.path(), &data, &data.join("htpasswd"), |_, _| {}).await;
+    let restored =
+        restore(folder.path(), &data, &data.join("htpasswd"), &data.join("audit"), |_, _| {}).await;
     let restored = restored.expect("restored");
     assert!(restored.lost.is_empty(), "{restored:?} speaks of {gone}");
 }
@@ -78,17 +79,18 @@ async fn a_restore_that_was_stopped_goes_on() {
     let data = to.path().join("data");
     let file = data.join("blobs/sha256").join(&blob.hex()[..2]).join(blob.hex());
     // Dropped when the blobs are about to be taken.
+    let audit = data.join("audit");
     let stopped = tokio::select! {
         biased;
-        _ = restore(folder.path(), &data, &htpasswd, |_, _| fs::write(data.join("seen"), "").expect("write")) => false,
+        _ = restore(folder.path(), &data, &htpasswd, &audit, |_, _| fs::write(data.join("seen"), "").expect("write")) => false,
         () = async { while !data.join("seen").exists() { tokio::task::yield_now().await; } } => true,
     };
     assert!(stopped && !data.join("torno.db").exists(), "not a registry yet");
-    let made = restore(folder.path(), &data, &htpasswd, |_, _| {}).await.expect("restored");
+    let made = restore(folder.path(), &data, &htpasswd, &audit, |_, _| {}).await.expect("restored");
     assert!(made.lost.is_empty());
     assert_eq!(fs::read(&file).expect("read"), large(1));
     assert!(!data.join("restoring").exists());
-    let again = restore(folder.path(), &data, &htpasswd, |_, _| {}).await;
+    let again = restore(folder.path(), &data, &htpasswd, &audit, |_, _| {}).await;
     assert!(again.is_err(), "it is in use now");
     let restored = Site { registry: crate::open(&data, torno_registry::Settings::default()), folder: to };
     assert_eq!(restored.content("tools/a", &small).await, b"small");

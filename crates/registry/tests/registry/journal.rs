@@ -4,6 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use bytes::Bytes;
 use futures_util::{future, stream};
+use torno_audit::Actor;
 use torno_oci::Digest;
 use torno_registry::{Reading, Retention, Settings};
 
@@ -104,7 +105,7 @@ async fn what_gc_took_does_not_come_back() {
     // Again, so that the journal has it twice.
     site.push_blob(&permit, b"small").await;
     let delete = site.registry.delete_permit(&ada(), &name("tools/a")).await.expect("permit");
-    site.registry.delete_blob(&delete, &digest).await.expect("delete");
+    site.registry.delete_blob(&delete, &Actor::torno(), &digest).await.expect("delete");
     assert_eq!(site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").blobs, 1);
     assert_eq!(site.blob_files(), 0);
     site.restart();

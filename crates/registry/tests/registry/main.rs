@@ -16,6 +16,7 @@ use futures_util::stream;
 use jiff::Timestamp;
 use serde_json::json;
 use tempfile::TempDir;
+use torno_audit::Actor;
 use torno_auth::{Identity, Policy, Project, PushPermit};
 use torno_metadata::{Metadata, Sweep};
 use torno_oci::{Digest, Platform, Reference, RepositoryName, RunId, UserName};
@@ -99,7 +100,7 @@ impl Site {
         let manifest = self.image(&permit, seed).await;
         let pushed = self
             .registry
-            .put_manifest(&permit, &tag(to), Vec::new(), None, manifest, None)
+            .put_manifest(&permit, &Actor::torno(), &tag(to), Vec::new(), None, manifest, None)
             .await
             .expect("push");
         (pushed.digest, pushed.runs.first().copied())
@@ -131,7 +132,10 @@ impl Site {
 
     async fn delete_tag(&self, repository: &str, which: &str) {
         let permit = self.registry.delete_permit(&ada(), &name(repository)).await.expect("permit");
-        self.registry.delete_tag(&permit, &which.parse().expect("tag"), None).await.expect("delete");
+        self.registry
+            .delete_tag(&permit, &Actor::torno(), &which.parse().expect("tag"), None)
+            .await
+            .expect("delete");
     }
 
     fn blob_files(&self) -> usize {
@@ -240,7 +244,7 @@ async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
     let site = Site::new();
     let (digest, run) = site.push("run/p/n", "1", "image").await;
     let permit = site.registry.delete_permit(&ada(), &name("run/p/n")).await.expect("permit");
-    site.registry.delete_manifest(&permit, &digest, None).await.expect("delete");
+    site.registry.delete_manifest(&permit, &Actor::torno(), &digest, None).await.expect("delete");
     let collected = site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (0, 0), "the queued run needs them");
 
@@ -391,7 +395,10 @@ async fn an_index_keeps_its_manifests_until_it_goes() {
     let digest = Digest::sha256(&child);
     let by_digest = Reference::Digest(digest.clone());
     let length = child.len();
-    site.registry.put_manifest(&permit, &by_digest, Vec::new(), None, child, None).await.expect("child");
+    site.registry
+        .put_manifest(&permit, &Actor::torno(), &by_digest, Vec::new(), None, child, None)
+        .await
+        .expect("child");
     let index = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [{
@@ -399,7 +406,10 @@ async fn an_index_keeps_its_manifests_until_it_goes() {
         }],
     });
     let bytes = index.to_string().into_bytes();
-    site.registry.put_manifest(&permit, &tag("1"), Vec::new(), None, bytes, None).await.expect("index");
+    site.registry
+        .put_manifest(&permit, &Actor::torno(), &tag("1"), Vec::new(), None, bytes, None)
+        .await
+        .expect("index");
     assert_eq!(site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").blobs, 0);
     site.delete_tag("tools/a", "1").await;
     let collected = site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc");
@@ -417,6 +427,7 @@ async fn of_two_first_pushes_of_a_name_only_one_goes_on() {
     let finished = site.registry.finish_upload(&bobs, &upload, &Digest::sha256(b"")).await;
     assert!(matches!(finished, Err(RegistryError::Taken)));
     let manifest = site.image(&ada, "image").await;
-    let pushed = site.registry.put_manifest(&bobs, &tag("1"), Vec::new(), None, manifest, None).await;
+    let pushed =
+        site.registry.put_manifest(&bobs, &Actor::torno(), &tag("1"), Vec::new(), None, manifest, None).await;
     assert!(matches!(pushed, Err(RegistryError::Taken)));
 }

@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::json;
+use torno_audit::Actor;
 use torno_auth::Patterns;
 use torno_metadata::Metadata;
 use torno_oci::{Digest, Reference};
@@ -117,7 +118,8 @@ async fn manifests_without_a_tag_go_unless_something_needs_them() {
     let site = Site::new();
     let permit = site.permit("ci/app").await;
     let put = async |reference: Reference, bytes: Vec<u8>| {
-        let put = site.registry.put_manifest(&permit, &reference, Vec::new(), None, bytes, None);
+        let by = Actor::torno();
+        let put = site.registry.put_manifest(&permit, &by, &reference, Vec::new(), None, bytes, None);
         put.await.expect("stored").digest
     };
     let put_untagged = async |bytes: Vec<u8>| put(Reference::Digest(Digest::sha256(&bytes)), bytes).await;

@@ -1,6 +1,7 @@
 //! Manifests that name what is not there, where the settings allow it.
 
 use serde_json::json;
+use torno_audit::Actor;
 use torno_oci::{Digest, Platform, Reference};
 use torno_registry::{Presence, RegistryError, Retention, Settings};
 
@@ -30,7 +31,9 @@ async fn what_runs_is_whole_though_sparse_manifests_are_accepted() {
     });
     let index = index.to_string().into_bytes();
     let put = async |to: &str, bytes: &[u8]| {
-        site.registry.put_manifest(&permit, &tag(to), Vec::new(), None, bytes.to_vec(), None).await
+        site.registry
+            .put_manifest(&permit, &Actor::torno(), &tag(to), Vec::new(), None, bytes.to_vec(), None)
+            .await
     };
     let by_digest = digest.to_string();
     let Err(RegistryError::Missing(missing)) = put("v", &index).await else { panic!("nothing can run") };
@@ -42,7 +45,7 @@ async fn what_runs_is_whole_though_sparse_manifests_are_accepted() {
     put(&by_digest, &here).await.expect("image");
     let delete = site.registry.delete_permit(&ada(), &name("run/p/n")).await.expect("permit");
     let layer = Digest::sha256(b"here");
-    assert_eq!(site.registry.delete_blob(&delete, &layer).await.expect("delete"), 1);
+    assert_eq!(site.registry.delete_blob(&delete, &Actor::torno(), &layer).await.expect("delete"), 1);
     for bytes in [&index, &here] {
         let Err(RegistryError::Missing(missing)) = put("v", bytes).await else { panic!("it cannot run") };
         assert_eq!(missing, std::slice::from_ref(&layer));
@@ -71,7 +74,10 @@ async fn what_comes_later_belongs_to_what_named_it() {
     });
     let index = index.to_string().into_bytes();
     let put = async |to: &Reference, bytes: &[u8]| {
-        let pushed = site.registry.put_manifest(&permit, to, Vec::new(), None, bytes.to_vec(), None).await;
+        let pushed = site
+            .registry
+            .put_manifest(&permit, &Actor::torno(), to, Vec::new(), None, bytes.to_vec(), None)
+            .await;
         pushed.expect("push").absent
     };
     assert_eq!(put(&tag("1"), &index).await, std::slice::from_ref(&digest));

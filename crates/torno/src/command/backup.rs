@@ -8,6 +8,7 @@ use std::{
 
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
+use torno_audit::Event;
 use torno_registry::{BackedUp, Backup as Folder, BlobError, Superfluous};
 
 use super::{ConfigFile, Failure};
@@ -95,14 +96,19 @@ impl Restore {
         let kept = fs::symlink_metadata(&config.auth.htpasswd).is_ok();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let bar = bar();
-        let restored =
-            torno_registry::restore(&self.folder, &config.data, &config.auth.htpasswd, advance(&bar));
+        let restored = torno_registry::restore(
+            &self.folder,
+            &config.data,
+            &config.auth.htpasswd,
+            &config.audit.folder,
+            advance(&bar),
+        );
         let made = runtime.map_err(Failure::Runtime)?.block_on(restored)?;
         bar.finish_and_clear();
         if kept {
             eprintln!("note: {} was there and is left as it is", config.auth.htpasswd.display());
         }
-        conclude("restore", &made)
+        super::recorded(&config, Event::Restored, || conclude("restore", &made))
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, signal::unix::SignalKind, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use torno_audit::{Actor, Audit, AuditError, Event, Segments};
 use torno_auth::{Authenticator, Tokens};
 use torno_executor::Executor;
 use torno_registry::{Collected, Registry, Retention, Scrubbed};
@@ -57,7 +58,8 @@ impl Serve {
 
         super::make_private_folder(&config.data)?;
         super::keep_from_others(&config.data);
-        let registry = Arc::new(Registry::open(&config.data, config.policy, config.registry)?);
+        let registry = Arc::new(super::open(&config, Actor::torno())?);
+        registry.audit().note(registry.itself(), Event::Started { version: env!("CARGO_PKG_VERSION") }).await;
         // Before anything is served: the power may have failed before files that were promised had reached the disk.
         settle(&registry).await;
         let authenticator = Authenticator::new(&config.auth.htpasswd).map_err(Failure::Users)?;
@@ -106,7 +108,7 @@ impl Serve {
                 tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
-                    _ = reload.recv() => self.reload(&registry, &projects, tls.as_deref()),
+                    _ = reload.recv() => self.reload(&registry, &projects, tls.as_deref()).await,
                     () = stop.cancelled() => return,
                 }
             }
@@ -125,31 +127,37 @@ impl Serve {
         let settling = stop.run_until_cancelled(keep_settling(&registry));
         let noting = stop.run_until_cancelled(keep_noting(&registry));
         let releasing = stop.run_until_cancelled(keep_releasing(&registry));
+        let anchoring = stop.run_until_cancelled(keep_anchoring(registry.audit()));
         let rotating = stop.run_until_cancelled(keep_rotating(&tokens));
         let ((), executed, (), ..) = tokio::join!(
             serving, executing, signals, tidying, collecting, scrubbing, settling, releasing, noting,
-            rotating
+            rotating, anchoring
         );
         note_pulls(&registry).await;
         settle(&registry).await;
+        registry.audit().note(registry.itself(), Event::Stopped).await;
+        anchor(registry.audit()).await;
         executed?;
         tracing::info!("stopped");
         Ok(())
     }
 
     /// A bad file changes nothing and says why.
-    fn reload(&self, registry: &Registry, projects: &ArcSwap<super::Projects>, tls: Option<&Tls>) {
-        match self.file.load() {
+    async fn reload(&self, registry: &Registry, projects: &ArcSwap<super::Projects>, tls: Option<&Tls>) {
+        let event = match self.file.load() {
             Ok(config) => {
                 registry.set_policy(config.policy);
                 projects.store(Arc::new(config.projects));
                 show(tls, config.certificate);
                 tracing::info!("the configuration was read again");
+                Event::ConfigurationReloaded
             }
             Err(failure) => {
                 tracing::error!(%failure, "the configuration was not changed");
+                Event::ConfigurationRefused
             }
-        }
+        };
+        registry.audit().note(registry.itself(), event).await;
     }
 }
 
@@ -280,6 +288,35 @@ async fn note_pulls(registry: &Registry) {
     if let Err(error) = registry.flush_pulls().await {
         let error = &error as &dyn std::error::Error;
         tracing::warn!(error, "it could not be noted which tags were pulled");
+    }
+}
+
+/// Says now and then how far the record of what is done is: a log that is kept elsewhere then has what
+/// `torno audit verify --head` asks for.
+async fn keep_anchoring(audit: &Audit) {
+    const OFTEN: Duration = Duration::from_hours(1);
+    let mut due = tokio::time::interval(OFTEN);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        anchor(audit).await;
+    }
+}
+
+async fn anchor(audit: &Audit) {
+    let head = async {
+        audit.flush().await?;
+        let folder = audit.folder().to_owned();
+        let head = tokio::task::spawn_blocking(move || torno_audit::head(&Segments::of(&folder)?));
+        head.await.map_err(|_| AuditError::Closed)?
+    };
+    match head.await {
+        Ok(Some((lines, head))) => tracing::info!(lines, %head, "the record of what is done is so far"),
+        Ok(None) => {}
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "it could not be told how far the record of what is done is");
+        }
     }
 }
 

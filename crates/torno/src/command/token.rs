@@ -93,7 +93,7 @@ impl Token {
                 io::stdout().write_all(table(&tokens).as_bytes()).map_err(Failure::Output)
             }),
             Action::Revoke { token } => super::with_registry(&config, async |registry| {
-                if registry.revoke_token(token).await? {
+                if registry.revoke_token(registry.itself(), token).await? {
                     eprintln!("token {token} is good for nothing from now on");
                     Ok(())
                 } else {
@@ -128,7 +128,7 @@ impl Create {
             lifetime: self.expires,
         };
         super::with_new_registry(config, async |registry| {
-            let secret = registry.make_token(token).await?;
+            let secret = registry.make_token(registry.itself(), token).await?;
             let id = secret.id();
             eprintln!("Token {id} of `{}`, shown only now; it stands for a password:", self.user);
             writeln!(io::stdout(), "{}", secret.expose()).map_err(Failure::Output)

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Read, Write as _};
 
+use torno_audit::Event;
 use torno_auth::{Htpasswd, HtpasswdError, Identity, MAX_PASSWORD_LENGTH, UserName};
 
 use super::{ConfigFile, Failure};
@@ -91,8 +92,9 @@ impl User {
                 Err(failed("added", &who.name)(HtpasswdError::Exists(who.name.clone())))
             }
             Action::Add(who) => {
-                let add = Htpasswd::add(&config.auth.htpasswd, &who.name, &who.password()?);
-                add.map_err(failed("added", &who.name))?;
+                let password = who.password()?;
+                let add = || Htpasswd::add(&config.auth.htpasswd, &who.name, &password);
+                recorded(&config, "add", &who.name, || add().map_err(failed("added", &who.name)))?;
                 eprintln!("`{}` can log in now", who.name);
                 if !has_a_role(&config, &who.name) {
                     eprintln!(
@@ -103,13 +105,15 @@ impl User {
                 Ok(())
             }
             Action::Passwd(who) => {
-                let passwd = Htpasswd::set_password(&config.auth.htpasswd, &who.name, &who.password()?);
-                passwd.map_err(failed("changed", &who.name))?;
+                let password = who.password()?;
+                let set = || Htpasswd::set_password(&config.auth.htpasswd, &who.name, &password);
+                recorded(&config, "passwd", &who.name, || set().map_err(failed("changed", &who.name)))?;
                 eprintln!("`{}` has a new password", who.name);
                 Ok(())
             }
             Action::Remove { name } => {
-                Htpasswd::remove(&config.auth.htpasswd, name).map_err(failed("removed", name))?;
+                let remove = || Htpasswd::remove(&config.auth.htpasswd, name);
+                recorded(&config, "remove", name, || remove().map_err(failed("removed", name)))?;
                 eprintln!("`{name}` can log in no longer");
                 if has_a_role(&config, name) {
                     eprintln!(
@@ -121,6 +125,16 @@ impl User {
             Action::List => list(&config),
         }
     }
+}
+
+/// Records what is about to be done to a user, and does it.
+fn recorded(
+    config: &Config,
+    action: &'static str,
+    name: &UserName,
+    work: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    super::recorded(config, Event::User { action, name: name.clone() }, work)
 }
 
 fn failed<'n>(action: &'static str, user: &'n UserName) -> impl FnOnce(HtpasswdError) -> Failure + use<'n> {

@@ -597,10 +597,10 @@ fn the_documented_example_is_good_and_every_key_is_documented() {
     assert_eq!((config.projects.len(), config.warnings.len()), (1, 0));
 
     let unknown = "[listen]\nx = 1\n[tls]\nx = 1\n[auth]\nx = 1\n[executor]\nx = 1\n[results]\nx = 1\n[gc]\nx = 1\n\
-         [storage]\nx = 1\n[scrub]\nx = 1\n";
+         [storage]\nx = 1\n[scrub]\nx = 1\n[audit]\nx = 1\n";
     let more = "[datasets.d]\npath = \"retina\"\nx = 1\n[projects.p]\nx = 1\n[projects.p.limits]\nx = 1\n[[retention]]\nrepositories = [\"a\"]\nkeep_newest = 1\nx = 1\n";
     let errors = site.errors(&format!("x = 1\n{unknown}{more}"), &Environment::default());
-    assert_eq!(errors.len(), 13, "{errors:#?}");
+    assert_eq!(errors.len(), 14, "{errors:#?}");
     for error in errors {
         let known = error.split_once("known here: ").expect("known keys").1;
         for key in known.split(", ") {
