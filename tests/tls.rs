@@ -207,6 +207,52 @@ fn a_new_pair_is_shown_to_new_connections_and_a_bad_one_is_not() {
     assert_eq!(old.answer().0, 204);
 }
 
+/// Without a signal, by whoever renews them; and whoever pulls meanwhile pulls on.
+#[test]
+fn files_that_change_are_used() {
+    /// More than the kernel holds between the two.
+    const SIZE: usize = 64 << 20;
+    let authority = Authority::new();
+    let (first, second, third) =
+        (authority.issue("first"), authority.issue("second"), authority.issue("third"));
+    let site = started(&first);
+    let bytes: Vec<u8> = (0..=250).cycle().take(SIZE).collect();
+    let digest = sha256(&bytes);
+    let mut pull = connect(&authority, &site);
+    pull.head("POST", &format!("/v2/mine/x/blobs/uploads/?digest={digest}"), SIZE);
+    pull.send(&bytes);
+    assert_eq!(pull.answer().0, 201);
+    pull.head("GET", &format!("/v2/mine/x/blobs/{digest}"), 0);
+    assert_eq!(pull.answer_head().0, 200);
+    let mut came = pull.receive(SIZE / 8);
+
+    // The certificate comes first and its key later: meanwhile both do not fit.
+    let shown = |pair: &Pair| pair.is_shown_on(&connect(&authority, &site));
+    put(&site, &second, &first);
+    let refused = || site.log().matches("have changed and are not used").count();
+    wait_until("half of a pair is refused", || (refused() == 1).then_some(()));
+    assert!(shown(&first) && site.log().contains("does not belong to the certificate"), "{}", site.log());
+    fs::copy(&second.key, site.path("certs/key.pem")).expect("copy");
+    wait_until("the second is shown", || shown(&second).then_some(()));
+    assert_eq!(refused(), 1, "it was said once");
+
+    // By links that are turned, as certbot does it.
+    for (name, from) in [("chain.pem", &third.certificate), ("key.pem", &third.key)] {
+        let link = site.path(&format!("certs/{name}.new"));
+        std::os::unix::fs::symlink(from, &link).expect("a link");
+        fs::rename(link, site.path(&format!("certs/{name}"))).expect("rename");
+    }
+    wait_until("the third is shown", || shown(&third).then_some(()));
+    // A signal that comes with it changes nothing more.
+    site.signal("HUP");
+    wait_until("it was read", || site.log().contains("the configuration was read again").then_some(()));
+    assert!(shown(&third));
+    came.extend(pull.receive(SIZE - SIZE / 8));
+    assert!(came == bytes, "other bytes came");
+    pull.head("GET", "/v2/", 0);
+    assert_eq!(pull.answer().0, 200);
+}
+
 /// A handshake that is not over in its time must not take room from others, nor hold them up.
 #[test]
 fn whoever_does_not_shake_hands_is_let_go() {

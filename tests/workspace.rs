@@ -31,6 +31,10 @@ const OWNED: &[(&str, &[&str])] = &[
     // Beside the server only its clients in tests.
     ("rustls", &["torno-server", "torno-bench", "torno-tests"]),
     ("tokio-rustls", &["torno-server"]),
+    ("instant-acme", &["torno-server"]),
+    ("hyper-rustls", &["torno-server"]),
+    // Beside the server tests, which make certificates that have expired.
+    ("rcgen", &["torno-server", "torno-tests"]),
     ("clap", &["torno"]),
     ("bcrypt", &["torno-auth"]),
     ("jsonwebtoken", &["torno-auth"]),

@@ -65,19 +65,31 @@ impl<S: Read + Write> Raw<S> {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
-    /// The status and the rest of the next answer, as text.
-    pub fn answer(&mut self) -> (u16, String) {
+    /// Receives so many bytes.
+    pub fn receive(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.stream.read_exact(&mut bytes).expect("a body");
+        bytes
+    }
+
+    /// The status and the headers of the next answer, as text.
+    pub fn answer_head(&mut self) -> (u16, String) {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
             self.stream.read_exact(&mut byte).expect("an answer");
             head.extend(byte);
         }
-        let mut text = String::from_utf8(head).expect("UTF-8").to_lowercase();
+        let text = String::from_utf8(head).expect("UTF-8").to_lowercase();
         let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, text)
+    }
+
+    /// The status and the rest of the next answer, as text.
+    pub fn answer(&mut self) -> (u16, String) {
+        let (status, mut text) = self.answer_head();
         let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a length"))];
-        self.stream.read_exact(&mut body).expect("a body");
+        let body = self.receive(length.map_or(0, |length| length.parse().expect("a length")));
         text.push_str(&String::from_utf8_lossy(&body));
         (status, text)
     }

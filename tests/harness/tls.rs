@@ -4,13 +4,13 @@ use std::{
     fs, io,
     net::TcpStream,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, DEFAULT_VERSIONS, RootCertStore, StreamOwned, SupportedProtocolVersion,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName, pem::PemObject as _},
 };
@@ -45,6 +45,13 @@ impl Authority {
         openssl(
             command.args(["-x509", "-days", "2"]).args(extensions).arg("-out").arg(authority.certificate()),
         );
+        authority
+    }
+
+    /// Another one, that only this certificate is known of.
+    pub fn of(certificate: &Path) -> Self {
+        let authority = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        fs::copy(certificate, authority.certificate()).expect("copy");
         authority
     }
 
@@ -88,6 +95,23 @@ impl Authority {
         versions: &[&'static SupportedProtocolVersion],
         protocols: &[&str],
     ) -> io::Result<Secure> {
+        let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([127, 0, 0, 1])));
+        self.shake_hands(http, name, versions, protocols)
+    }
+
+    /// Shakes hands with a site that has this name, as this user.
+    pub fn connect_as(&self, http: &Http, name: &str) -> io::Result<Secure> {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        self.shake_hands(http, name, DEFAULT_VERSIONS, &[])
+    }
+
+    fn shake_hands(
+        &self,
+        http: &Http,
+        name: ServerName<'static>,
+        versions: &[&'static SupportedProtocolVersion],
+        protocols: &[&str],
+    ) -> io::Result<Secure> {
         let mut roots = RootCertStore::empty();
         roots.add(der(&self.certificate())).expect("a certificate");
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -96,7 +120,6 @@ impl Authority {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([127, 0, 0, 1])));
         let mut session = ClientConnection::new(Arc::new(config), name).expect("a session");
         let mut socket = TcpStream::connect(http.host())?;
         socket.set_read_timeout(Some(Duration::from_mins(1)))?;
@@ -107,6 +130,17 @@ impl Authority {
         }
         Ok(Raw::over(StreamOwned::new(session, socket), http.host(), http.authorization()))
     }
+}
+
+/// What `openssl s_client` is shown when it asks for this name, as PEM, whoever has signed it; `None` if hands were not
+/// shaken.
+pub fn shown(host: &str, name: &str) -> Option<String> {
+    let arguments = ["s_client", "-connect", host, "-servername", name];
+    let output = Command::new("openssl").args(arguments).stdin(Stdio::null()).output().expect("openssl");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (_, rest) = text.split_once("-----BEGIN CERTIFICATE-----\n")?;
+    let (content, _) = rest.split_once("\n-----END CERTIFICATE-----")?;
+    Some(content.to_owned())
 }
 
 impl Default for Authority {

@@ -70,6 +70,7 @@ mod tests {
             transport: Transport::Plain,
             scheme,
             host: None,
+            certified: None,
         };
         guard(&mut headers, &client, hostname);
         headers

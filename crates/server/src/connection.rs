@@ -12,14 +12,15 @@ mod places;
 use std::{
     net::IpAddr,
     sync::{
-        LazyLock,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
+use torno_auth::UserName;
 
 pub use limits::Limits;
 pub(crate) use listener::{Terms, serve};
@@ -27,9 +28,11 @@ pub(crate) use listener::{Terms, serve};
 use crate::{
     body::{Body, Brought},
     browser,
+    clear::Clear,
     engine::Engine,
     forwarded::{Proxies, Scheme},
     public::Public,
+    tls::Certified,
 };
 
 /// How a connection's bytes travel.
@@ -42,10 +45,12 @@ pub(crate) enum Transport {
 }
 
 /// The other end of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     pub(crate) transport: Transport,
+    /// Whom its certificate names, if it has shown one.
+    pub(crate) certified: Option<Arc<Certified>>,
 }
 
 /// Whose request came over a connection, before anybody has logged in: the peer, or somebody whom a proxy there speaks
@@ -59,16 +64,26 @@ pub(crate) struct Client {
     pub(crate) scheme: Scheme,
     /// The host that it asked a proxy for, if the proxy says.
     pub(crate) host: Option<Box<str>>,
+    /// Whom the client's own certificate names.
+    pub(crate) certified: Option<Arc<Certified>>,
+}
+
+impl Client {
+    /// Whom the client's certificate logs in. A browser shows it to us whichever page makes it ask, and says which page
+    /// does (`Origin`): such a request may not be its owner's.
+    pub(crate) fn certified(&self, headers: &HeaderMap) -> Option<&UserName> {
+        self.certified.as_ref().filter(|_| !headers.contains_key(header::ORIGIN))?.user()
+    }
 }
 
 impl From<Peer> for Client {
     /// Somebody who speaks for themselves.
-    fn from(Peer { address, transport }: Peer) -> Self {
+    fn from(Peer { address, transport, certified }: Peer) -> Self {
         let scheme = match transport {
             Transport::Plain => Scheme::Http,
             Transport::Encrypted => Scheme::Https,
         };
-        Self { address, transport, scheme, host: None }
+        Self { address, transport, scheme, host: None, certified }
     }
 }
 
@@ -77,6 +92,7 @@ impl From<Peer> for Client {
 pub(crate) enum Answerer {
     Public(Box<Public>),
     Engine(Engine),
+    Clear(Clear),
 }
 
 impl Answerer {
@@ -100,6 +116,7 @@ impl Answerer {
         let mut response = match self {
             Self::Public(public) => public.answer(request, client.clone(), &id, &mut user).await,
             Self::Engine(engine) => engine.answer(request, &id, &mut user).await,
+            Self::Clear(clear) => clear.answer(&request, &id),
         };
         let status = response.status().as_u16();
         let user = user.as_deref().unwrap_or("-");

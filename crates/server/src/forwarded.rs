@@ -81,17 +81,20 @@ impl Proxies {
 
     /// Who sends a request that came from `peer` with these headers.
     pub(crate) fn client(&self, peer: Peer, headers: &HeaderMap) -> Client {
+        let address = peer.address;
         let mut client = Client::from(peer);
-        if !self.contains(peer.address) {
+        if !self.contains(address) {
             return client;
         }
+        // What it has shown is the proxy's own, whoever it speaks for.
+        client.certified = None;
         match last(headers, &PROTO) {
             Some(proto) if proto.eq_ignore_ascii_case("https") => client.scheme = Scheme::Https,
             Some(proto) if proto.eq_ignore_ascii_case("http") => client.scheme = Scheme::Http,
             _ => {}
         }
         client.host = last(headers, &HOST).filter(|host| is_host(host)).map(Into::into);
-        client.address = self.end_of_chain(peer.address, headers);
+        client.address = self.end_of_chain(address, headers);
         client
     }
 
@@ -129,11 +132,13 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::connection::Transport;
+    use crate::{connection::Transport, tls::Certified};
 
     fn proxies() -> Proxies {
         ["127.0.0.1", "10.0.0.0/8", "fd00::/8"]
@@ -151,7 +156,8 @@ mod tests {
     }
 
     fn client(peer: &str, lines: &[(&'static str, &str)]) -> Client {
-        let peer = Peer { address: peer.parse().expect("an address"), transport: Transport::Plain };
+        let peer =
+            Peer { address: peer.parse().expect("an address"), transport: Transport::Plain, certified: None };
         proxies().client(peer, &headers(lines))
     }
 
@@ -159,6 +165,23 @@ mod tests {
     fn assert_from(peer: &str, chain: &[&str], from: &str) {
         let lines: Vec<_> = chain.iter().map(|line| ("x-forwarded-for", *line)).collect();
         assert_eq!(client(peer, &lines).address.to_string(), from, "{peer} {chain:?}");
+    }
+
+    /// A proxy may have to show a certificate; it is not that of those it speaks for.
+    #[test]
+    fn the_certificate_of_a_proxy_logs_nobody_in() {
+        let certified = Some(Arc::new(Certified::named("ada")));
+        let peer = |address: &str| Peer {
+            address: address.parse().expect("an address"),
+            transport: Transport::Encrypted,
+            certified: certified.clone(),
+        };
+        assert!(
+            proxies().client(peer("198.51.100.1"), &HeaderMap::new()).certified(&HeaderMap::new()).is_some()
+        );
+        assert!(
+            proxies().client(peer("127.0.0.1"), &HeaderMap::new()).certified(&HeaderMap::new()).is_none()
+        );
     }
 
     #[test]
@@ -238,7 +261,7 @@ mod tests {
                     headers.append(name, value);
                 }
             }
-            let peer = Peer { address: IpAddr::from([127, 0, 0, 1]), transport: Transport::Plain };
+            let peer = Peer { address: IpAddr::from([127, 0, 0, 1]), transport: Transport::Plain, certified: None };
             let host = proxies().client(peer, &headers).host.unwrap_or_default();
             prop_assert!(host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"'), "{}", host);
         }

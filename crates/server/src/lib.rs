@@ -1,16 +1,18 @@
 //! Torno over HTTP: listeners, routes, authentication of requests, error responses.
 //!
-//! [`Server`] answers two listeners. The public one, over [`Tls`] or in clear, speaks the distribution specification under `/v2/` to people,
-//! and a little HTML beside it. The engine's one, on loopback, serves the image of a claimed run to the engine that
+//! [`Server`] answers its listeners. The public one, over [`Tls`] or in clear, speaks the distribution specification
+//! under `/v2/` to people, and a little HTML beside it. The engine's one, on loopback, serves the image of a claimed run to the engine that
 //! shows that run's token, and nothing else. Every `/v2/` route is in [`route`].
 
 mod accept;
+mod acme;
 mod answer;
 mod blob;
 mod body;
 mod browser;
 mod catalog;
 mod challenge;
+mod clear;
 mod connection;
 mod credentials;
 mod detail;
@@ -35,7 +37,10 @@ mod upload;
 mod warning;
 mod whoami;
 
+pub use acme::{Acme, AcmeSettings, Challenge, Contact, DirectoryUrl, DomainName};
 pub use connection::Limits;
 pub use forwarded::{Proxies, ProxyRange, ProxyRangeError};
-pub use server::{Outside, Server, Settings};
-pub use tls::{Certificate, CertificateChain, PrivateKey, Tls, TlsError};
+pub use server::{Listeners, Outside, Server, Settings};
+pub use tls::{
+    Certificate, CertificateChain, ClientAuthority, ClientLogin, PrivateKey, RevocationLists, Tls, TlsError,
+};

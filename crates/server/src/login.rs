@@ -27,7 +27,8 @@ impl Login {
     }
 }
 
-/// Who makes a request. Whoever brings nothing is nobody in particular.
+/// Who makes a request. What it brings itself is meant; a certificate came with the connection. Whoever brings nothing
+/// is nobody in particular.
 pub(crate) async fn identify(
     public: &Public,
     headers: &HeaderMap,
@@ -35,7 +36,7 @@ pub(crate) async fn identify(
     asking: &mut Asking,
 ) -> Result<Identity, Failure> {
     let who = match authorization(headers)? {
-        None => Identity::anonymous(),
+        None => with_certificate(public, headers, client)?,
         Some(Authorization::Basic { user, password }) => {
             with_password(public, &user, &password, client, asking).await?.who
         }
@@ -43,6 +44,18 @@ pub(crate) async fn identify(
     };
     asking.is(&who);
     Ok(who)
+}
+
+/// Somebody whose certificate names them. They must be a user: whoever is removed is out, whatever certificates they
+/// still have. One that names nobody, or a machine, is as good as none.
+fn with_certificate(public: &Public, headers: &HeaderMap, client: &Client) -> Result<Identity, Failure> {
+    let Some(name) = client.certified(headers) else { return Ok(Identity::anonymous()) };
+    let is_user = public.authenticator.voucher(name)?.is_some();
+    if is_user && !public.registry.policy().robots.contains(name) {
+        Ok(Identity::of(name.clone()).proven_by(Proof::Certificate))
+    } else {
+        Ok(Identity::anonymous())
+    }
 }
 
 /// Somebody who sends a name with a password, or with a token in its place.

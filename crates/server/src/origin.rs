@@ -46,7 +46,7 @@ mod tests {
     fn of(host: Option<&str>, transport: Transport, outside: Outside) -> String {
         let host = host.map(|host| HeaderValue::from_str(host).expect("host"));
         let settings = Settings { outside, ..Settings::named("registry.example.org") };
-        let client = Client::from(Peer { address: [192, 0, 2, 1].into(), transport });
+        let client = Client::from(Peer { address: [192, 0, 2, 1].into(), transport, certified: None });
         origin(&settings, &client, &Uri::from_static("/v2/"), host.as_ref())
     }
 
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_proxy_knows_better() {
         let settings = Settings::named("registry.example.org");
-        let peer = Peer { address: [127, 0, 0, 1].into(), transport: Transport::Plain };
+        let peer = Peer { address: [127, 0, 0, 1].into(), transport: Transport::Plain, certified: None };
         let mut client = Client { scheme: Scheme::Https, ..peer.into() };
         let host = HeaderValue::from_static("127.0.0.1:5000");
         let told = |client: &Client| origin(&settings, client, &Uri::from_static("/v2/"), Some(&host));

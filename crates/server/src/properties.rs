@@ -268,7 +268,8 @@ pub fn authorization(data: &[u8]) {
         None => {}
     }
     let settings = Settings::named("registry.example.org");
-    let client = Client::from(Peer { address: [192, 0, 2, 1].into(), transport: Transport::Plain });
+    let client =
+        Client::from(Peer { address: [192, 0, 2, 1].into(), transport: Transport::Plain, certified: None });
     let host = HeaderValue::from_bytes(data).ok();
     let realm = origin(&settings, &client, &Uri::from_static("/v2/"), host.as_ref());
     let challenge =

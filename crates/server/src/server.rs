@@ -1,4 +1,4 @@
-//! The server: two listeners over one registry.
+//! The server: its listeners over one registry.
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
@@ -8,6 +8,7 @@ use torno_auth::{Authenticator, Tokens};
 use torno_registry::Registry;
 
 use crate::{
+    clear::Clear,
     connection::{self, Answerer, Limits, Terms},
     engine::Engine,
     forwarded::Proxies,
@@ -66,6 +67,17 @@ impl Settings {
     }
 }
 
+/// Where the server listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For people.
+    pub public: TcpListener,
+    /// For the engine, on loopback.
+    pub engine: TcpListener,
+    /// For those who come without TLS, if there is TLS: they are sent on.
+    pub clear: Option<TcpListener>,
+}
+
 /// A registry over HTTP.
 #[derive(Debug)]
 pub struct Server {
@@ -88,14 +100,18 @@ impl Server {
         Self { registry, authenticator, tokens, settings, tls }
     }
 
-    /// Answers people on `public` and the engine on `engine`, which must be on loopback, until `stop`; then lets
-    /// requests under way end, for a bounded time.
-    pub async fn serve(self, public: TcpListener, engine: TcpListener, stop: CancellationToken) {
+    /// Answers people and the engine until `stop`; then lets requests under way end, for a bounded time.
+    pub async fn serve(self, listeners: Listeners, stop: CancellationToken) {
+        let Listeners { public, engine, clear } = listeners;
         let Settings { drain, limits, ref proxies, .. } = self.settings;
         let people_terms = Terms { limits, proxies: Arc::new(proxies.clone()), drain };
         // One peer, the engine on this machine, has all the places there.
         let engine_limits = Limits { connections_per_address: limits.connections, ..limits };
         let engine_terms = Terms { limits: engine_limits, proxies: Arc::default(), drain };
+        let clear_terms = people_terms.clone();
+        let clear = clear.zip(self.tls.clone()).map(|(listener, tls)| {
+            (listener, Answerer::Clear(Clear { hostname: self.settings.hostname.clone(), tls }))
+        });
         let people = Public::new(
             Arc::clone(&self.registry),
             self.authenticator,
@@ -107,6 +123,11 @@ impl Server {
         tokio::join!(
             connection::serve(public, Answerer::Public(Box::new(people)), self.tls, people_terms, &stop),
             connection::serve(engine, Answerer::Engine(images), None, engine_terms, &stop),
+            async {
+                if let Some((listener, answerer)) = clear {
+                    connection::serve(listener, answerer, None, clear_terms, &stop).await;
+                }
+            },
         );
     }
 }

@@ -1,7 +1,10 @@
 //! TLS: the certificate that people's connections are shown, and how it is changed while they go on.
 //!
-//! Everything that knows of rustls is here and in [`stream`]. Keys are read, never written or logged.
+//! Everything that knows of rustls is here and below, but for the connection to a certificate authority in
+//! [`acme`](crate::acme). Keys are never logged.
 
+mod challenge;
+mod clients;
 mod stream;
 
 use std::{
@@ -9,21 +12,25 @@ use std::{
     fs::File,
     io::{self, Read as _},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, Once, PoisonError},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject as _},
     },
-    server::ParsedCertificate,
+    server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert},
+    sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 
+pub(crate) use challenge::Challenges;
+pub(crate) use clients::{Certified, is_about_a_certificate};
+pub use clients::{ClientAuthority, ClientLogin, RevocationLists};
 pub(crate) use stream::{Encrypted, Opened, Protocol};
 
 /// A chain of a few certificates has some KiB; what is larger is another file.
@@ -65,6 +72,12 @@ pub enum TlsError {
     /// The key belongs to another certificate.
     #[error("the key does not belong to the certificate (the first one, if there are several)")]
     Mismatch,
+    /// PEM, but without a list of revoked certificates.
+    #[error("there is no list of revoked certificates in it (`-----BEGIN X509 CRL-----`)")]
+    NoRevocationList,
+    /// Clients cannot be checked with these certificates or lists.
+    #[error("the certificates of clients cannot be checked with it: {0}")]
+    BadAuthority(String),
 }
 
 /// The server's certificate, followed by those that lead to one that clients trust (RFC 8446, section 4.4.2).
@@ -73,8 +86,11 @@ pub struct CertificateChain(Vec<CertificateDer<'static>>);
 impl CertificateChain {
     /// Reads a PEM file of at most 1 MiB (RFC 7468). Nothing is asked of the certificates but that they are some.
     pub fn read(path: &Path) -> Result<Self, TlsError> {
-        let text = read(path)?;
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+        Self::parse(&read(path)?)
+    }
+
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, TlsError> {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
         let certificates = certificates.map_err(|error| not_pem(&error))?;
         if certificates.is_empty() {
             return Err(TlsError::NoCertificate);
@@ -84,6 +100,22 @@ impl CertificateChain {
                 .map_err(|error| TlsError::BadCertificate { number, reason: error.to_string() })?;
         }
         Ok(Self(certificates))
+    }
+
+    /// The first one, in DER.
+    pub(crate) fn leaf(&self) -> &[u8] {
+        self.0.first().map_or(&[], |certificate| certificate)
+    }
+
+    /// Those that are trusted, if this is what is trusted and not what is shown.
+    pub(crate) fn roots(&self) -> Result<RootCertStore, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for (number, certificate) in (1..).zip(&self.0) {
+            roots
+                .add(certificate.clone())
+                .map_err(|error| TlsError::BadCertificate { number, reason: error.to_string() })?;
+        }
+        Ok(roots)
     }
 }
 
@@ -99,8 +131,11 @@ pub struct PrivateKey(PrivateKeyDer<'static>);
 impl PrivateKey {
     /// Reads the first private key of a PEM file of at most 1 MiB: PKCS #8, PKCS #1 or SEC 1, without a password.
     pub fn read(path: &Path) -> Result<Self, TlsError> {
-        let text = read(path)?;
-        PrivateKeyDer::from_pem_slice(&text).map(Self).map_err(|error| match error {
+        Self::parse(&read(path)?)
+    }
+
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, TlsError> {
+        PrivateKeyDer::from_pem_slice(text).map(Self).map_err(|error| match error {
             pem::Error::NoItemsFound => TlsError::NoKey,
             error => not_pem(&error),
         })
@@ -115,24 +150,16 @@ impl fmt::Debug for PrivateKey {
 
 /// A chain with its key, ready to be shown. A copy of it is the same certificate.
 #[derive(Clone)]
-pub struct Certificate(Arc<ServerConfig>);
+pub struct Certificate(Arc<CertifiedKey>);
 
 impl Certificate {
     /// Puts a chain and its key together; what is wrong then is wrong with the key.
-    ///
-    /// Connections with it speak TLS 1.2 or 1.3, with the ciphers and groups that rustls holds to be safe.
     pub fn new(chain: CertificateChain, key: PrivateKey) -> Result<Self, TlsError> {
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&TLS13, &TLS12])
-            .map_err(|error| TlsError::BadKey(error.to_string()))?
-            .with_no_client_auth()
-            .with_single_cert(chain.0, key.0);
-        let mut config = config.map_err(|error| match error {
+        let certified = CertifiedKey::from_der(chain.0, key.0, &aws_lc_rs::default_provider());
+        certified.map(|certified| Self(Arc::new(certified))).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => TlsError::Mismatch,
             error => TlsError::BadKey(error.to_string()),
-        })?;
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
-        Ok(Self(Arc::new(config)))
+        })
     }
 }
 
@@ -142,24 +169,124 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// TLS on a listener: which certificate new connections are shown.
+/// TLS on a listener: which certificate new connections are shown, and which they may show themselves.
 #[derive(Debug)]
-pub struct Tls(ArcSwap<Certificate>);
+pub struct Tls {
+    parts: Mutex<Parts>,
+    /// Made of the parts whenever one of them changes. `None` until there is a certificate.
+    config: ArcSwapOption<ServerConfig>,
+    /// What an authority that checks our names is shown instead.
+    pub(crate) challenges: Challenges,
+    /// Said that there is no certificate.
+    lack: Once,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    certificate: Option<Certificate>,
+    clients: Option<ClientAuthority>,
+}
 
 impl Tls {
-    /// Begins with this certificate.
-    pub fn new(certificate: Certificate) -> Self {
-        Self(ArcSwap::from_pointee(certificate))
+    /// Without a certificate yet: until there is one, handshakes are refused.
+    pub fn new() -> Self {
+        Self {
+            parts: Mutex::default(),
+            config: ArcSwapOption::empty(),
+            challenges: Challenges::default(),
+            lack: Once::new(),
+        }
     }
 
     /// Shows connections that come from now on another certificate. Those that are there go on with theirs, and nobody
     /// takes a session of the old one up again.
     pub fn show(&self, certificate: Certificate) {
-        self.0.store(Arc::new(certificate));
+        self.change(|parts| parts.certificate = Some(certificate));
     }
 
-    fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0.load().0)
+    /// Asks connections that come from now on for a certificate of this authority, or for none.
+    pub fn admit(&self, clients: Option<ClientAuthority>) {
+        self.change(|parts| parts.clients = clients);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Parts)) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut parts);
+        let config = parts.certificate.as_ref().map(|shown| ordinary(shown, parts.clients.as_ref()));
+        // Under the lock: of two changes, the one that came second is what is shown.
+        self.config.store(config.map(Arc::new));
+    }
+
+    /// Clients try again and again, and each would be a line.
+    fn say_once_that_there_is_none(&self) {
+        self.lack.call_once(|| {
+            tracing::warn!("connections are refused for now: there is no certificate to show yet");
+        });
+    }
+
+    /// How to answer this handshake.
+    fn config(&self, hello: &ClientHello<'_>) -> Offer {
+        if challenge::is_asked_by(hello) {
+            return Offer::Challenge(self.challenges.answer_to(hello));
+        }
+        match self.config.load_full() {
+            Some(config) => Offer::Ordinary(config),
+            None => Offer::Nothing(Arc::new(with(Arc::new(Shown(None)), None))),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How a handshake is answered.
+enum Offer {
+    /// With the certificate.
+    Ordinary(Arc<ServerConfig>),
+    /// To an authority that checks a name of ours: with what proves it. Nothing is served then.
+    Challenge(Arc<ServerConfig>),
+    /// With an alert: there is no certificate yet.
+    Nothing(Arc<ServerConfig>),
+}
+
+fn ordinary(certificate: &Certificate, clients: Option<&ClientAuthority>) -> ServerConfig {
+    let mut config = with(Arc::new(Shown(Some(Arc::clone(&certificate.0)))), clients);
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+    if clients.is_some() {
+        // A session that is taken up again would not be asked for its certificate, which may have expired meanwhile.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
+    config
+}
+
+/// Connections speak TLS 1.2 or 1.3, with the ciphers and groups that rustls holds to be safe.
+fn with(shown: Arc<Shown>, clients: Option<&ClientAuthority>) -> ServerConfig {
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .expect("the provider has ciphers for both");
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
+    };
+    builder.with_cert_resolver(shown)
+}
+
+/// The same certificate for everybody; without one rustls sends an alert.
+struct Shown(Option<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.clone()
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown").finish_non_exhaustive()
     }
 }
 

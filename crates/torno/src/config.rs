@@ -31,7 +31,7 @@ use bytesize::ByteSize;
 use torno_auth::{Policy, ProjectName, Quota};
 use torno_executor::{Dataset, ProjectPolicy, Settings};
 use torno_registry::{Presence, Retention, Rule};
-use torno_server::{Certificate, Limits, Outside, Proxies};
+use torno_server::{Limits, Outside, Proxies};
 
 pub(crate) use audit::Audit;
 pub(crate) use auth::Auth;
@@ -39,6 +39,7 @@ pub(crate) use error::ConfigErrors;
 pub(crate) use gc::Gc;
 pub(crate) use reader::Environment;
 pub(crate) use storage::Scrub;
+pub(crate) use tls::{Files, Source, Tls, Version};
 pub(crate) use value::Hostname;
 
 use auth::People;
@@ -87,8 +88,10 @@ pub(crate) struct Config {
     pub(crate) address: SocketAddr,
     /// The name that people use in `docker login`; `None`: the address.
     pub(crate) hostname: Option<Hostname>,
-    /// What people are shown over TLS; `None`: they speak in clear.
-    pub(crate) certificate: Option<Certificate>,
+    /// Where to listen for those who come in clear, if there is TLS; `None`: nowhere.
+    pub(crate) clear: Option<SocketAddr>,
+    /// How people are spoken to over TLS; `None`: they speak in clear.
+    pub(crate) tls: Option<Tls>,
     /// How long requests under way may take to end when the server stops.
     pub(crate) drain: Duration,
     /// How many connections there may be, and how long a peer may take.
@@ -163,6 +166,7 @@ impl Config {
             data,
             address,
             hostname,
+            clear,
             tls,
             drain,
             limits,
@@ -181,7 +185,8 @@ impl Config {
             data,
             address,
             hostname,
-            certificate: tls.certificate,
+            clear: clear.filter(|_| tls.tls.is_some()),
+            tls: tls.tls,
             drain,
             limits,
             proxies,
@@ -217,6 +222,7 @@ struct Fixed {
     data: PathBuf,
     address: SocketAddr,
     hostname: Option<Hostname>,
+    clear: Option<SocketAddr>,
     tls: tls::Told,
     drain: Duration,
     limits: Limits,
@@ -262,9 +268,14 @@ impl Fixed {
             .unwrap_or(DEFAULT_DRAIN);
         let limits = listen::limits(&mut listen, environment);
         let proxies = listen::proxies(&mut listen);
+        let written = listen.take_or_variable("http", environment);
+        let clear = written
+            .as_ref()
+            .and_then(|item| item.parse("an address in quotes, such as \"0.0.0.0:80\"", value::address));
         variables.extend(listen.finish());
 
-        let tls = tls::read(root.table("tls"), base, environment, &mut variables);
+        let listen = tls::Listen { hostname: hostname.as_ref(), clear: written.as_ref() };
+        let tls = tls::read(root.table("tls"), &listen, base, environment, &mut variables);
         let address = address
             .and_then(|item| {
                 item.parse("an address in quotes, such as \"127.0.0.1:5000\"", |text| {
@@ -278,6 +289,10 @@ impl Fixed {
                 &place,
                 format_args!("nobody can log in to {address}; say by which name people reach it"),
             );
+        }
+
+        if let Some(Tls { source: Source::Acme(settings), .. }) = &tls.tls {
+            tls::warn_of_reach(settings, address, clear, problems);
         }
 
         let (auth, people) = auth::read(&mut root, base, &data, environment, &mut variables);
@@ -310,6 +325,7 @@ impl Fixed {
             data,
             address,
             hostname,
+            clear,
             tls,
             drain,
             limits,
@@ -384,7 +400,7 @@ fn listen_address(text: &str, exposure: Exposure) -> Result<SocketAddr, String> 
     }
     Err(format!(
         "{address} can be reached from other machines, and without TLS passwords would travel there in clear; set \
-         `tls.mode = \"files\"` with a certificate, or listen on 127.0.0.1 with a reverse proxy that speaks TLS in \
+         `tls.mode` to \"acme\" or \"files\", or listen on 127.0.0.1 with a reverse proxy that speaks TLS in \
          front, or, on a network where nobody can listen in, set `tls.i_know_passwords_travel_in_clear = true`"
     ))
 }

@@ -20,7 +20,7 @@ use crate::{
     challenge::Challenge,
     failure::Failure,
     forwarded::Proxies,
-    tls::{Encrypted, Opened, Protocol, Tls},
+    tls::{self, Encrypted, Opened, Protocol, Tls},
 };
 
 /// What a listener grants, and to whom it listens.
@@ -125,18 +125,22 @@ struct Served {
 impl Served {
     async fn serve(self, stream: TcpStream, address: IpAddr, tls: Option<Arc<Tls>>) {
         let Some(tls) = tls else {
-            return self.serve_http1(stream, Peer { address, transport: Transport::Plain }).await;
+            return self
+                .serve_http1(stream, Peer { address, transport: Transport::Plain, certified: None })
+                .await;
         };
         let opened = tokio::time::timeout(self.limits.handshake, open(&tls, stream, &self.limits));
         // Whoever has not finished shaking hands has asked for nothing yet.
         let Some(Ok(Some(stream))) = self.stop.run_until_cancelled(opened).await else { return };
-        let peer = Peer { address, transport: Transport::Encrypted };
+        let certified = stream.certified().map(Arc::new);
+        let peer = Peer { address, transport: Transport::Encrypted, certified };
         match stream.protocol() {
             Protocol::Http1 => self.serve_http1(stream, peer).await,
             Protocol::Http2 => {
                 let Self { answerer, proxies, limits, stop } = self;
                 let answer = move |request| {
-                    let (answerer, proxies) = (Arc::clone(&answerer), Arc::clone(&proxies));
+                    let (answerer, proxies, peer) =
+                        (Arc::clone(&answerer), Arc::clone(&proxies), peer.clone());
                     async move { answerer.answer(request, peer, &proxies, &limits).await }
                 };
                 http2::serve(stream, answer, &limits, &stop).await;
@@ -150,7 +154,7 @@ impl Served {
     {
         let Self { answerer, proxies, limits, stop } = self;
         let service = service_fn(|request| async {
-            Ok::<_, Infallible>(answerer.answer(request, peer, &proxies, &limits).await)
+            Ok::<_, Infallible>(answerer.answer(request, peer.clone(), &proxies, &limits).await)
         });
         http1::serve(stream, service, &limits, &stop).await;
     }
@@ -170,8 +174,16 @@ async fn open(tls: &Tls, stream: TcpStream, limits: &Limits) -> Option<Encrypted
             ended(builder.keep_alive(false).serve_connection(TokioIo::new(stream), service).await);
             None
         }
+        Ok(Opened::Checked) => {
+            tracing::info!("a certificate authority was shown what it asked for");
+            None
+        }
         Err(error) => {
-            tracing::debug!(%error, "no hands were shaken");
+            if tls::is_about_a_certificate(&error) {
+                tracing::info!(%error, "refused: the client's certificate");
+            } else {
+                tracing::debug!(%error, "no hands were shaken");
+            }
             None
         }
     }

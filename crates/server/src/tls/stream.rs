@@ -6,13 +6,14 @@ use std::{
     task::{Context, Poll},
 };
 
+use rustls::{ServerConnection, server::Acceptor};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader, ReadBuf},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::Tls;
+use super::{Certified, Offer, Tls};
 
 /// How much is received at a time, in bytes. rustls asks for 4 KiB at a time, which would be a system call each.
 const READ_AHEAD: usize = 128 * 1024;
@@ -29,6 +30,8 @@ pub(crate) enum Opened {
     Encrypted(Encrypted),
     /// Something else, such as HTTP in clear; nothing of it is lost.
     Plain(BufReader<TcpStream>),
+    /// A certificate authority that has seen what it wanted to see.
+    Checked,
 }
 
 impl Tls {
@@ -39,10 +42,25 @@ impl Tls {
         match socket.fill_buf().await?.first() {
             None => Err(io::ErrorKind::UnexpectedEof.into()),
             Some(&HANDSHAKE_RECORD) => {
-                let acceptor = TlsAcceptor::from(self.config());
-                let stream =
-                    acceptor.accept_with(socket, |session| session.set_buffer_limit(Some(WRITE_AHEAD)));
-                Ok(Opened::Encrypted(Encrypted(Box::new(stream.await?))))
+                let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+                let offer = self.config(&start.client_hello());
+                match offer {
+                    Offer::Ordinary(config) => {
+                        let limit =
+                            |session: &mut ServerConnection| session.set_buffer_limit(Some(WRITE_AHEAD));
+                        let stream = start.into_stream_with(config, limit).await?;
+                        Ok(Opened::Encrypted(Encrypted(Box::new(stream))))
+                    }
+                    Offer::Challenge(config) => {
+                        start.into_stream(config).await?.shutdown().await?;
+                        Ok(Opened::Checked)
+                    }
+                    Offer::Nothing(config) => {
+                        self.say_once_that_there_is_none();
+                        start.into_stream(config).await?;
+                        Err(io::ErrorKind::NotFound.into())
+                    }
+                }
             }
             Some(_) => Ok(Opened::Plain(socket)),
         }
@@ -67,6 +85,12 @@ impl Encrypted {
             Some(super::HTTP2) => Protocol::Http2,
             _ => Protocol::Http1,
         }
+    }
+
+    /// Whom the client's certificate names, if it has shown one.
+    pub(crate) fn certified(&self) -> Option<Certified> {
+        let (_, session) = self.0.get_ref();
+        Certified::by(session.peer_certificates()?.first()?)
     }
 
     /// Whether the kernel need not be asked for what comes next.

@@ -149,7 +149,12 @@ fn quoted(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, process::Command};
+    use std::collections::BTreeSet;
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa,
+        KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+    };
 
     use super::*;
     use crate::config::{Config, Environment};
@@ -193,33 +198,48 @@ mod tests {
         let uncommented = CONFIGURATION.lines().map(|line| line.strip_prefix("#:").unwrap_or(line));
         let text = uncommented.collect::<Vec<_>>().join("\n");
         assert!(text.contains("/srv/data/retina"));
-        // The certificate among them belongs to TLS.
+        let text = text.replace("/srv/data/retina", &data.display().to_string());
         assert!(text.contains("mode = \"off\""));
-        let text = text.replace("mode = \"off\"", "mode = \"files\"");
-        let certs = folder.path().join("certs");
-        private_folder(&certs).expect("folder");
-        let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-subj",
-                "/CN=x",
-            ])
-            .arg("-keyout")
-            .arg(certs.join("privkey.pem"))
-            .arg("-out")
-            .arg(certs.join("fullchain.pem"))
-            .output();
-        assert!(made.expect("openssl").status.success());
-        let path = folder.path().join(FILE);
-        fs::write(&path, text.replace("/srv/data/retina", &data.display().to_string())).expect("write");
-        let config = Config::load(&path, &Environment::default()).expect("good");
-        assert_eq!((config.projects.len(), config.datasets.len(), config.warnings.len()), (1, 1, 0));
-        assert!(config.certificate.is_some());
+        make_certificates(&folder.path().join("certs"));
+        // What one mode uses the other does not, and says so.
+        for (mode, unused) in [("files", 6), ("acme", 2)] {
+            let text = text.replace("mode = \"off\"", &format!("mode = \"{mode}\""));
+            let path = folder.path().join(FILE);
+            fs::write(&path, text).expect("write");
+            let config = Config::load(&path, &Environment::default()).expect("good");
+            assert_eq!((config.projects.len(), config.datasets.len()), (1, 1));
+            assert!(config.tls.is_some_and(|tls| tls.clients.is_some()));
+            let (said, others): (Vec<_>, Vec<_>) =
+                config.warnings.iter().partition(|warning| warning.ends_with("so this is not used"));
+            assert_eq!(said.len(), unused, "{said:?}");
+            assert!(others.iter().all(|warning| warning.contains("port 443")), "{others:?}");
+        }
+    }
+
+    /// The files that the examples name.
+    fn make_certificates(certs: &Path) {
+        private_folder(certs).expect("folder");
+        let mut parameters = CertificateParams::default();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().expect("a key");
+        let write = |name: &str, text: String| {
+            let file = File::options().write(true).create_new(true).mode(0o600).open(certs.join(name));
+            file.and_then(|mut file| file.write_all(text.as_bytes())).expect("write");
+        };
+        write("privkey.pem", key.serialize_pem());
+        let issuer = CertifiedIssuer::self_signed(parameters, key).expect("a certificate");
+        for name in ["fullchain.pem", "people.pem", "authority.pem"] {
+            write(name, issuer.pem());
+        }
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 1),
+            next_update: date_time_ymd(2049, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        write("people.crl", list.signed_by(&issuer).expect("a list").pem().expect("PEM"));
     }
 }

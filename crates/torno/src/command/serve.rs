@@ -1,5 +1,7 @@
 //! `torno serve`: the registry and the executor, until told to stop.
 
+mod tls;
+
 use std::{
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
@@ -15,13 +17,14 @@ use torno_audit::{Actor, Audit, AuditError, Event, Segments};
 use torno_auth::{Authenticator, Tokens};
 use torno_executor::Executor;
 use torno_registry::{Collected, Registry, Retention, Scrubbed};
-use torno_server::{Certificate, Server, Settings, Tls};
+use torno_server::{Listeners, Server, Settings};
 
 use super::{ConfigFile, Failure, on};
 use crate::{
     config::{Config, Gc, Scrub},
     descriptors, telemetry,
 };
+use tls::Secured;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,7 +34,7 @@ Examples:
 
 SIGTERM and SIGINT let requests under way end, for up to `listen.drain`, and stop; containers of runs go on and are \
 found again at the next start. SIGHUP reads the configuration again: users, groups, projects, datasets and the TLS \
-certificate change at once, the rest at the next start.";
+certificate change at once, the rest at the next start. Files that [tls] names are also read when they change.";
 
 /// Serve the registry and run what is pushed
 #[derive(Debug, clap::Args)]
@@ -67,6 +70,10 @@ impl Serve {
         let public = listen(config.address).await?;
         // The engine is on this machine; nobody else has a reason to come by here.
         let engine = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let clear = match config.clear {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
         let address = public.local_addr().map_err(Failure::Runtime)?;
         let pull_from = engine.local_addr().map_err(Failure::Runtime)?;
         let executor = Executor::new(
@@ -87,7 +94,8 @@ impl Serve {
             limits: descriptors::within(config.limits),
             proxies: config.proxies,
         };
-        let tls = config.certificate.map(|certificate| Arc::new(Tls::new(certificate)));
+        let mut secured = Secured::new(config.tls);
+        let ordering = secured.ordering();
         let tokens = Tokens::open(&config.data.join("keys/token"), &settings.hostname);
         let tokens = Arc::new(tokens.map_err(Failure::Keys)?);
         let server = Server::new(
@@ -95,20 +103,21 @@ impl Serve {
             Arc::new(authenticator),
             Arc::clone(&tokens),
             settings,
-            tls.clone(),
+            secured.tls(),
         );
 
         // One line, in one piece, for whoever or whatever waits for the start.
         let line = format!("listening on {address}\n");
         io::stderr().write_all(line.as_bytes()).map_err(Failure::Output)?;
-        let serving = server.serve(public, engine, stop.clone());
+        let serving = server.serve(Listeners { public, engine, clear }, stop.clone());
         let executing = executor.run(stop.clone());
         let signals = async {
             loop {
                 tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
-                    _ = reload.recv() => self.reload(&registry, &projects, tls.as_deref()).await,
+                    _ = reload.recv() => self.reload(&registry, &projects, &mut secured).await,
+                    () = secured.due() => secured.look().await,
                     () = stop.cancelled() => return,
                 }
             }
@@ -121,6 +130,7 @@ impl Serve {
             stop.cancel();
             done
         };
+        let ordering = stop.run_until_cancelled(ordering);
         let collecting = stop.run_until_cancelled(collect_garbage(&registry, config.gc, config.retention));
         let tidying = stop.run_until_cancelled(expire_uploads(&registry, config.registry.upload_lifetime));
         let scrubbing = stop.run_until_cancelled(keep_scrubbing(&registry, config.scrub));
@@ -130,8 +140,8 @@ impl Serve {
         let anchoring = stop.run_until_cancelled(keep_anchoring(registry.audit()));
         let rotating = stop.run_until_cancelled(keep_rotating(&tokens));
         let ((), executed, (), ..) = tokio::join!(
-            serving, executing, signals, tidying, collecting, scrubbing, settling, releasing, noting,
-            rotating, anchoring
+            serving, executing, signals, ordering, tidying, collecting, scrubbing, settling, releasing,
+            noting, rotating, anchoring
         );
         note_pulls(&registry).await;
         settle(&registry).await;
@@ -143,12 +153,12 @@ impl Serve {
     }
 
     /// A bad file changes nothing and says why.
-    async fn reload(&self, registry: &Registry, projects: &ArcSwap<super::Projects>, tls: Option<&Tls>) {
+    async fn reload(&self, registry: &Registry, projects: &ArcSwap<super::Projects>, secured: &mut Secured) {
         let event = match self.file.load() {
             Ok(config) => {
                 registry.set_policy(config.policy);
                 projects.store(Arc::new(config.projects));
-                show(tls, config.certificate);
+                secured.reload(config.tls);
                 tracing::info!("the configuration was read again");
                 Event::ConfigurationReloaded
             }
@@ -158,15 +168,6 @@ impl Serve {
             }
         };
         registry.audit().note(registry.itself(), event).await;
-    }
-}
-
-/// New connections are shown the certificate that was read again; that there is one at all is decided at the start.
-fn show(tls: Option<&Tls>, certificate: Option<Certificate>) {
-    match (tls, certificate) {
-        (Some(tls), Some(certificate)) => tls.show(certificate),
-        (None, None) => {}
-        (Some(_), None) | (None, Some(_)) => tracing::warn!("tls.mode changes at the next start only"),
     }
 }
 

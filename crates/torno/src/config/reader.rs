@@ -181,6 +181,12 @@ impl<'a> Item<'a> {
         self.problems.error(&self.place, Cause::Value(words.to_string()));
     }
 
+    /// Says later, when the value is gone, that it will not do.
+    pub(super) fn refusal(&self) -> impl FnOnce(&str) + use<'a> {
+        let (place, problems) = (self.place.clone(), self.problems);
+        move |words| problems.error(&place, Cause::Value(words.to_owned()))
+    }
+
     /// Says later, when the value is gone, that it is probably not meant.
     pub(super) fn warning(&self) -> impl FnOnce(&str) + use<'a> {
         let (place, problems) = (self.place.clone(), self.problems);
@@ -234,6 +240,11 @@ impl<'a> Item<'a> {
                 .ok(),
             _ => self.wrong_kind(EXPECTED),
         }
+    }
+
+    /// Whether it is a list.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.value, Value::Array(_))
     }
 
     /// The elements of the list; none if it is no list.

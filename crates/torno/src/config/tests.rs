@@ -1,6 +1,7 @@
 //! Whole configurations, good and bad.
 
 mod project;
+mod tls;
 
 use std::fs;
 
@@ -338,7 +339,7 @@ fn values_of_the_wrong_kind() {
         ("[listen]\nproxies = [1]", "listen.proxies[0]", "expected an address or a range"),
         ("[listen]\nproxies = [\"localhost\"]", "listen.proxies[0]", "10.0.0.0/8"),
         ("[listen]\nproxies = [\"0.0.0.0/0\"]", "listen.proxies[0]", "anybody could claim"),
-        ("[tls]\nmode = false", "tls.mode", "expected \"off\" or \"files\""),
+        ("[tls]\nmode = false", "tls.mode", "expected \"off\", \"files\" or \"acme\""),
         ("[tls]\ncertificate = 1", "tls.certificate", "expected a path in quotes"),
         ("[tls]\nkey = \"\"", "tls.key", "not a path"),
         (
@@ -409,72 +410,6 @@ fn settings_at_their_bounds_and_one_past_them() {
 }
 
 #[test]
-fn an_open_address_without_tls_must_be_meant() {
-    for open in ["0.0.0.0:5000", "192.0.2.1:5000", "[::]:5000"] {
-        let text = format!("[listen]\naddress = \"{open}\"\nhostname = \"a.b\"\n");
-        assert_error(&text, "listen.address", "tls.i_know_passwords_travel_in_clear = true");
-        good(&format!("{text}[tls]\ni_know_passwords_travel_in_clear = true"));
-    }
-    for closed in ["127.0.0.1:0", "127.1.2.3:5000", "[::1]:5000", "[::ffff:127.0.0.1]:5000"] {
-        good(&format!("[listen]\naddress = \"{closed}\""));
-    }
-    for mode in ["on", "", "Files"] {
-        assert_error(&format!("[tls]\nmode = \"{mode}\""), "tls.mode", "reverse proxy");
-    }
-    assert_error("[tls]\nmode = \"acme\"", "tls.mode", "cannot be had by ACME yet");
-    // What follows from a mode that is none is not said.
-    assert_error(
-        "[listen]\naddress = \"0.0.0.0:1\"\nhostname = \"a.b\"\n[tls]\nmode = \"on\"",
-        "tls.mode",
-        "not a mode",
-    );
-}
-
-/// Pairs that are good, and those that are not, are in `tests/tls.rs`.
-#[test]
-fn tls_needs_two_files_that_can_be_read() {
-    let site = Site::new();
-    let files = "[listen]\naddress = \"0.0.0.0:1\"\nhostname = \"a.b\"\n[tls]\nmode = \"files\"\n";
-    let errors = site.errors(files, &Environment::default());
-    assert_eq!(errors.len(), 2, "{errors:#?}");
-    assert!(errors[0].starts_with("tls.certificate: say where"), "{errors:#?}");
-    assert!(errors[1].starts_with("tls.key: say where"), "{errors:#?}");
-
-    let named = format!("{files}certificate = \"certs/a.pem\"\nkey = \"retina\"\n[results]\nwait = \"1\"");
-    let errors = site.errors(&named, &Environment::default());
-    assert_eq!(errors.len(), 3, "{errors:#?}");
-    let certificate = site.path("certs/a.pem");
-    assert!(errors[0].starts_with(&format!("tls.certificate: {}: it cannot", certificate.display())));
-    assert!(errors[1].starts_with("tls.key: ") && errors[1].contains("it cannot be read"), "{errors:#?}");
-
-    // A megabyte is read, and not a byte more.
-    for (size, words) in [(1 << 20, "there is no certificate"), ((1 << 20) + 1, "more than 1048576 bytes")] {
-        fs::write(site.path("large"), "x".repeat(size)).expect("write");
-        let text = format!("{files}certificate = \"large\"\nkey = \"large\"");
-        let errors = site.errors(&text, &Environment::default());
-        assert!(errors[0].contains(words), "{errors:#?}");
-    }
-}
-
-#[test]
-fn what_tls_does_not_use_is_pointed_at() {
-    let config = good("[tls]\ncertificate = \"nowhere\"\nkey = \"nowhere\"");
-    assert!(config.certificate.is_none());
-    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
-    assert!(
-        config.warnings[0].starts_with("tls.certificate: `tls.mode` is \"off\""),
-        "{:?}",
-        config.warnings
-    );
-}
-
-#[test]
-fn no_run_sees_the_key() {
-    let text = "[tls]\nkey = \"retina/key.pem\"\n[datasets.a]\npath = \"retina\"";
-    assert_error(text, "datasets.a.path", "TLS key");
-}
-
-#[test]
 fn variables_stand_above_the_file() {
     let environment = Environment::from([
         ("TORNO_DATA", "other"),
@@ -525,7 +460,9 @@ fn errors_in_variables_name_the_variable() {
         ("TORNO_DATA", ""),
         ("TORNO_LISTEN_ADDRESS", "0.0.0.0:1"),
         ("TORNO_LISTEN_HOSTNAME", "registry"),
-        ("TORNO_TLS_MODE", "acme"),
+        ("TORNO_TLS_MODE", "on"),
+        ("TORNO_TLS_CLIENT_LOGIN", "maybe"),
+        ("TORNO_LISTEN_HTTP", "80"),
         ("TORNO_TLS_I_KNOW_PASSWORDS_TRAVEL_IN_CLEAR", "yes"),
         ("TORNO_EXECUTOR_ENGINE", "tcp://a"),
         ("TORNO_EXECUTOR_CONCURRENT_RUNS", "0"),

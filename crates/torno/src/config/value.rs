@@ -16,6 +16,16 @@ const MAX_NAME_LENGTH: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hostname(Box<str>);
 
+impl Hostname {
+    /// Without the port.
+    pub(crate) fn host(&self) -> &str {
+        match self.0.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => &self.0,
+        }
+    }
+}
+
 impl fmt::Display for Hostname {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
