@@ -19,6 +19,7 @@ mod pebble;
 mod python;
 mod raw;
 mod site;
+mod slapd;
 mod tls;
 mod tools;
 
@@ -34,5 +35,6 @@ pub use pebble::{Checked, Pebble, free_port};
 pub use python::Script;
 pub use raw::{Raw, allow_many_connections, connect_from};
 pub use site::{NO_ENGINE, PROJECTS, Site, wait_until};
+pub use slapd::Slapd;
 pub use tls::{Authority, Pair, Secure, shown};
 pub use tools::{Tools, layout_blobs};

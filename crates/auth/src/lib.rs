@@ -8,7 +8,9 @@
 //! Nothing here knows of HTTP or of where repositories are stored: whoever asks says who owns the repository.
 
 mod authenticator;
+mod authorities;
 mod bearer;
+mod directory;
 mod htpasswd;
 mod identity;
 mod members;
@@ -19,8 +21,13 @@ mod scope;
 mod secret;
 mod throttle;
 
-pub use authenticator::{AuthenticationError, Authenticator, Voucher};
+pub use authenticator::{Accounts, Admitted, AuthenticationError, Authenticator, Source, Voucher};
+pub use authorities::{Authorities, AuthoritiesError};
 pub use bearer::{BadToken, Bearer, Issued, KeyError, MAX_LIFETIME, Tokens};
+pub use directory::{
+    Directory, DirectoryError, DirectorySettings, DirectorySettingsError, DirectoryUrl, DnTemplate, Filter,
+    GroupSearch, Groups, People, Service, ServicePassword, Transport,
+};
 pub use htpasswd::{Htpasswd, HtpasswdError, HtpasswdProblem, MAX_PASSWORD_LENGTH};
 pub use identity::{GroupError, GroupName, Identity, Proof};
 pub use members::{Members, Others};
