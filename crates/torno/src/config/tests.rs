@@ -1,5 +1,6 @@
 //! Whole configurations, good and bad.
 
+mod ldap;
 mod project;
 mod tls;
 
