@@ -1,4 +1,4 @@
-//! A directory: OpenLDAP's server, from Debian's package `slapd`, with people in it.
+//! A directory: the server of `OpenLDAP`, from Debian's package `slapd`, with people in it.
 
 use std::{
     fmt::Write as _,

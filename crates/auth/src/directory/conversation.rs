@@ -182,7 +182,7 @@ impl Conversation<'_> {
             SUCCESS => {}
             // Fewer groups are fewer rights.
             SIZE_LIMIT_EXCEEDED => {
-                tracing::warn!(%user, "the directory names more groups than are looked at")
+                tracing::warn!(%user, "the directory names more groups than are looked at");
             }
             code => return Err(DirectoryError::Search(code)),
         }
