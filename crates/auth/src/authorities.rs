@@ -66,7 +66,7 @@ impl Authorities {
     }
 
     /// What a client that trusts them shakes hands with.
-    pub(crate) fn client(&self) -> Result<ClientConfig, AuthoritiesError> {
+    pub fn client(&self) -> Result<ClientConfig, AuthoritiesError> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(Arc::clone(&self.0))

@@ -8,6 +8,7 @@ use crate::{
     connection::Client,
     credentials::{Authorization, authorization},
     failure::Failure,
+    provider,
     public::Public,
     record::Asking,
 };
@@ -129,7 +130,7 @@ async fn standing(public: &Public, holder: Holder) -> Result<Option<Identity>, F
         TokenAccount::File => public.authenticator.voucher(name)?.is_some(),
         TokenAccount::Robot => public.registry.policy().robots.contains(name),
         TokenAccount::Directory => return in_directory(public, &who).await,
-        TokenAccount::Provider => true,
+        TokenAccount::Provider => public.provider.is_some() && provider::is_free(public, name)?,
     };
     let stands = known && vouched(public, &who, voucher.as_ref())?;
     Ok(stands.then_some(who))

@@ -64,6 +64,9 @@ pub(crate) enum Failure {
     /// The directory cannot be asked, ever.
     #[error("the directory of users cannot be asked: {0}")]
     Directory(#[source] torno_auth::AuthoritiesError),
+    /// The identity provider cannot be asked, ever.
+    #[error("the identity provider cannot be asked: {0}")]
+    Provider(#[source] torno_server::ProviderError),
     /// Somebody could not be looked up.
     #[error("`{0}` is not in the password file, and nobody can be looked up elsewhere: {1}")]
     LookUp(UserName, #[source] torno_auth::DirectoryError),

@@ -10,6 +10,7 @@ mod gc;
 mod ldap;
 mod limits;
 mod listen;
+mod oidc;
 mod project;
 mod reader;
 mod retention;

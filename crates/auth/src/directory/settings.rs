@@ -167,7 +167,8 @@ impl ServicePassword {
         (!text.is_empty()).then(|| Self(text.into()))
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// The password itself, to be sent to whom it is for.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }

@@ -201,7 +201,11 @@ mod tests {
         let text = text.replace("/srv/data/retina", &data.display().to_string());
         assert!(text.contains("mode = \"off\""));
         make_certificates(&folder.path().join("certs"));
-        let password = File::options().write(true).create_new(true).mode(0o600).open(folder.path().join("ldap-password"));
+        let password = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(folder.path().join("ldap-password"));
         password.and_then(|mut file| file.write_all(b"secret\n")).expect("write");
         // What one mode uses the other does not, and says so.
         for (mode, unused) in [("files", 6), ("acme", 2)] {

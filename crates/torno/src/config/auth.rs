@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use torno_auth::{Access, DirectorySettings, MAX_LIFETIME, Members, UserName};
+use torno_auth::{Access, DirectorySettings, MAX_LIFETIME, Members, ProviderSettings, UserName};
 
 use super::{
-    A_PATH, ldap, limits,
+    A_PATH, ldap, limits, oidc,
     project::{self, Elsewhere, Known},
     reader::{Environment, Item, TableReader},
     retention, value,
@@ -40,6 +40,8 @@ pub(crate) struct Auth {
     pub(crate) login_lifetime: Duration,
     /// Where people are who are not in the password file.
     pub(crate) directory: Option<DirectorySettings>,
+    /// Where people log in with a browser.
+    pub(crate) provider: Option<ProviderSettings>,
     /// The files that are named here beside it, with names for them.
     pub(super) files: Vec<(&'static str, PathBuf)>,
 }
@@ -96,9 +98,18 @@ pub(super) fn read<'a>(
         elsewhere = Elsewhere::Yes;
         ldap::read(ldap, base, environment, variables, &mut files)
     });
+    let provider = table.take("oidc").and_then(|item| {
+        if elsewhere == Elsewhere::Yes {
+            item.refuse(
+                "there is [auth.ldap] as well, and a name could be somebody's in both; keep one of the two",
+            );
+        }
+        elsewhere = Elsewhere::Yes;
+        oidc::read(item.into_table()?, base, environment, variables, &mut files)
+    });
     variables.extend(table.finish());
     let access = root.take("access");
-    let auth = Auth { htpasswd, token_lifetime, login_lifetime, directory, files };
+    let auth = Auth { htpasswd, token_lifetime, login_lifetime, directory, provider, files };
     (auth, People { admins, robots, access, elsewhere })
 }
 

@@ -1,6 +1,7 @@
 //! Whole configurations, good and bad.
 
 mod ldap;
+mod oidc;
 mod project;
 mod tls;
 
