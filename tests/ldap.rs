@@ -165,7 +165,7 @@ fn tokens_end_with_their_user_and_follow_their_groups() {
 
     // Whoever is in the password file afterwards is somebody else.
     directory.add("ada");
-    let (old, _) = (site.torno_ok(&["token", "create", "--user", "ada"]), ());
+    let old = site.torno_ok(&["token", "create", "--user", "ada"]);
     site.add_users(&["ada"]);
     site.http_with("ada", old.trim()).get("/v2/").expect_error(401, "UNAUTHORIZED");
 }

@@ -225,13 +225,11 @@ fn read_keys(bytes: &[u8]) -> Result<JwkSet, IdTokenError> {
 /// The key of this name, or the only one.
 fn one_of<'k>(keys: &'k JwkSet, id: Option<&str>) -> Option<&'k Jwk> {
     let signs = |key: &&Jwk| !matches!(key.common.public_key_use, Some(PublicKeyUse::Encryption));
-    match id {
-        Some(id) => keys.keys.iter().filter(signs).find(|key| key.common.key_id.as_deref() == Some(id)),
-        None => {
-            let mut keys = keys.keys.iter().filter(signs);
-            keys.next().filter(|_| keys.next().is_none())
-        }
+    let mut keys = keys.keys.iter().filter(signs);
+    if let Some(id) = id {
+        return keys.find(|key| key.common.key_id.as_deref() == Some(id));
     }
+    keys.next().filter(|_| keys.next().is_none())
 }
 
 /// A group's name; some providers write it as a path.

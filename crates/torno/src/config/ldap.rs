@@ -83,7 +83,7 @@ pub(super) fn read(
         url,
         transport,
         authorities: authorities?,
-        service: service?,
+        service: service.ok()?,
         people: people?,
         name,
         groups,
@@ -107,38 +107,35 @@ fn transport(item: &Item<'_>, url: &DirectoryUrl, starttls: Option<bool>) -> Opt
     }
 }
 
-/// What Torno logs in with; `Some(None)`: with nothing.
+/// What Torno logs in with, if with anything. An error has been reported.
 fn service(
     table: &mut TableReader<'_>,
     environment: &Environment,
     path: &impl Fn(&Item<'_>) -> Option<PathBuf>,
     files: &mut Vec<(&'static str, PathBuf)>,
-) -> Option<Option<Service>> {
+) -> Result<Option<Service>, ()> {
     let dn = table.take_or_variable("bind_dn", environment);
     let file = table.take_or_variable("bind_password_file", environment);
     match (dn, file) {
-        (None, None) => Some(None),
+        (None, None) => Ok(None),
         (Some(dn), Some(item)) => {
-            let dn = dn.parse(A_DN, filled)?;
-            let path = path(&item)?;
+            let dn = dn.parse(A_DN, filled).ok_or(())?;
+            let path = path(&item).ok_or(())?;
             files.push(("password for the directory", path.clone()));
-            let text = secret_file(&item, &path)?;
-            let password = ServicePassword::new(&text);
+            let password = ServicePassword::new(&secret_file(&item, &path).ok_or(())?);
             if password.is_none() {
-                item.refuse(format_args!(
-                    "{} is empty; write the password of `bind_dn` into it",
-                    path.display()
-                ));
+                let path = path.display();
+                item.refuse(format_args!("{path} is empty; write the password of `bind_dn` into it"));
             }
-            Some(Some(Service { dn, password: password? }))
+            Ok(Some(Service { dn, password: password.ok_or(())? }))
         }
         (Some(_), None) => {
             table.miss("bind_password_file", "say in which file the password of `bind_dn` is");
-            None
+            Err(())
         }
         (None, Some(_)) => {
             table.miss("bind_dn", "say whose password is in `bind_password_file`");
-            None
+            Err(())
         }
     }
 }

@@ -103,12 +103,17 @@ fn a_password_is_read_from_a_file_and_shown_nowhere() {
 
 #[test]
 fn groups_may_be_known_to_the_directory() {
-    let text = format!("[groups]\nlocal = [\"bob\"]\n[projects.p]\nresearchers = [\"@local\", \"@there\"]\n");
-    assert_error(&text, "projects.p.researchers[1]", "there is no group `there`");
+    let text = "[groups]\nlocal = [\"bob\"]\n[projects.p]\nresearchers = [\"@local\", \"@there\"]\n";
+    assert_error(text, "projects.p.researchers[1]", "there is no group `there`");
     let config = good(&format!("{}{text}", ldap(LEAST)));
     let researchers = &config.policy.projects.values().next().expect("a project").researchers;
     assert_eq!(researchers.users.iter().map(UserName::as_str).collect::<Vec<_>>(), ["bob"]);
     assert_eq!(researchers.groups.iter().map(GroupName::as_str).collect::<Vec<_>>(), ["there"]);
     let wrong = format!("{}[projects.p]\nresearchers = [\"@Not One\"]\n", ldap(LEAST));
     assert_error(&wrong, "projects.p.researchers[0]", "a group's name");
+}
+
+#[test]
+fn every_key_is_documented() {
+    assert_documented(&error(&ldap(&format!("{LEAST}x = 1"))));
 }

@@ -58,3 +58,9 @@ fn what_is_wrong_is_named() {
     let errors = site.errors(&both, &Environment::default());
     assert!(errors[0].starts_with("auth.oidc: ") && errors[0].contains("keep one"), "{errors:?}");
 }
+
+#[test]
+fn every_key_is_documented() {
+    let errors = with_secret("s").errors(&format!("{LEAST}x = 1"), &Environment::default());
+    assert_documented(&errors[0]);
+}
