@@ -75,6 +75,14 @@ fn somebody_comes_back_with_a_token_and_their_groups() {
     assert!(!site.log().contains(&token) && !site.log().contains("secret%with"));
     let listed = site.torno_ok(&["token", "list", "--user", "ada"]);
     assert!(listed.contains("login by browser"), "{listed}");
+    log_in(&site, &provider, &json!({"preferred_username": "admin"}), |_| {}).expect(403);
+    for (user, event) in [("ada", "login"), ("ada", "token_issued"), ("admin", "login_failed")] {
+        wait_until(event, || {
+            let recorded = site.torno_ok(&["audit", "show", "--event", event, "--json"]);
+            let named = |line: &str| line.contains("provider") && line.contains(&format!("\"{user}\""));
+            recorded.lines().any(named).then_some(())
+        });
+    }
     // Somebody of the password file who has the name afterwards is somebody else; and so is a site without a provider.
     site.add_users(&["ada"]);
     http.get("/v2/").expect_error(401, "UNAUTHORIZED");

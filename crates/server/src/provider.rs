@@ -181,7 +181,7 @@ pub(crate) async fn answer<B>(
             match stopped {
                 Stopped::Taken(name) => record::provider_failure(&public.registry, &by, Some(name)).await,
                 Stopped::Token(_) | Stopped::Name => {
-                    record::provider_failure(&public.registry, &by, None).await
+                    record::provider_failure(&public.registry, &by, None).await;
                 }
                 _ => {}
             }
