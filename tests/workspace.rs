@@ -28,8 +28,9 @@ const OWNED: &[(&str, &[&str])] = &[
     // The executor asks the engine one thing with it whose answer bollard cannot read.
     ("hyper", &["torno-executor", "torno-server"]),
     ("axum", &["torno-server"]),
-    // Beside the server only its clients in tests.
-    ("rustls", &["torno-server", "torno-bench", "torno-tests"]),
+    // Whom clients and directories must trust; and clients in tests.
+    ("rustls", &["torno-auth", "torno-server", "torno-bench", "torno-tests"]),
+    ("ldap3", &["torno-auth"]),
     ("tokio-rustls", &["torno-server"]),
     ("instant-acme", &["torno-server"]),
     ("hyper-rustls", &["torno-server"]),

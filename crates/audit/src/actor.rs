@@ -42,6 +42,8 @@ pub enum By {
     },
     /// Their client certificate.
     Certificate,
+    /// What an identity provider says.
+    Provider,
     /// Nothing: nobody has logged in, or tried in vain.
     Nobody,
     /// It is Torno, by itself: the executor, or a collection that was due.

@@ -72,8 +72,8 @@ pub enum Event {
         /// The name that was given, if whoever tries many is slowed down.
         #[serde(skip_serializing_if = "Option::is_none")]
         claimed: Option<Text>,
-        /// Why not: the name or password was `wrong`, there had been `too many`, the `token` was not good, or the name is
-        /// that of a `robot`.
+        /// Why not: the name or password was `wrong`, there had been `too many`, the `token` was not good, the name is
+        /// that of a `robot`, or what an identity `provider` said of somebody did not do.
         why: &'static str,
     },
     /// A token is about to be given out.

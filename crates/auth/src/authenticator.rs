@@ -1,7 +1,7 @@
-//! Passwords checked against the file, at a bounded cost.
+//! Passwords checked against the file, or by a directory for those who are not in it, at a bounded cost.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs::{self, File},
     net::IpAddr,
     os::unix::fs::MetadataExt as _,
@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::{
-    Htpasswd, HtpasswdError, Identity, MAX_PASSWORD_LENGTH, UserName,
+    Directory, DirectoryError, GroupName, Htpasswd, HtpasswdError, Identity, MAX_PASSWORD_LENGTH, UserName,
     throttle::{Known, Throttle},
 };
 
@@ -34,6 +34,12 @@ const MAX_REMEMBERED: usize = 10_000;
 /// Strangers whose passwords wait to be checked: a course that logs in at once. bcrypt takes a twentieth of a second, so the
 /// last of them waits for some ten seconds; whoever comes then is asked to come again.
 const MAX_WAITING: usize = 256;
+
+/// The longest password that a directory is asked about, in bytes.
+const MAX_DIRECTORY_PASSWORD: usize = 1024;
+
+/// Conversations with a directory about the passwords of strangers, and about those of others.
+const CONVERSATIONS: usize = 4;
 
 /// What those are told who find too many waiting.
 const COME_AGAIN: Duration = Duration::from_secs(2);
@@ -56,6 +62,9 @@ pub enum AuthenticationError {
     /// The password file could not be read.
     #[error(transparent)]
     Htpasswd(#[from] HtpasswdError),
+    /// The directory could not be asked.
+    #[error("the directory of users cannot be asked at the moment; try again in a minute")]
+    Directory(#[from] DirectoryError),
     /// The check itself could not run.
     #[error("the password check did not finish")]
     Unfinished,
@@ -65,18 +74,50 @@ pub enum AuthenticationError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Voucher([u8; 16]);
 
-/// Checks passwords against an htpasswd file, which is read again whenever it changes.
+/// Where somebody is known from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The password file.
+    File,
+    /// The directory.
+    Directory,
+}
+
+/// Where to look for somebody who is not in the password file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accounts {
+    /// In the directory, if there is one.
+    All,
+    /// Nowhere.
+    FileOnly,
+}
+
+/// Somebody who has logged in with a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Who, by the name that is theirs; a directory may know them by another spelling.
+    pub who: Identity,
+    /// Where they are known from.
+    pub source: Source,
+}
+
+/// Checks passwords against an htpasswd file, which is read again whenever it changes. Whoever is not in it is looked
+/// for in a directory, if there is one; whoever is in it is never.
 #[derive(Debug)]
 pub struct Authenticator {
     path: PathBuf,
+    directory: Option<Directory>,
     /// Makes the remembered digests useless outside this process.
     key: [u8; 32],
     throttle: Throttle,
     checks: Checks,
+    /// Apart, so that a directory that is slow keeps nobody waiting who is in the file.
+    conversations: Checks,
     state: Mutex<State>,
 }
 
-/// Whoever has logged in from the same address before never waits behind strangers: each have a core for bcrypt.
+/// Whoever has logged in from the same address before never waits behind strangers: each have a core for bcrypt, and
+/// conversations of their own with a directory.
 #[derive(Debug)]
 struct Checks {
     known: Semaphore,
@@ -93,15 +134,15 @@ struct State {
     /// The file that was read, which tells by itself when it changes or goes, and when its path was looked at.
     open: Option<(File, Instant)>,
     /// By the keyed digest of name and password.
-    remembered: HashMap<[u8; 32], (Identity, Instant)>,
+    remembered: HashMap<[u8; 32], (Admitted, Instant)>,
     /// Checks under way. Many requests of one login arrive together, and one check serves them all.
     checking: HashMap<[u8; 32], Arc<OnceCell<Answer>>>,
 }
 
 /// What a check came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
-    Right,
+    Right(Admitted),
     Wrong,
 }
 
@@ -114,8 +155,8 @@ struct Version {
 }
 
 impl Authenticator {
-    /// Checks against this file from now on.
-    pub fn new(path: &Path) -> Result<Self, HtpasswdError> {
+    /// Checks against this file, and by this directory, from now on.
+    pub fn new(path: &Path, directory: Option<Directory>) -> Result<Self, HtpasswdError> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|source| HtpasswdError::Io {
             path: PathBuf::from("/dev/urandom"),
@@ -123,13 +164,11 @@ impl Authenticator {
         })?;
         let this = Self {
             path: path.to_owned(),
+            directory,
             key,
             throttle: Throttle::new(Instant::now()),
-            checks: Checks {
-                known: Semaphore::new(1),
-                strangers: Semaphore::new(1),
-                waiting: AtomicUsize::new(0),
-            },
+            checks: Checks::of(1),
+            conversations: Checks::of(CONVERSATIONS),
             state: Mutex::new(State::default()),
         };
         for problem in this.current()?.problems() {
@@ -144,37 +183,61 @@ impl Authenticator {
         user: &str,
         password: &str,
         from: IpAddr,
-    ) -> Result<Identity, AuthenticationError> {
+        accounts: Accounts,
+    ) -> Result<Admitted, AuthenticationError> {
         let file = self.current()?;
         let digest = self.digest(user, password);
-        if let Some(identity) = self.remembered(&digest) {
-            return Ok(identity);
+        if let Some(admitted) = self.remembered(&digest) {
+            return Ok(admitted);
         }
         let user: UserName = user.parse().map_err(|_| AuthenticationError::Wrong)?;
-        if password.len() > MAX_PASSWORD_LENGTH {
+        let directory = match accounts {
+            Accounts::All if file.hash_of(&user).is_none() => self.directory.as_ref(),
+            Accounts::All | Accounts::FileOnly => None,
+        };
+        let longest = if directory.is_some() { MAX_DIRECTORY_PASSWORD } else { MAX_PASSWORD_LENGTH };
+        // A directory takes an empty one for nobody in particular, and lets them in.
+        if password.is_empty() || password.len() > longest {
             return Err(AuthenticationError::Wrong);
         }
         let cell = Arc::clone(self.state().checking.entry(digest).or_default());
         // Cancelled, the next of those who wait goes on with it.
-        let answer = cell.get_or_try_init(|| self.check(&file, &user, password, from)).await.copied();
+        let check = || self.check(&file, directory, &user, password, from);
+        let answer = cell.get_or_try_init(check).await.cloned();
         // Whoever comes now finds it remembered, or is counted anew.
         self.state().checking.remove(&digest);
         match answer? {
-            Answer::Right => Ok(self.remember(&file, user, digest)),
+            Answer::Right(admitted) => {
+                self.remember(&file, &admitted, digest);
+                Ok(admitted)
+            }
             Answer::Wrong => Err(AuthenticationError::Wrong),
         }
     }
 
-    /// What stands behind somebody's login by password now; `None` if nothing does.
+    /// What stands behind somebody's login by the password file now; `None` if nothing does.
     pub fn voucher(&self, user: &UserName) -> Result<Option<Voucher>, AuthenticationError> {
         self.current()?;
         Ok(self.state().vouchers.get(user).cloned())
     }
 
-    /// One attempt, counted. A wrong one takes as long as a right one, whether there is such a user or not.
+    /// The groups of somebody whom the directory knows and the password file does not; `None`: there is no such person,
+    /// or no directory. Cancelling it is harmless.
+    pub async fn directory_groups(
+        &self,
+        user: &UserName,
+    ) -> Result<Option<BTreeSet<GroupName>>, AuthenticationError> {
+        match &self.directory {
+            Some(directory) if self.voucher(user)?.is_none() => Ok(directory.groups(user).await?),
+            _ => Ok(None),
+        }
+    }
+
+    /// One attempt, counted. By the file, a wrong one takes as long as a right one, whether there is such a user or not.
     async fn check(
         &self,
         file: &Htpasswd,
+        directory: Option<&Directory>,
         user: &UserName,
         password: &str,
         from: IpAddr,
@@ -182,20 +245,53 @@ impl Authenticator {
         let too_many = AuthenticationError::TooMany;
         // Who is to be sent away does not wait for it; who waits is counted when it is their turn.
         self.throttle.look(user, from, Instant::now()).map_err(too_many)?;
-        let turn = self.checks.turn(self.throttle.known(user, from)).await?;
+        let lanes = if directory.is_some() { &self.conversations } else { &self.checks };
+        let turn = lanes.turn(self.throttle.known(user, from)).await?;
         let attempt = self.throttle.admit(user, from, Instant::now()).map_err(too_many)?;
+        let checked = match directory {
+            Some(directory) => self.by_directory(file, directory, user, password).await,
+            None => self.by_file(file, user, password).await,
+        };
+        drop(turn);
+        match &checked {
+            Ok(Answer::Right(_)) => self.throttle.right(attempt),
+            Ok(Answer::Wrong) | Err(AuthenticationError::Unfinished) => {}
+            // It came to nothing.
+            Err(_) => self.throttle.unmade(&attempt),
+        }
+        checked
+    }
+
+    async fn by_file(
+        &self,
+        file: &Htpasswd,
+        user: &UserName,
+        password: &str,
+    ) -> Result<Answer, AuthenticationError> {
         let hash = file.hash_of(user).unwrap_or(NOBODY).to_owned();
         let password = password.to_owned();
         let right = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash).unwrap_or(false))
             .await
             .map_err(|_| AuthenticationError::Unfinished)?;
-        drop(turn);
-        if right {
-            self.throttle.right(attempt);
-            Ok(Answer::Right)
-        } else {
-            Ok(Answer::Wrong)
+        let admitted = || Admitted { who: Identity::of(user.clone()), source: Source::File };
+        Ok(if right { Answer::Right(admitted()) } else { Answer::Wrong })
+    }
+
+    async fn by_directory(
+        &self,
+        file: &Htpasswd,
+        directory: &Directory,
+        user: &UserName,
+        password: &str,
+    ) -> Result<Answer, AuthenticationError> {
+        let Some(person) = directory.login(user, password).await? else { return Ok(Answer::Wrong) };
+        // Typed in another spelling, it may be somebody's whom the file knows: theirs is the password there.
+        if file.hash_of(&person.name).is_some() {
+            tracing::warn!(user = %person.name, "somebody of this name is in the directory and in the password file");
+            return Ok(Answer::Wrong);
         }
+        let who = Identity::of(person.name).in_groups(person.groups);
+        Ok(Answer::Right(Admitted { who, source: Source::Directory }))
     }
 
     /// The file as it is now.
@@ -234,23 +330,26 @@ impl Authenticator {
         hasher.finalize().into()
     }
 
-    fn remembered(&self, digest: &[u8; 32]) -> Option<Identity> {
+    fn remembered(&self, digest: &[u8; 32]) -> Option<Admitted> {
         let state = self.state();
-        let (identity, since) = state.remembered.get(digest)?;
-        (since.elapsed() < REMEMBERED).then(|| identity.clone())
+        let (admitted, since) = state.remembered.get(digest)?;
+        let good_for = match (admitted.source, &self.directory) {
+            // It does not say when a password changes.
+            (Source::Directory, Some(directory)) => directory.recheck().min(REMEMBERED),
+            _ => REMEMBERED,
+        };
+        (since.elapsed() < good_for).then(|| admitted.clone())
     }
 
-    fn remember(&self, checked_against: &Arc<Htpasswd>, user: UserName, digest: [u8; 32]) -> Identity {
-        let identity = Identity::of(user);
+    fn remember(&self, checked_against: &Arc<Htpasswd>, admitted: &Admitted, digest: [u8; 32]) {
         let mut state = self.state();
-        // The file may have changed while bcrypt ran; then this password may be the old one.
+        // The file may have changed while the password was checked; then it may be the old one.
         if Arc::ptr_eq(&state.file, checked_against) {
             if state.remembered.len() >= MAX_REMEMBERED {
                 state.remembered.clear();
             }
-            state.remembered.insert(digest, (identity.clone(), Instant::now()));
+            state.remembered.insert(digest, (admitted.clone(), Instant::now()));
         }
-        identity
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -259,6 +358,11 @@ impl Authenticator {
 }
 
 impl Checks {
+    /// So many at once of those who are known, and so many of strangers.
+    fn of(count: usize) -> Self {
+        Self { known: Semaphore::new(count), strangers: Semaphore::new(count), waiting: AtomicUsize::new(0) }
+    }
+
     /// Waits for a turn; too many strangers do not wait.
     async fn turn(&self, known: Known) -> Result<tokio::sync::SemaphorePermit<'_>, AuthenticationError> {
         let lane = match known {
@@ -346,7 +450,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("htpasswd");
         Htpasswd::add(&path, &ada(), "first").expect("add");
-        let authenticator = Authenticator::new(&path).expect("authenticator");
+        let authenticator = Authenticator::new(&path, None).expect("authenticator");
         Site { _folder: folder, path, authenticator }
     }
 
@@ -356,7 +460,9 @@ mod tests {
 
     impl Site {
         async fn login(&self, user: &str, password: &str) -> Result<Identity, AuthenticationError> {
-            self.authenticator.authenticate(user, password, HERE).await
+            let admitted = self.authenticator.authenticate(user, password, HERE, Accounts::All).await?;
+            assert_eq!(admitted.source, Source::File);
+            Ok(admitted.who)
         }
     }
 

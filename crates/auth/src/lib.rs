@@ -8,25 +8,34 @@
 //! Nothing here knows of HTTP or of where repositories are stored: whoever asks says who owns the repository.
 
 mod authenticator;
+mod authorities;
 mod bearer;
+mod directory;
 mod htpasswd;
 mod identity;
 mod members;
 mod patterns;
 mod permit;
 mod policy;
+mod provider;
 mod scope;
 mod secret;
 mod throttle;
 
-pub use authenticator::{AuthenticationError, Authenticator, Voucher};
+pub use authenticator::{Accounts, Admitted, AuthenticationError, Authenticator, Source, Voucher};
+pub use authorities::{Authorities, AuthoritiesError};
 pub use bearer::{BadToken, Bearer, Issued, KeyError, MAX_LIFETIME, Tokens};
+pub use directory::{
+    Directory, DirectoryError, DirectorySettings, DirectorySettingsError, DirectoryUrl, DnTemplate, Filter,
+    GroupSearch, Groups, People, Service, ServicePassword, Transport,
+};
 pub use htpasswd::{Htpasswd, HtpasswdError, HtpasswdProblem, MAX_PASSWORD_LENGTH};
 pub use identity::{GroupError, GroupName, Identity, Proof};
 pub use members::{Members, Others};
 pub use patterns::Patterns;
 pub use permit::{DeletePermit, PullPermit, PushPermit};
 pub use policy::{Access, Charged, Plain, Policy, Project, Quota, Reach, Refusal, Standing, Visibility};
+pub use provider::{Attempt, Attempts, IdTokenError, Issuer, IssuerError, Known, ProviderSettings};
 pub use scope::{Action, Grant, Scope, ScopeError, Wish};
 pub use secret::{Secret, SecretHash, TokenId, TokenIdError};
 pub use torno_oci::{PersonError, ProjectName, UserName};

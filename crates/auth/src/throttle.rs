@@ -118,7 +118,7 @@ impl Throttle {
     }
 
     /// The attempt was not made after all.
-    fn unmade(&self, attempt: &Attempt) {
+    pub(crate) fn unmade(&self, attempt: &Attempt) {
         match attempt.known {
             Known::Yes => self.pairs.give_back(self.place(&(&attempt.user, attempt.address))),
             Known::No => {

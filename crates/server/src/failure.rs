@@ -172,6 +172,10 @@ impl Failure {
             Self::Authentication(AuthenticationError::TooMany(_)) => {
                 told(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests)
             }
+            // Not 401: clients would forget a login that is still good.
+            Self::Authentication(AuthenticationError::Directory(_)) => {
+                told(StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
+            }
             Self::Authentication(_) | Self::Keys(_) => hidden(),
             Self::Route(error) => told_of_route(error, self.to_string()),
             Self::Registry(error) => told_of_registry(error, host),

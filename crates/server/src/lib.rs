@@ -25,6 +25,7 @@ mod origin;
 mod page;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod properties;
+mod provider;
 mod public;
 mod query;
 mod range;
@@ -40,6 +41,7 @@ mod whoami;
 pub use acme::{Acme, AcmeSettings, Challenge, Contact, DirectoryUrl, DomainName};
 pub use connection::Limits;
 pub use forwarded::{Proxies, ProxyRange, ProxyRangeError};
+pub use provider::{Provider, ProviderError};
 pub use server::{Listeners, Outside, Server, Settings};
 pub use tls::{
     Certificate, CertificateChain, ClientAuthority, ClientLogin, PrivateKey, RevocationLists, Tls, TlsError,

@@ -1,13 +1,14 @@
 //! From what a request brings to who asks: a name with a password or a kept token, or a bearer token.
 
 use http::HeaderMap;
-use torno_auth::{Identity, Proof, Secret, Voucher};
+use torno_auth::{Accounts, Admitted, Identity, Proof, Secret, Source, UserName, Voucher};
 use torno_registry::{Holder, TokenAccount};
 
 use crate::{
     connection::Client,
     credentials::{Authorization, authorization},
     failure::Failure,
+    provider,
     public::Public,
     record::Asking,
 };
@@ -75,51 +76,75 @@ pub(crate) async fn with_password(
             _ => Err(Failure::Secret),
         };
     }
-    let who = public.authenticator.authenticate(user, password, client.address).await?;
-    let Some(name) = who.name() else { return Err(Failure::Secret) };
     // A machine's name with a password would be somebody who writes to what is the machine's.
-    if public.registry.policy().robots.contains(name) {
+    let is_robot = |name: &UserName| public.registry.policy().robots.contains(name);
+    let accounts = match user.parse() {
+        Ok(name) if is_robot(&name) => Accounts::FileOnly,
+        _ => Accounts::All,
+    };
+    let Admitted { who, source } =
+        public.authenticator.authenticate(user, password, client.address, accounts).await?;
+    let Some(name) = who.name() else { return Err(Failure::Secret) };
+    if is_robot(name) {
         return Err(Failure::Robot);
     }
-    let voucher = public.authenticator.voucher(name)?;
-    Ok(Login { who, account: TokenAccount::File, voucher })
+    let (account, voucher) = match source {
+        Source::File => (TokenAccount::File, public.authenticator.voucher(name)?),
+        Source::Directory => (TokenAccount::Directory, None),
+    };
+    Ok(Login { who, account, voucher })
 }
 
 /// Somebody who sends a token that is kept.
 pub(crate) async fn with_secret(public: &Public, secret: &Secret) -> Result<Login, Failure> {
     let holder = public.registry.holder(secret).await?.ok_or(Failure::Secret)?;
-    if stands(public, &holder)? {
-        let Holder { identity: who, account, voucher } = holder;
-        Ok(Login { who, account, voucher })
-    } else {
-        Err(Failure::Secret)
-    }
+    let (account, voucher) = (holder.account, holder.voucher.clone());
+    let who = standing(public, holder).await?.ok_or(Failure::Secret)?;
+    Ok(Login { who, account, voucher })
 }
 
 async fn with_bearer(public: &Public, token: &str) -> Result<Identity, Failure> {
     let bearer = public.tokens.check(token).map_err(Failure::Bearer)?;
     let who = bearer.identity;
-    let good = vouched(public, &who, bearer.voucher.as_ref())?
-        && match who.proof() {
-            Proof::Token(id) => match public.registry.holder_of(id).await? {
-                Some(holder) => stands(public, &holder)?,
-                None => false,
-            },
-            _ => true,
-        };
-    if good { Ok(who) } else { Err(Failure::Bearer(torno_auth::BadToken)) }
+    if !vouched(public, &who, bearer.voucher.as_ref())? {
+        return Err(Failure::Bearer(torno_auth::BadToken));
+    }
+    let stands = match (who.proof(), &bearer.voucher) {
+        (Proof::Token(id), _) => match public.registry.holder_of(id).await? {
+            Some(holder) => standing(public, holder).await?.map(|now| now.groups().clone()),
+            None => None,
+        },
+        // A password that has no voucher is one of the directory's.
+        (Proof::Password, None) => in_directory(public, &who).await?.map(|now| now.groups().clone()),
+        _ => return Ok(who),
+    };
+    // They are as their groups are now.
+    stands.map(|groups| who.in_groups(groups)).ok_or(Failure::Bearer(torno_auth::BadToken))
 }
 
-/// Whether somebody who holds a token is still known here.
-fn stands(public: &Public, holder: &Holder) -> Result<bool, Failure> {
-    let who = &holder.identity;
-    let Some(name) = who.name() else { return Ok(false) };
-    let known = match holder.account {
+/// Whoever holds a token, as they are known now; `None` if they are not.
+async fn standing(public: &Public, holder: Holder) -> Result<Option<Identity>, Failure> {
+    let Holder { identity: who, account, voucher } = holder;
+    let Some(name) = who.name() else { return Ok(None) };
+    let known = match account {
         TokenAccount::File => public.authenticator.voucher(name)?.is_some(),
         TokenAccount::Robot => public.registry.policy().robots.contains(name),
-        TokenAccount::Directory | TokenAccount::Provider => true,
+        TokenAccount::Directory => return in_directory(public, &who).await,
+        TokenAccount::Provider => public.provider.is_some() && provider::is_free(public, name)?,
     };
-    Ok(known && vouched(public, who, holder.voucher.as_ref())?)
+    let stands = known && vouched(public, &who, voucher.as_ref())?;
+    Ok(stands.then_some(who))
+}
+
+/// Somebody of the directory, in the groups that it names now; `None` if it knows them no longer, or if the name has
+/// become somebody else's.
+async fn in_directory(public: &Public, who: &Identity) -> Result<Option<Identity>, Failure> {
+    let Some(name) = who.name() else { return Ok(None) };
+    if public.registry.policy().robots.contains(name) {
+        return Ok(None);
+    }
+    let groups = public.authenticator.directory_groups(name).await?;
+    Ok(groups.map(|groups| who.clone().in_groups(groups)))
 }
 
 /// Whether the password behind something is still the same.

@@ -23,7 +23,9 @@ use crate::{
     failure::Failure,
     login, manifest,
     origin::origin,
-    page, query,
+    page,
+    provider::{self, Provider},
+    query,
     record::{self, Asking},
     route::Route,
     token, upload, whoami,
@@ -35,6 +37,8 @@ pub(crate) struct Public {
     pub(crate) registry: Arc<Registry>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) tokens: Arc<Tokens>,
+    /// Where people log in with a browser, if they do.
+    pub(crate) provider: Option<Provider>,
     pub(crate) settings: Settings,
     /// Ends waits for results, so that the server can stop.
     pub(crate) stop: CancellationToken,
@@ -74,11 +78,12 @@ impl Public {
         registry: Arc<Registry>,
         authenticator: Arc<Authenticator>,
         tokens: Arc<Tokens>,
+        provider: Option<Provider>,
         settings: Settings,
         stop: CancellationToken,
     ) -> Self {
         let pages = page::routes();
-        Self { registry, authenticator, tokens, settings, stop, waited: Waited::default(), pages }
+        Self { registry, authenticator, tokens, provider, settings, stop, waited: Waited::default(), pages }
     }
 
     /// Answers one request; every failure becomes an answer here. `user` is told who asked, for the log.
@@ -92,7 +97,12 @@ impl Public {
         let path = request.uri().path();
         let api = path == "/v2" || path.starts_with("/v2/");
         if !api && path != token::PATH && path != whoami::PATH {
-            return self.page(request, &client).await;
+            return match &self.provider {
+                Some(provider) if matches!(path, provider::PATH | provider::CALLBACK) => {
+                    provider::answer(self, provider, &request, &client, id, user).await
+                }
+                _ => self.page(request, &client).await,
+            };
         }
         // Cheap to clone, and needed only if the request fails.
         let (method, uri) = (request.method().clone(), request.uri().clone());

@@ -29,6 +29,11 @@ pub(crate) fn values(query: &str, name: &str) -> Vec<String> {
     pairs(query).filter(|(key, _)| key == name).map(|(_, value)| value.into_owned()).collect()
 }
 
+/// A text as it stands in a query.
+pub(crate) fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
 /// A query that [`pairs`] reads back as it was given.
 pub(crate) fn write<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let escape = |text| utf8_percent_encode(text, ESCAPED);

@@ -86,6 +86,12 @@ async fn read(
     }
 }
 
+/// Records that an identity provider's word for somebody did not do.
+pub(crate) async fn provider_failure(registry: &Registry, by: &Actor, claimed: Option<&UserName>) {
+    let claimed = claimed.map(|name| Text::new(name.as_str()));
+    count(registry, by, Event::LoginFailed { claimed, why: "provider" }).await;
+}
+
 /// Records that somebody has logged in, if they have.
 pub(crate) async fn login(registry: &Registry, by: &Actor, who: &Identity) {
     if who.name().is_some() {

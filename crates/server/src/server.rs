@@ -12,6 +12,7 @@ use crate::{
     connection::{self, Answerer, Limits, Terms},
     engine::Engine,
     forwarded::Proxies,
+    provider::Provider,
     public::Public,
     tls::Tls,
 };
@@ -84,20 +85,23 @@ pub struct Server {
     registry: Arc<Registry>,
     authenticator: Arc<Authenticator>,
     tokens: Arc<Tokens>,
+    provider: Option<Provider>,
     settings: Settings,
     tls: Option<Arc<Tls>>,
 }
 
 impl Server {
-    /// A server that has not begun to answer. With `tls`, people speak TLS to it and are refused in clear.
+    /// A server that has not begun to answer. With `tls`, people speak TLS to it and are refused in clear;
+    /// with `provider`, they log in there with a browser.
     pub fn new(
         registry: Arc<Registry>,
         authenticator: Arc<Authenticator>,
         tokens: Arc<Tokens>,
+        provider: Option<Provider>,
         settings: Settings,
         tls: Option<Arc<Tls>>,
     ) -> Self {
-        Self { registry, authenticator, tokens, settings, tls }
+        Self { registry, authenticator, tokens, provider, settings, tls }
     }
 
     /// Answers people and the engine until `stop`; then lets requests under way end, for a bounded time.
@@ -116,6 +120,7 @@ impl Server {
             Arc::clone(&self.registry),
             self.authenticator,
             self.tokens,
+            self.provider,
             self.settings,
             stop.clone(),
         );

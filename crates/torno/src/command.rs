@@ -61,6 +61,15 @@ pub(crate) enum Failure {
     /// The password file could not be read.
     #[error("the users cannot be read: {0}")]
     Users(#[source] HtpasswdError),
+    /// The directory cannot be asked, ever.
+    #[error("the directory of users cannot be asked: {0}")]
+    Directory(#[source] torno_auth::AuthoritiesError),
+    /// The identity provider cannot be asked, ever.
+    #[error("the identity provider cannot be asked: {0}")]
+    Provider(#[source] torno_server::ProviderError),
+    /// Somebody could not be looked up.
+    #[error("`{0}` is not in the password file, and nobody can be looked up elsewhere: {1}")]
+    LookUp(UserName, #[source] torno_auth::DirectoryError),
     /// A user was not added, changed or removed.
     #[error("`{user}` was not {action}: {source}")]
     User {

@@ -7,8 +7,10 @@ mod audit;
 mod auth;
 mod error;
 mod gc;
+mod ldap;
 mod limits;
 mod listen;
+mod oidc;
 mod project;
 mod reader;
 mod retention;
@@ -159,6 +161,7 @@ impl Config {
             ("record of what is done", settings.audit.folder.clone()),
         ];
         others.extend(settings.tls.files.iter().cloned());
+        others.extend(settings.auth.files.iter().cloned());
         let private = Private { data: value::resolve(&settings.data), others };
         let projects = definitions.read(&base, &private, people);
         let warnings = problems.finish(file)?;

@@ -201,6 +201,12 @@ mod tests {
         let text = text.replace("/srv/data/retina", &data.display().to_string());
         assert!(text.contains("mode = \"off\""));
         make_certificates(&folder.path().join("certs"));
+        let password = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(folder.path().join("ldap-password"));
+        password.and_then(|mut file| file.write_all(b"secret\n")).expect("write");
         // What one mode uses the other does not, and says so.
         for (mode, unused) in [("files", 6), ("acme", 2)] {
             let text = text.replace("mode = \"off\"", &format!("mode = \"{mode}\""));
@@ -208,7 +214,7 @@ mod tests {
             fs::write(&path, text).expect("write");
             let config = Config::load(&path, &Environment::default()).expect("good");
             assert_eq!((config.projects.len(), config.datasets.len()), (1, 1));
-            assert!(config.tls.is_some_and(|tls| tls.clients.is_some()));
+            assert!(config.auth.directory.is_some() && config.tls.is_some_and(|tls| tls.clients.is_some()));
             let (said, others): (Vec<_>, Vec<_>) =
                 config.warnings.iter().partition(|warning| warning.ends_with("so this is not used"));
             assert_eq!(said.len(), unused, "{said:?}");
@@ -229,7 +235,7 @@ mod tests {
         };
         write("privkey.pem", key.serialize_pem());
         let issuer = CertifiedIssuer::self_signed(parameters, key).expect("a certificate");
-        for name in ["fullchain.pem", "people.pem", "authority.pem"] {
+        for name in ["fullchain.pem", "people.pem", "authority.pem", "directory-ca.pem"] {
             write(name, issuer.pem());
         }
         let list = CertificateRevocationListParams {

@@ -14,10 +14,10 @@ use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, signal::unix::SignalKind, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use torno_audit::{Actor, Audit, AuditError, Event, Segments};
-use torno_auth::{Authenticator, Tokens};
+use torno_auth::{Authenticator, Directory, Tokens};
 use torno_executor::Executor;
 use torno_registry::{Collected, Registry, Retention, Scrubbed};
-use torno_server::{Listeners, Server, Settings};
+use torno_server::{Listeners, Provider, Server, Settings};
 
 use super::{ConfigFile, Failure, on};
 use crate::{
@@ -65,7 +65,9 @@ impl Serve {
         registry.audit().note(registry.itself(), Event::Started { version: env!("CARGO_PKG_VERSION") }).await;
         // Before anything is served: the power may have failed before files that were promised had reached the disk.
         settle(&registry).await;
-        let authenticator = Authenticator::new(&config.auth.htpasswd).map_err(Failure::Users)?;
+        let directory = config.auth.directory.map(Directory::new).transpose().map_err(Failure::Directory)?;
+        let provider = config.auth.provider.map(Provider::new).transpose().map_err(Failure::Provider)?;
+        let authenticator = Authenticator::new(&config.auth.htpasswd, directory).map_err(Failure::Users)?;
         let projects = Arc::new(ArcSwap::from_pointee(config.projects));
         let public = listen(config.address).await?;
         // The engine is on this machine; nobody else has a reason to come by here.
@@ -102,6 +104,7 @@ impl Serve {
             Arc::clone(&registry),
             Arc::new(authenticator),
             Arc::clone(&tokens),
+            provider,
             settings,
             secured.tls(),
         );

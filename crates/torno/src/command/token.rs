@@ -1,12 +1,13 @@
 //! `torno token`: what people and machines log in with in place of a password.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     io::{self, Write},
     time::Duration,
 };
 
-use torno_auth::{Grant, Htpasswd, Scope, TokenId, UserName};
+use torno_auth::{Directory, Grant, GroupName, Htpasswd, Scope, TokenId, UserName};
 use torno_registry::{NewToken, TokenAccount, TokenKind, TokenRecord};
 
 use super::{ConfigFile, Failure};
@@ -114,26 +115,38 @@ impl Create {
         if robot && scope.is_none() {
             return Err(Failure::NoScope(self.user.clone()));
         }
-        if !robot && !is_user(config, &self.user)? {
-            return Err(Failure::Nobody(self.user.clone()));
-        }
-        let token = NewToken {
-            user: self.user.clone(),
-            kind: TokenKind::Personal,
-            account: if robot { TokenAccount::Robot } else { TokenAccount::File },
-            scope,
-            groups: std::collections::BTreeSet::new(),
-            voucher: None,
-            description: self.description.clone(),
-            lifetime: self.expires,
-        };
+        let file = !robot && is_user(config, &self.user)?;
         super::with_new_registry(config, async |registry| {
+            let (account, groups) = match (robot, file) {
+                (true, _) => (TokenAccount::Robot, BTreeSet::new()),
+                (false, true) => (TokenAccount::File, BTreeSet::new()),
+                (false, false) => (TokenAccount::Directory, look_up(config, &self.user).await?),
+            };
+            let token = NewToken {
+                user: self.user.clone(),
+                kind: TokenKind::Personal,
+                account,
+                scope,
+                groups,
+                voucher: None,
+                description: self.description.clone(),
+                lifetime: self.expires,
+            };
             let secret = registry.make_token(registry.itself(), token).await?;
             let id = secret.id();
             eprintln!("Token {id} of `{}`, shown only now; it stands for a password:", self.user);
             writeln!(io::stdout(), "{}", secret.expose()).map_err(Failure::Output)
         })
     }
+}
+
+/// The groups of somebody whom the directory knows.
+async fn look_up(config: &Config, name: &UserName) -> Result<BTreeSet<GroupName>, Failure> {
+    let nobody = || Failure::Nobody(name.clone());
+    let settings = config.auth.directory.clone().ok_or_else(nobody)?;
+    let directory = Directory::new(settings).map_err(Failure::Directory)?;
+    let groups = directory.groups(name).await.map_err(|error| Failure::LookUp(name.clone(), error))?;
+    groups.ok_or_else(nobody)
 }
 
 fn is_user(config: &Config, name: &UserName) -> Result<bool, Failure> {

@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use torno_auth::{Access, MAX_LIFETIME, Members, UserName};
+use torno_auth::{Access, DirectorySettings, MAX_LIFETIME, Members, ProviderSettings, UserName};
 
 use super::{
-    A_PATH, limits,
-    project::{self, Known},
+    A_PATH, ldap, limits, oidc,
+    project::{self, Elsewhere, Known},
     reader::{Environment, Item, TableReader},
     retention, value,
 };
@@ -38,6 +38,12 @@ pub(crate) struct Auth {
     pub(crate) token_lifetime: Duration,
     /// How long a login is good that a client keeps.
     pub(crate) login_lifetime: Duration,
+    /// Where people are who are not in the password file.
+    pub(crate) directory: Option<DirectorySettings>,
+    /// Where people log in with a browser.
+    pub(crate) provider: Option<ProviderSettings>,
+    /// The files that are named here beside it, with names for them.
+    pub(super) files: Vec<(&'static str, PathBuf)>,
 }
 
 /// Lists of people, which can be read when the groups are known.
@@ -46,6 +52,8 @@ pub(super) struct People<'a> {
     admins: Option<Item<'a>>,
     pub(super) robots: BTreeSet<UserName>,
     access: Option<Item<'a>>,
+    /// Whether groups may be known elsewhere.
+    pub(super) elsewhere: Elsewhere,
 }
 
 impl People<'_> {
@@ -83,9 +91,26 @@ pub(super) fn read<'a>(
     let login_lifetime = time("login_lifetime", &LOGIN_LIFETIME, DEFAULT_LOGIN_LIFETIME);
     let admins = table.take("admins");
     let robots = table.take("robots").map(project::users).unwrap_or_default();
+    let mut files = Vec::new();
+    // A table that is wrong is there too: what it would say of groups is not known.
+    let mut elsewhere = Elsewhere::No;
+    let directory = table.take("ldap").and_then(Item::into_table).and_then(|ldap| {
+        elsewhere = Elsewhere::Yes;
+        ldap::read(ldap, base, environment, variables, &mut files)
+    });
+    let provider = table.take("oidc").and_then(|item| {
+        if elsewhere == Elsewhere::Yes {
+            item.refuse(
+                "there is [auth.ldap] as well, and a name could be somebody's in both; keep one of the two",
+            );
+        }
+        elsewhere = Elsewhere::Yes;
+        oidc::read(item.into_table()?, base, environment, variables, &mut files)
+    });
     variables.extend(table.finish());
     let access = root.take("access");
-    (Auth { htpasswd, token_lifetime, login_lifetime }, People { admins, robots, access })
+    let auth = Auth { htpasswd, token_lifetime, login_lifetime, directory, provider, files };
+    (auth, People { admins, robots, access, elsewhere })
 }
 
 fn rule(mut table: TableReader<'_>, known: &Known<'_>) -> Option<Access> {

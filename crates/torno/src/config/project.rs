@@ -69,6 +69,15 @@ pub(super) struct Known<'r> {
     datasets: BTreeMap<String, Option<Dataset>>,
     /// Names that are no people's.
     robots: &'r BTreeSet<UserName>,
+    elsewhere: Elsewhere,
+}
+
+/// Whether a directory or an identity provider names groups too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    Yes,
+    #[default]
+    No,
 }
 
 /// Whether a list may hold `@users` and `@anyone`.
@@ -117,7 +126,7 @@ impl<'a> Definitions<'a> {
             robots.extend(own.iter().cloned());
             tables.push((parsed, table, own, warn));
         }
-        let known = Known { groups, datasets, robots: &robots };
+        let known = Known { groups, datasets, robots: &robots, elsewhere: people.elsewhere };
         let mut projects = Projects {
             admins: people.admins(&known),
             access: people.access(&known),
@@ -267,7 +276,11 @@ impl Known<'_> {
                 return Err(format!("`@{group}` may stand in [[access]] only; name the people here"));
             }
             _ => match self.groups.get(group) {
+                // This one only, though a directory may have another of the name.
                 Some(users) => members.users.extend(users.iter().cloned()),
+                None if self.elsewhere == Elsewhere::Yes => {
+                    members.groups.insert(group.parse().map_err(|error| format!("{error}"))?);
+                }
                 None => {
                     return Err(format!(
                         "there is no group `{}`; {}",

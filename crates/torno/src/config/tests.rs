@@ -1,5 +1,7 @@
 //! Whole configurations, good and bad.
 
+mod ldap;
+mod oidc;
 mod project;
 mod tls;
 
@@ -538,10 +540,17 @@ fn the_documented_example_is_good_and_every_key_is_documented() {
     let more = "[datasets.d]\npath = \"retina\"\nx = 1\n[projects.p]\nx = 1\n[projects.p.limits]\nx = 1\n[[retention]]\nrepositories = [\"a\"]\nkeep_newest = 1\nx = 1\n";
     let errors = site.errors(&format!("x = 1\n{unknown}{more}"), &Environment::default());
     assert_eq!(errors.len(), 14, "{errors:#?}");
-    for error in errors {
-        let known = error.split_once("known here: ").expect("known keys").1;
-        for key in known.split(", ") {
-            assert!(["`", "`[", "`[["].iter().any(|open| text.contains(&format!("{open}{key}"))), "{key}");
-        }
+    for error in &errors {
+        assert_documented(error);
+    }
+}
+
+/// Fails unless every key is documented that the error of an unknown one names.
+#[track_caller]
+fn assert_documented(error: &str) {
+    let text = include_str!("../../../../docs/CONFIGURATION.md");
+    let known = error.split_once("known here: ").expect("known keys").1;
+    for key in known.split(", ") {
+        assert!(["`", "`[", "`[["].iter().any(|open| text.contains(&format!("{open}{key}"))), "{key}");
     }
 }
