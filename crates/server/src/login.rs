@@ -39,7 +39,10 @@ pub(crate) async fn identify(
     let who = match authorization(headers)? {
         None => with_certificate(public, headers, client)?,
         Some(Authorization::Basic { user, password }) => {
-            with_password(public, &user, &password, client, asking).await?.who
+            match shown(public, &user, &password, client, asking).await? {
+                Shown::Kept(login) => login.who,
+                Shown::Password(admitted) => admitted.who,
+            }
         }
         Some(Authorization::Bearer(token)) => with_bearer(public, &token).await?,
     };
@@ -59,7 +62,16 @@ fn with_certificate(public: &Public, headers: &HeaderMap, client: &Client) -> Re
     }
 }
 
-/// Somebody who sends a name with a password, or with a token in its place.
+/// What somebody has shown beside their name.
+enum Shown {
+    /// A token that is kept.
+    Kept(Login),
+    /// Their password.
+    Password(Admitted),
+}
+
+/// Somebody who sends a name with a password, or with a token in its place, and wants to be given something that must
+/// end with it.
 pub(crate) async fn with_password(
     public: &Public,
     user: &str,
@@ -67,32 +79,62 @@ pub(crate) async fn with_password(
     client: &Client,
     asking: &mut Asking,
 ) -> Result<Login, Failure> {
-    asking.claim(user);
-    if let Some(secret) = Secret::parse(password) {
-        let login = with_secret(public, &secret).await?;
-        // A token is nobody else's.
-        return match login.who.name() {
-            Some(name) if name.as_str() == user => Ok(login),
-            _ => Err(Failure::Secret),
-        };
-    }
-    // A machine's name with a password would be somebody who writes to what is the machine's.
-    let is_robot = |name: &UserName| public.registry.policy().robots.contains(name);
-    let accounts = match user.parse() {
-        Ok(name) if is_robot(&name) => Accounts::FileOnly,
-        _ => Accounts::All,
+    let Admitted { who, source } = match shown(public, user, password, client, asking).await? {
+        Shown::Kept(login) => return Ok(login),
+        Shown::Password(admitted) => admitted,
     };
-    let Admitted { who, source } =
-        public.authenticator.authenticate(user, password, client.address, accounts).await?;
-    let Some(name) = who.name() else { return Err(Failure::Secret) };
-    if is_robot(name) {
-        return Err(Failure::Robot);
-    }
-    let (account, voucher) = match source {
-        Source::File => (TokenAccount::File, public.authenticator.voucher(name)?),
-        Source::Directory => (TokenAccount::Directory, None),
+    let (account, voucher) = match (source, who.name()) {
+        (Source::File, Some(name)) => (TokenAccount::File, public.authenticator.voucher(name)?),
+        (Source::File, None) => return Err(Failure::Secret),
+        (Source::Directory, _) => (TokenAccount::Directory, None),
     };
     Ok(Login { who, account, voucher })
+}
+
+/// Every request with a name comes by here, so it does no more than it must.
+async fn shown(
+    public: &Public,
+    user: &str,
+    password: &str,
+    client: &Client,
+    asking: &mut Asking,
+) -> Result<Shown, Failure> {
+    let shown = match Secret::parse(password) {
+        Some(secret) => with_secret_of(public, user, &secret).await.map(Shown::Kept),
+        None => of_password(public, user, password, client).await.map(Shown::Password),
+    };
+    shown.inspect_err(|_| asking.claim(user))
+}
+
+/// A token is nobody else's.
+async fn with_secret_of(public: &Public, user: &str, secret: &Secret) -> Result<Login, Failure> {
+    let login = with_secret(public, secret).await?;
+    match login.who.name() {
+        Some(name) if name.as_str() == user => Ok(login),
+        _ => Err(Failure::Secret),
+    }
+}
+
+async fn of_password(
+    public: &Public,
+    user: &str,
+    password: &str,
+    client: &Client,
+) -> Result<Admitted, Failure> {
+    // A machine's name with a password would be somebody who writes to what is the machine's.
+    let policy = public.registry.policy();
+    let is_robot = |name: &UserName| policy.robots.contains(name);
+    let accounts = if policy.robots.iter().any(|robot| robot.as_str() == user) {
+        Accounts::FileOnly
+    } else {
+        Accounts::All
+    };
+    let admitted = public.authenticator.authenticate(user, password, client.address, accounts).await?;
+    match admitted.who.name() {
+        Some(name) if is_robot(name) => Err(Failure::Robot),
+        Some(_) => Ok(admitted),
+        None => Err(Failure::Secret),
+    }
 }
 
 /// Somebody who sends a token that is kept.
