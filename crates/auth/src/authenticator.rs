@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use arc_swap::ArcSwapOption;
+use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -28,7 +30,7 @@ const REMEMBERED: Duration = Duration::from_mins(5);
 /// or replaced, which costs a tenth; only a link that was turned to another file is seen by its path alone.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How many passwords are remembered at once; past it the memory is emptied.
+/// How many passwords are remembered at once.
 const MAX_REMEMBERED: usize = 10_000;
 
 /// Strangers whose passwords wait to be checked: a course that logs in at once. bcrypt takes a twentieth of a second, so the
@@ -113,7 +115,28 @@ pub struct Authenticator {
     checks: Checks,
     /// Apart, so that a directory that is slow keeps nobody waiting who is in the file.
     conversations: Checks,
+    /// The file as it was when it was last looked at.
+    seen: ArcSwapOption<Seen>,
+    /// By the keyed digest of name and password.
+    remembered: Cache<[u8; 32], (Admitted, Instant)>,
     state: Mutex<State>,
+}
+
+/// What is in the file.
+#[derive(Debug, Default)]
+struct Users {
+    file: Htpasswd,
+    /// What stands behind each login, to be asked with every request of a token.
+    vouchers: HashMap<UserName, Voucher>,
+}
+
+/// The file that was read, which tells by itself when it changes or goes, and when its path was looked at.
+#[derive(Debug)]
+struct Seen {
+    users: Arc<Users>,
+    version: Version,
+    open: File,
+    looked: Instant,
 }
 
 /// Whoever has logged in from the same address before never waits behind strangers: each have a core for bcrypt, and
@@ -127,14 +150,8 @@ struct Checks {
 
 #[derive(Debug, Default)]
 struct State {
-    file: Arc<Htpasswd>,
-    /// What stands behind each login, to be asked with every request of a token.
-    vouchers: HashMap<UserName, Voucher>,
+    users: Arc<Users>,
     version: Option<Version>,
-    /// The file that was read, which tells by itself when it changes or goes, and when its path was looked at.
-    open: Option<(File, Instant)>,
-    /// By the keyed digest of name and password.
-    remembered: HashMap<[u8; 32], (Admitted, Instant)>,
     /// Checks under way. Many requests of one login arrive together, and one check serves them all.
     checking: HashMap<[u8; 32], Arc<OnceCell<Answer>>>,
 }
@@ -147,7 +164,7 @@ enum Answer {
 }
 
 /// What changes when the file does.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version {
     modified: SystemTime,
     length: u64,
@@ -169,9 +186,11 @@ impl Authenticator {
             throttle: Throttle::new(Instant::now()),
             checks: Checks::of(1),
             conversations: Checks::of(CONVERSATIONS),
+            seen: ArcSwapOption::empty(),
+            remembered: Cache::new(MAX_REMEMBERED),
             state: Mutex::new(State::default()),
         };
-        for problem in this.current()?.problems() {
+        for problem in this.current()?.file.problems() {
             tracing::warn!(file = %this.path.display(), "{problem}");
         }
         Ok(this)
@@ -185,14 +204,14 @@ impl Authenticator {
         from: IpAddr,
         accounts: Accounts,
     ) -> Result<Admitted, AuthenticationError> {
-        let file = self.current()?;
+        let users = self.current()?;
         let digest = self.digest(user, password);
         if let Some(admitted) = self.remembered(&digest) {
             return Ok(admitted);
         }
         let user: UserName = user.parse().map_err(|_| AuthenticationError::Wrong)?;
         let directory = match accounts {
-            Accounts::All if file.hash_of(&user).is_none() => self.directory.as_ref(),
+            Accounts::All if users.file.hash_of(&user).is_none() => self.directory.as_ref(),
             Accounts::All | Accounts::FileOnly => None,
         };
         let longest = if directory.is_some() { MAX_DIRECTORY_PASSWORD } else { MAX_PASSWORD_LENGTH };
@@ -202,13 +221,13 @@ impl Authenticator {
         }
         let cell = Arc::clone(self.state().checking.entry(digest).or_default());
         // Cancelled, the next of those who wait goes on with it.
-        let check = || self.check(&file, directory, &user, password, from);
+        let check = || self.check(&users.file, directory, &user, password, from);
         let answer = cell.get_or_try_init(check).await.cloned();
         // Whoever comes now finds it remembered, or is counted anew.
         self.state().checking.remove(&digest);
         match answer? {
             Answer::Right(admitted) => {
-                self.remember(&file, &admitted, digest);
+                self.remember(&users, &admitted, digest);
                 Ok(admitted)
             }
             Answer::Wrong => Err(AuthenticationError::Wrong),
@@ -217,8 +236,7 @@ impl Authenticator {
 
     /// What stands behind somebody's login by the password file now; `None` if nothing does.
     pub fn voucher(&self, user: &UserName) -> Result<Option<Voucher>, AuthenticationError> {
-        self.current()?;
-        Ok(self.state().vouchers.get(user).cloned())
+        Ok(self.current()?.vouchers.get(user).cloned())
     }
 
     /// The groups of somebody whom the directory knows and the password file does not; `None`: there is no such person,
@@ -295,29 +313,27 @@ impl Authenticator {
     }
 
     /// The file as it is now.
-    fn current(&self) -> Result<Arc<Htpasswd>, HtpasswdError> {
-        let mut state = self.state();
-        if let (Some((file, looked)), Some(version)) = (&state.open, &state.version)
-            && looked.elapsed() < LOOK
-            && file
-                .metadata()
-                .is_ok_and(|found| found.nlink() > 0 && Version::of(&found).as_ref() == Some(version))
+    fn current(&self) -> Result<Arc<Users>, HtpasswdError> {
+        // Every request comes by here, and none waits for another.
+        if let Some(seen) = &*self.seen.load()
+            && seen.is_current()
         {
-            return Ok(Arc::clone(&state.file));
+            return Ok(Arc::clone(&seen.users));
         }
+        let mut state = self.state();
         // Opened before it is looked at: one that is replaced in between is seen to be gone.
         let open = File::open(&self.path).ok();
         let version = fs::metadata(&self.path).ok().and_then(|found| Version::of(&found));
-        state.open = open.map(|file| (file, Instant::now()));
         if state.version != version || version.is_none() {
-            state.file = Arc::new(Htpasswd::read(&self.path)?);
-            // The last line wins, as in `Htpasswd::hash_of`.
-            state.vouchers =
-                state.file.entries().map(|(name, hash)| (name.clone(), Voucher::of(hash))).collect();
+            state.users = Arc::new(Users::of(Htpasswd::read(&self.path)?));
             state.version = version;
-            state.remembered.clear();
+            self.remembered.clear();
         }
-        Ok(Arc::clone(&state.file))
+        let seen = open.zip(version).map(|(open, version)| {
+            Arc::new(Seen { users: Arc::clone(&state.users), version, open, looked: Instant::now() })
+        });
+        self.seen.store(seen);
+        Ok(Arc::clone(&state.users))
     }
 
     fn digest(&self, user: &str, password: &str) -> [u8; 32] {
@@ -331,29 +347,40 @@ impl Authenticator {
     }
 
     fn remembered(&self, digest: &[u8; 32]) -> Option<Admitted> {
-        let state = self.state();
-        let (admitted, since) = state.remembered.get(digest)?;
+        let (admitted, since) = self.remembered.get(digest)?;
         let good_for = match (admitted.source, &self.directory) {
             // It does not say when a password changes.
             (Source::Directory, Some(directory)) => directory.recheck().min(REMEMBERED),
             _ => REMEMBERED,
         };
-        (since.elapsed() < good_for).then(|| admitted.clone())
+        (since.elapsed() < good_for).then_some(admitted)
     }
 
-    fn remember(&self, checked_against: &Arc<Htpasswd>, admitted: &Admitted, digest: [u8; 32]) {
-        let mut state = self.state();
+    fn remember(&self, checked_against: &Arc<Users>, admitted: &Admitted, digest: [u8; 32]) {
+        let state = self.state();
         // The file may have changed while the password was checked; then it may be the old one.
-        if Arc::ptr_eq(&state.file, checked_against) {
-            if state.remembered.len() >= MAX_REMEMBERED {
-                state.remembered.clear();
-            }
-            state.remembered.insert(digest, (admitted.clone(), Instant::now()));
+        if Arc::ptr_eq(&state.users, checked_against) {
+            self.remembered.insert(digest, (admitted.clone(), Instant::now()));
         }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Users {
+    fn of(file: Htpasswd) -> Self {
+        // The last line wins, as in `Htpasswd::hash_of`.
+        let vouchers = file.entries().map(|(name, hash)| (name.clone(), Voucher::of(hash))).collect();
+        Self { file, vouchers }
+    }
+}
+
+impl Seen {
+    fn is_current(&self) -> bool {
+        let is_same = |found: fs::Metadata| found.nlink() > 0 && Version::of(&found) == Some(self.version);
+        self.looked.elapsed() < LOOK && self.open.metadata().is_ok_and(is_same)
     }
 }
 
@@ -527,7 +554,7 @@ mod tests {
             let refused = site.login(name, "one more").await;
             assert!(matches!(refused, Err(AuthenticationError::TooMany(_))), "{name}: {refused:?}");
         }
-        site.authenticator.state().remembered.clear();
+        site.authenticator.remembered.clear();
         assert!(
             site.login("ada", "first").await.is_ok(),
             "who has logged in from here before is not touched"
