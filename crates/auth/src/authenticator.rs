@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     Directory, DirectoryError, GroupName, Htpasswd, HtpasswdError, Identity, MAX_PASSWORD_LENGTH, UserName,
@@ -143,8 +143,8 @@ struct Seen {
 /// conversations of their own with a directory.
 #[derive(Debug)]
 struct Checks {
-    known: Semaphore,
-    strangers: Semaphore,
+    known: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
@@ -219,12 +219,12 @@ impl Authenticator {
         if password.is_empty() || password.len() > longest {
             return Err(AuthenticationError::Wrong);
         }
-        let cell = Arc::clone(self.state().checking.entry(digest).or_default());
+        let checking = Checking::of(self, digest);
         // Cancelled, the next of those who wait goes on with it.
         let check = || self.check(&users.file, directory, &user, password, from);
-        let answer = cell.get_or_try_init(check).await.cloned();
+        let answer = checking.cell.get_or_try_init(check).await.cloned();
         // Whoever comes now finds it remembered, or is counted anew.
-        self.state().checking.remove(&digest);
+        checking.is_over();
         match answer? {
             Answer::Right(admitted) => {
                 self.remember(&users, &admitted, digest);
@@ -267,10 +267,13 @@ impl Authenticator {
         let turn = lanes.turn(self.throttle.known(user, from)).await?;
         let attempt = self.throttle.admit(user, from, Instant::now()).map_err(too_many)?;
         let checked = match directory {
-            Some(directory) => self.by_directory(file, directory, user, password).await,
-            None => self.by_file(file, user, password).await,
+            Some(directory) => {
+                let checked = self.by_directory(file, directory, user, password).await;
+                drop(turn);
+                checked
+            }
+            None => self.by_file(file, user, password, turn).await,
         };
-        drop(turn);
         match &checked {
             Ok(Answer::Right(_)) => self.throttle.right(attempt),
             Ok(Answer::Wrong) | Err(AuthenticationError::Unfinished) => {}
@@ -285,12 +288,18 @@ impl Authenticator {
         file: &Htpasswd,
         user: &UserName,
         password: &str,
+        turn: OwnedSemaphorePermit,
     ) -> Result<Answer, AuthenticationError> {
         let hash = file.hash_of(user).unwrap_or(NOBODY).to_owned();
         let password = password.to_owned();
-        let right = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash).unwrap_or(false))
-            .await
-            .map_err(|_| AuthenticationError::Unfinished)?;
+        let right = tokio::task::spawn_blocking(move || {
+            let right = bcrypt::verify(password, &hash).unwrap_or(false);
+            // Not before, though whoever asked may have gone away: what runs has its turn.
+            drop(turn);
+            right
+        })
+        .await
+        .map_err(|_| AuthenticationError::Unfinished)?;
         let admitted = || Admitted { who: Identity::of(user.clone()), source: Source::File };
         Ok(if right { Answer::Right(admitted()) } else { Answer::Wrong })
     }
@@ -369,6 +378,40 @@ impl Authenticator {
     }
 }
 
+/// A check under way that somebody waits for.
+struct Checking<'a> {
+    authenticator: &'a Authenticator,
+    digest: [u8; 32],
+    cell: Arc<OnceCell<Answer>>,
+}
+
+impl<'a> Checking<'a> {
+    fn of(authenticator: &'a Authenticator, digest: [u8; 32]) -> Self {
+        let cell = Arc::clone(authenticator.state().checking.entry(digest).or_default());
+        Self { authenticator, digest, cell }
+    }
+
+    /// Nobody else joins it.
+    fn is_over(&self) {
+        self.end_if(|_| true);
+    }
+
+    fn end_if(&self, over: impl FnOnce(&Arc<OnceCell<Answer>>) -> bool) {
+        let mut state = self.authenticator.state();
+        let is_this = |known: &&Arc<OnceCell<Answer>>| Arc::ptr_eq(known, &self.cell);
+        if state.checking.get(&self.digest).filter(is_this).is_some_and(over) {
+            state.checking.remove(&self.digest);
+        }
+    }
+}
+
+impl Drop for Checking<'_> {
+    /// Whoever goes away leaves nothing behind, unless others wait: the state's own handle and this one are two.
+    fn drop(&mut self) {
+        self.end_if(|cell| Arc::strong_count(cell) <= 2);
+    }
+}
+
 impl Users {
     fn of(file: Htpasswd) -> Self {
         // The last line wins, as in `Htpasswd::hash_of`.
@@ -387,11 +430,12 @@ impl Seen {
 impl Checks {
     /// So many at once of those who are known, and so many of strangers.
     fn of(count: usize) -> Self {
-        Self { known: Semaphore::new(count), strangers: Semaphore::new(count), waiting: AtomicUsize::new(0) }
+        let lane = || Arc::new(Semaphore::new(count));
+        Self { known: lane(), strangers: lane(), waiting: AtomicUsize::new(0) }
     }
 
     /// Waits for a turn; too many strangers do not wait.
-    async fn turn(&self, known: Known) -> Result<tokio::sync::SemaphorePermit<'_>, AuthenticationError> {
+    async fn turn(&self, known: Known) -> Result<OwnedSemaphorePermit, AuthenticationError> {
         let lane = match known {
             Known::Yes => &self.known,
             Known::No => &self.strangers,
@@ -400,7 +444,7 @@ impl Checks {
             Known::Yes => None,
             Known::No => Some(Waiting::among(&self.waiting)?),
         };
-        lane.acquire().await.map_err(|_| AuthenticationError::Unfinished)
+        Arc::clone(lane).acquire_owned().await.map_err(|_| AuthenticationError::Unfinished)
     }
 }
 
@@ -586,6 +630,63 @@ mod tests {
         let answers = futures_util::future::join_all(attempts).await;
         let wrong = answers.iter().filter(|answer| matches!(answer, Err(AuthenticationError::Wrong))).count();
         assert_eq!(wrong, BURST as usize);
+    }
+
+    /// Goes on with an attempt until bcrypt runs for it.
+    async fn until_bcrypt_runs(site: &Site, login: &mut std::pin::Pin<&mut impl Future>) {
+        let runs = std::future::poll_fn(|context| {
+            let _ = login.as_mut().poll(context);
+            context.waker().wake_by_ref();
+            match site.authenticator.checks.strangers.available_permits() {
+                0 => std::task::Poll::Ready(()),
+                _ => std::task::Poll::Pending,
+            }
+        });
+        runs.await;
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_leaves_nothing_behind() {
+        let site = site();
+        for number in 0..3 {
+            let password = format!("wrong {number}");
+            {
+                let mut login = std::pin::pin!(site.login("ada", &password));
+                until_bcrypt_runs(&site, &mut login).await;
+                assert_eq!(site.authenticator.state().checking.len(), 1);
+            }
+            assert!(site.authenticator.state().checking.is_empty(), "nobody waits for {password}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_makes_no_room_for_another_bcrypt() {
+        let site = site();
+        // A second or so.
+        let hash = bcrypt::hash("first", 14).expect("a hash");
+        fs::write(&site.path, format!("ada:{hash}\n")).expect("written");
+        {
+            let mut login = std::pin::pin!(site.login("ada", "wrong"));
+            until_bcrypt_runs(&site, &mut login).await;
+        }
+        assert_eq!(site.authenticator.checks.strangers.available_permits(), 0, "it still runs");
+        // The next one gets its turn when it is over.
+        assert!(matches!(site.login("ada", "wrong").await, Err(AuthenticationError::Wrong)));
+    }
+
+    #[tokio::test]
+    async fn one_of_many_who_goes_away_takes_nothing_from_the_others() {
+        let site = site();
+        {
+            let mut first = std::pin::pin!(site.login("ada", "first"));
+            until_bcrypt_runs(&site, &mut first).await;
+            let mut second = std::pin::pin!(site.login("ada", "first"));
+            let _ = futures_util::poll!(second.as_mut());
+            // `first` goes away when this ends, and so does `second`; what a third waits for is theirs.
+            assert_eq!(site.authenticator.state().checking.len(), 1);
+        }
+        assert!(site.authenticator.state().checking.is_empty());
+        assert!(site.login("ada", "first").await.is_ok());
     }
 
     #[test]
