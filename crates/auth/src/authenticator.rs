@@ -46,8 +46,11 @@ const CONVERSATIONS: usize = 4;
 /// What those are told who find too many waiting.
 const COME_AGAIN: Duration = Duration::from_secs(2);
 
-/// A hash that no password has, checked for unknown users so that they take as long as known ones.
-const NOBODY: &str = "$2y$10$abcdefghijklmnopqrstuu...............................";
+/// A hash that no password has, behind its cost: checked for unknown users so that they take as long as known ones.
+const NOBODY: &str = "$abcdefghijklmnopqrstuu...............................";
+
+/// What bcrypt costs for unknown users of a file that has none.
+const COST: u32 = 10;
 
 /// Why someone could not log in.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +131,8 @@ struct Users {
     file: Htpasswd,
     /// What stands behind each login, to be asked with every request of a token.
     vouchers: HashMap<UserName, Voucher>,
+    /// [`NOBODY`] at the cost of the dearest hash there is.
+    nobody: String,
 }
 
 /// The file that was read, which tells by itself when it changes or goes, and when its path was looked at.
@@ -221,7 +226,7 @@ impl Authenticator {
         }
         let checking = Checking::of(self, digest);
         // Cancelled, the next of those who wait goes on with it.
-        let check = || self.check(&users.file, directory, &user, password, from);
+        let check = || self.check(&users, directory, &user, password, from);
         let answer = checking.cell.get_or_try_init(check).await.cloned();
         // Whoever comes now finds it remembered, or is counted anew.
         checking.is_over();
@@ -254,7 +259,7 @@ impl Authenticator {
     /// One attempt, counted. By the file, a wrong one takes as long as a right one, whether there is such a user or not.
     async fn check(
         &self,
-        file: &Htpasswd,
+        users: &Users,
         directory: Option<&Directory>,
         user: &UserName,
         password: &str,
@@ -268,11 +273,11 @@ impl Authenticator {
         let attempt = self.throttle.admit(user, from, Instant::now()).map_err(too_many)?;
         let checked = match directory {
             Some(directory) => {
-                let checked = self.by_directory(file, directory, user, password).await;
+                let checked = self.by_directory(&users.file, directory, user, password).await;
                 drop(turn);
                 checked
             }
-            None => self.by_file(file, user, password, turn).await,
+            None => self.by_file(users, user, password, turn).await,
         };
         match &checked {
             Ok(Answer::Right(_)) => self.throttle.right(attempt),
@@ -285,12 +290,12 @@ impl Authenticator {
 
     async fn by_file(
         &self,
-        file: &Htpasswd,
+        users: &Users,
         user: &UserName,
         password: &str,
         turn: OwnedSemaphorePermit,
     ) -> Result<Answer, AuthenticationError> {
-        let hash = file.hash_of(user).unwrap_or(NOBODY).to_owned();
+        let hash = users.file.hash_of(user).unwrap_or(&users.nobody).to_owned();
         let password = password.to_owned();
         let right = tokio::task::spawn_blocking(move || {
             let right = bcrypt::verify(password, &hash).unwrap_or(false);
@@ -416,7 +421,10 @@ impl Users {
     fn of(file: Htpasswd) -> Self {
         // The last line wins, as in `Htpasswd::hash_of`.
         let vouchers = file.entries().map(|(name, hash)| (name.clone(), Voucher::of(hash))).collect();
-        Self { file, vouchers }
+        // `$2y$10$…`
+        let cost = |hash: &str| hash.split('$').nth(2)?.parse().ok();
+        let cost = file.entries().filter_map(|(_, hash)| cost(hash)).max().unwrap_or(COST);
+        Self { file, vouchers, nobody: format!("$2y${cost:02}{NOBODY}") }
     }
 }
 
@@ -559,8 +567,18 @@ mod tests {
     }
 
     #[test]
-    fn nobody_has_a_well_formed_hash() {
-        assert!(!bcrypt::verify("", NOBODY).expect("a hash that bcrypt can check"));
+    fn a_user_that_there_is_not_costs_what_the_dearest_user_costs() {
+        let site = site();
+        let nobody = |lines: &str| {
+            fs::write(&site.path, lines).expect("written");
+            let users = Users::of(Htpasswd::read(&site.path).expect("read"));
+            assert!(!bcrypt::verify("", &users.nobody).expect("a hash that bcrypt can check"));
+            users.nobody.get(..7).map(str::to_owned)
+        };
+        let line = |name: &str, cost| format!("{name}:{}\n", bcrypt::hash("x", cost).expect("a hash"));
+        assert_eq!(nobody(""), Some("$2y$10$".into()));
+        assert_eq!(nobody(&line("ada", 4)), Some("$2y$04$".into()));
+        assert_eq!(nobody(&(line("ada", 6) + &line("bob", 5))), Some("$2y$06$".into()));
     }
 
     #[tokio::test]
