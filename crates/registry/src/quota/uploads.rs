@@ -65,11 +65,13 @@ impl Counted {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `more` bytes of everybody who is charged; who has no room for them.
-    fn grow(&self, more: u64) -> Option<usize> {
+    /// Takes `more` bytes of everybody who is charged, from the one at `first` on; who has no room for them. Of those
+    /// before it they are taken then.
+    fn grow(&self, first: usize, more: u64) -> Option<usize> {
         let mut shares = self.shares();
-        // Of those before it they are taken already. Too much is counted until the session ends, which it does now.
-        shares.iter_mut().position(|share| !share.room.grow(more, share.allowed))
+        let without_room =
+            shares.iter_mut().skip(first).position(|share| !share.room.grow(more, share.allowed));
+        without_room.map(|place| first + place)
     }
 }
 
@@ -146,15 +148,15 @@ impl Registry {
     /// Takes `more` bytes; before that is refused, what is kept is counted anew.
     async fn grow(&self, counted: &Counted, more: u64) -> Result<(), OverQuota> {
         let began = Instant::now();
-        let mut passed = 0;
-        while let Some(place) = counted.grow(more) {
+        let (mut first, mut counted_anew) = (0, None);
+        // Whoever had room has given it: going on where somebody had none takes it from nobody twice.
+        while let Some(place) = counted.grow(first, more) {
             let (charged, allowed, known, has) = {
                 let shares = counted.shares();
                 let Some(share) = shares.get(place) else { return Ok(()) };
                 (share.charged.clone(), share.allowed, Arc::clone(share.room.known()), share.room.bytes())
             };
-            // Of whoever is behind one that was counted already nothing is known yet.
-            if passed > place || self.count(&known, account(&charged), began).await.is_err() {
+            if counted_anew == Some(place) || self.count(&known, account(&charged), began).await.is_err() {
                 let used = known.used().saturating_sub(has);
                 return Err(OverQuota {
                     charged,
@@ -164,7 +166,7 @@ impl Registry {
                     needed: has.saturating_add(more),
                 });
             }
-            passed = place + 1;
+            (first, counted_anew) = (place, Some(place));
         }
         Ok(())
     }
@@ -184,5 +186,33 @@ impl<S: Stream<Item = Result<Bytes, BoxedError>> + Unpin> Metered<'_, S> {
                 Some((Err(Box::new(over)), None))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::known::{Coming, Known, Room},
+        *,
+    };
+
+    #[test]
+    fn whoever_had_room_is_charged_once_when_somebody_else_is_counted_anew() {
+        let charged = [
+            Charged::User("ada".parse().expect("a name")),
+            Charged::Project("heart".parse().expect("a name")),
+        ];
+        let known = [(); 2].map(|()| Arc::new(Known::default()));
+        let shares = charged.into_iter().zip(&known).map(|(charged, known)| Share {
+            charged,
+            allowed: 100,
+            room: Room::new(known, Coming::New),
+        });
+        let counted = Counted(Mutex::new(shares.collect()));
+        known[0].set(known[0].begin_counting(), 0);
+        assert_eq!(counted.grow(0, 60), Some(1), "nothing is known of the second yet");
+        known[1].set(known[1].begin_counting(), 0);
+        assert_eq!(counted.grow(1, 60), None);
+        assert_eq!(known.map(|known| known.used()), [60, 60]);
     }
 }
