@@ -13,7 +13,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("torno-metadata", &["torno-oci"]),
     ("torno-registry", &["torno-audit", "torno-auth", "torno-blob", "torno-metadata", "torno-oci"]),
     ("torno-server", &["torno-audit", "torno-auth", "torno-oci", "torno-registry"]),
-    ("torno-executor", &["torno-auth", "torno-oci", "torno-registry"]),
+    ("torno-inside", &[]),
+    ("torno-executor", &["torno-auth", "torno-inside", "torno-oci", "torno-registry"]),
     (
         "torno",
         &["torno-audit", "torno-auth", "torno-executor", "torno-oci", "torno-registry", "torno-server"],

@@ -3,6 +3,7 @@
 //! Every call ends: with an answer, or with an error that says what is to be done about it.
 
 mod error;
+mod program;
 mod translate;
 mod usage;
 
