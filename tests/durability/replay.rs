@@ -65,7 +65,7 @@ impl Replay {
 
     /// The path below the root.
     fn inside(&self, path: &Path) -> Option<PathBuf> {
-        path.strip_prefix(&self.root).ok().filter(|path| !is_reserve(path)).map(Path::to_owned)
+        path.strip_prefix(&self.root).ok().filter(|path| !is_passing(path)).map(Path::to_owned)
     }
 
     /// Does what a call did.
@@ -110,7 +110,7 @@ impl Replay {
             }
             "fallocate" => {
                 let path = call.file().expect("a file");
-                assert!(path.file_name().is_some_and(|name| is_reserve(Path::new(name))), "{call:?}");
+                assert!(path.file_name().is_some_and(|name| is_passing(Path::new(name))), "{call:?}");
             }
             // Answers, and what else goes to sockets.
             "writev" | "sendto" | "sendmsg" => {
@@ -189,12 +189,13 @@ impl Entry {
     }
 }
 
-/// The file that only takes room: nothing of it is ever read, and it is made anew where it is not.
-fn is_reserve(path: &Path) -> bool {
-    path == Path::new("reserve")
+/// The file that only takes room, of which nothing is ever read, and the sockets of the processes that run: each start
+/// makes them anew.
+fn is_passing(path: &Path) -> bool {
+    path == Path::new("reserve") || path.starts_with("news")
 }
 
-/// What is below a folder, by paths relative to it, itself included; without the reserve.
+/// What is below a folder, by paths relative to it, itself included; without what is passing.
 pub(crate) fn tree(root: &Path) -> Tree {
     let mut tree = Tree::from([(PathBuf::new(), None)]);
     let mut folders = vec![PathBuf::new()];
@@ -202,7 +203,7 @@ pub(crate) fn tree(root: &Path) -> Tree {
         for entry in fs::read_dir(root.join(&folder)).expect("a folder") {
             let entry = entry.expect("an entry");
             let path = folder.join(entry.file_name());
-            if is_reserve(&path) {
+            if is_passing(&path) {
                 continue;
             }
             if entry.file_type().expect("a type").is_dir() {

@@ -76,8 +76,8 @@ fn files_below(root: &Path, folder: &Path, all: &mut BTreeMap<String, Vec<u8>>) 
         if entry.is_dir() {
             all.insert(format!("folder {name}"), Vec::new());
             files_below(root, &entry, all);
-        } else if !name.starts_with("torno.db") {
-            // What is in the database is compared by its rows.
+        } else if entry.is_file() && !name.starts_with("torno.db") {
+            // What is in the database is compared by its rows; a socket is not stored.
             all.insert(format!("file {name}"), fs::read(&entry).expect("a file"));
         }
     }

@@ -82,6 +82,9 @@ pub enum RegistryError {
     /// The operating system gave no random bytes.
     #[error("no random bytes could be had: {0}")]
     Random(getrandom::Error),
+    /// Other processes of the same registry cannot be heard.
+    #[error("what other processes of this registry do cannot be heard: {0}")]
+    News(#[source] std::io::Error),
 }
 
 impl From<OverQuota> for RegistryError {

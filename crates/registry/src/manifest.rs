@@ -92,8 +92,7 @@ impl Registry {
             PutManifest::Stored { runs, absent } => {
                 granted.keep();
                 if !runs.is_empty() {
-                    self.queued.notify_one();
-                    self.runs_changed.send_replace(());
+                    self.news.queued();
                 }
                 self.note_push(permit, by, &digest, &tags, &runs).await;
                 Ok(Pushed { digest, subject, tags, runs, absent })

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, Notify, OnceCell, watch};
+use tokio::sync::{Mutex, Notify, OnceCell};
 use torno_audit::{Actor, Audit, Rotation};
 use torno_auth::{DeletePermit, Identity, Plain, Policy, PullPermit, PushPermit, Reach, Refusal, UserName};
 use torno_blob::{Alive, BlobStore, Reserve};
@@ -12,6 +12,7 @@ use torno_oci::{Platform, RepositoryName, Tag};
 
 use crate::{
     RegistryError, Settings,
+    news::News,
     placer::Placer,
     quarantine::Quarantine,
     quota::{Quotas, Uploads},
@@ -36,10 +37,8 @@ pub struct Registry {
     pub(crate) uploads: Uploads,
     /// What images must be built for to run here.
     pub(crate) platform: Platform,
-    /// Rung when a run is queued.
-    pub(crate) queued: Notify,
-    /// Changes when any run does.
-    pub(crate) runs_changed: watch::Sender<()>,
+    /// What is new of runs.
+    pub(crate) news: News,
     /// Rung when the journal has something.
     pub(crate) unsettled: Notify,
     /// One settles the journal at a time.
@@ -85,8 +84,7 @@ impl Registry {
             quotas: Quotas::default(),
             uploads: Uploads::default(),
             platform: Platform::host(),
-            queued: Notify::new(),
-            runs_changed: watch::Sender::new(()),
+            news: News::of(data),
             unsettled: Notify::new(),
             settling: Mutex::new(()),
             pulls: Pulls::default(),

@@ -83,7 +83,7 @@ impl Registry {
         wait: Duration,
     ) -> Result<StoredManifest, RegistryError> {
         let deadline = Instant::now() + wait;
-        let mut changes = self.runs_changed.subscribe();
+        let mut changes = self.news.changed.subscribe();
         loop {
             // Marked as seen before looking, so that no change falls between the look and the wait.
             changes.mark_unchanged();

@@ -68,21 +68,20 @@ impl Registry {
         let secret = Digest::sha256(&bytes).hex().to_owned();
         let claimed = self.metadata.claim_run(hash(&secret)).await?;
         Ok(claimed.map(|run| {
-            self.runs_changed.send_replace(());
+            self.news.changed();
             ClaimedRun { run, token: PullToken(secret) }
         }))
     }
 
     /// Resolves when a run may have been queued since this was last called. Cancelling it is harmless.
     pub async fn queued(&self) {
-        self.queued.notified().await;
+        self.news.queued.notified().await;
     }
 
     /// Puts a claimed run back into the queue. Only for one of which nothing has run.
     pub async fn requeue(&self, run: RunId) -> Result<(), RegistryError> {
         self.metadata.requeue_run(run).await?;
-        self.queued.notify_one();
-        self.runs_changed.send_replace(());
+        self.news.queued();
         Ok(())
     }
 
@@ -91,14 +90,14 @@ impl Registry {
     pub async fn starting(&self, run: RunId, limit: Duration) -> Result<(), RegistryError> {
         self.record_start(run).await?;
         self.metadata.starting_run(run, limit).await?;
-        self.runs_changed.send_replace(());
+        self.news.changed();
         Ok(())
     }
 
     /// Notes that a run's container has started.
     pub async fn started(&self, run: RunId, at: Timestamp) -> Result<(), RegistryError> {
         self.metadata.started_run(run, at).await?;
-        self.runs_changed.send_replace(());
+        self.news.changed();
         Ok(())
     }
 
@@ -118,7 +117,7 @@ impl Registry {
         self.record_end(run, &outcome, publish.as_ref().map(Publication::digest)).await?;
         let publish = publish.map(|publication| publication.0);
         self.metadata.finish_run(run, FinishedRun { outcome, log, publish, at: Timestamp::now() }).await?;
-        self.runs_changed.send_replace(());
+        self.news.changed();
         Ok(())
     }
 

@@ -251,7 +251,7 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
             code: Code::Unknown,
             message: "the registry is busy with other work; try again in a moment".into(),
         },
-        RegistryError::Metadata(_) | RegistryError::Random(_) => hidden(),
+        RegistryError::Metadata(_) | RegistryError::Random(_) | RegistryError::News(_) => hidden(),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use torno_audit::{Actor, Audit, AuditError, Event, Segments};
 use torno_auth::{Authenticator, Directory, Tokens};
 use torno_executor::Executor;
-use torno_registry::{Collected, Registry, Retention, Scrubbed};
+use torno_registry::{Collected, Ear, Registry, Retention, Scrubbed};
 use torno_server::{Listeners, Provider, Server, Settings};
 
 use super::{ConfigFile, Failure, on};
@@ -78,6 +78,8 @@ impl Serve {
         };
         let address = public.local_addr().map_err(Failure::Runtime)?;
         let pull_from = engine.local_addr().map_err(Failure::Runtime)?;
+        // Before the executor looks at what is queued.
+        let ear = registry.ear()?;
         let executor = Executor::new(
             Arc::clone(&registry),
             config.executor,
@@ -134,6 +136,7 @@ impl Serve {
             done
         };
         let ordering = stop.run_until_cancelled(ordering);
+        let hearing = stop.run_until_cancelled(keep_hearing(&registry, &ear));
         let collecting = stop.run_until_cancelled(collect_garbage(&registry, config.gc, config.retention));
         let tidying = stop.run_until_cancelled(expire_uploads(&registry, config.registry.upload_lifetime));
         let scrubbing = stop.run_until_cancelled(keep_scrubbing(&registry, config.scrub));
@@ -143,8 +146,8 @@ impl Serve {
         let anchoring = stop.run_until_cancelled(keep_anchoring(registry.audit()));
         let rotating = stop.run_until_cancelled(keep_rotating(&tokens));
         let ((), executed, (), ..) = tokio::join!(
-            serving, executing, signals, ordering, tidying, collecting, scrubbing, settling, releasing,
-            noting, rotating, anchoring
+            serving, executing, signals, hearing, ordering, tidying, collecting, scrubbing, settling,
+            releasing, noting, rotating, anchoring
         );
         note_pulls(&registry).await;
         settle(&registry).await;
@@ -243,6 +246,16 @@ async fn keep_scrubbing(registry: &Registry, scrub: Scrub) {
                 tokio::time::sleep(AFTER_FAILURE).await;
             }
         }
+    }
+}
+
+/// Hears what other processes do to runs. Cancelling it is harmless.
+async fn keep_hearing(registry: &Registry, ear: &Ear) {
+    const AFTER_FAILURE: Duration = Duration::from_secs(5);
+    loop {
+        let Err(error) = registry.hear(ear).await else { continue };
+        tracing::error!(%error, "the next try is in {AFTER_FAILURE:?}");
+        tokio::time::sleep(AFTER_FAILURE).await;
     }
 }
 
