@@ -1,8 +1,8 @@
-//! An engine that goes away while a run is under way. It is an engine of the test's own, since the other one is
-//! everybody's.
+//! An engine that goes away while a run is under way, and engines that are set up otherwise. They are the tests' own,
+//! since the other one is everybody's.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -18,12 +18,20 @@ limits = { time = '5m' }
 /// A `dockerd` with nothing of the machine's own, below one folder.
 struct Engine {
     folder: tempfile::TempDir,
+    arguments: Vec<String>,
     daemon: Option<Child>,
 }
 
 impl Engine {
     fn start() -> Self {
-        let mut engine = Self { folder: tempfile::tempdir().expect("folder"), daemon: None };
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// One with further arguments, which may name files in its folder.
+    fn start_with(arguments: impl FnOnce(&Path) -> Vec<String>) -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        let arguments = arguments(folder.path());
+        let mut engine = Self { folder, arguments, daemon: None };
         engine.begin();
         engine
     }
@@ -48,6 +56,7 @@ impl Engine {
             .arg(self.path("exec"))
             .arg("--pidfile")
             .arg(self.path("pid"))
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -99,5 +108,31 @@ fn an_engine_that_restarts_ends_its_runs_by_name_and_takes_the_next() {
     assert_eq!(site.wait_for_run(3), "succeeded");
     let broken = site.wait_for_run(2);
     assert_ne!(broken, "succeeded", "its layer is no file system");
+    site.stop();
+}
+
+/// Whoever set up the engine may have taken its default profile away.
+#[test]
+fn an_engine_that_allows_every_system_call_still_holds_runs_to_the_profile() {
+    let engine = Engine::start_with(|folder| {
+        let profile = folder.join("everything.json");
+        fs::write(&profile, r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#).expect("write");
+        vec![format!("--seccomp-profile={}", profile.display())]
+    });
+    let mut site = Site::new(PROJECT).with("TORNO_EXECUTOR_ENGINE", &engine.socket());
+    site.add_users(&["ada"]);
+    site.start();
+    let ada = Docker::login_at(&engine.socket(), &site, "ada");
+    // What a container of this engine may do that a run may not.
+    let script = "unshare -U true && echo a namespace";
+    let image = ada.build("run/p/namespace:1", &format!("{{ {script}; }} > /output/made; echo fine"), "");
+    let by_hand = ["run", "--rm", "--network=none", "--user=65532", "--cap-drop=ALL", &image];
+    let by_hand = ada.ok(&[&by_hand[..], &["/bin/sh", "-c", script]].concat());
+    assert_eq!(by_hand, "a namespace\n");
+    ada.ok(&["push", "--quiet", &image]);
+    let result = ada.pull_result("p/namespace:1");
+    let folder = tempfile::tempdir().expect("folder");
+    ada.files(&result, folder.path());
+    assert_eq!(fs::read_to_string(folder.path().join("output/made")).expect("a file"), "");
     site.stop();
 }

@@ -77,6 +77,14 @@ fn what_a_run_sees_and_may_do() {
         tell seccomp sh -c \"grep Seccomp: /proc/self/status | awk '{{print \\$2}}'\"
         tell nofile sh -c 'ulimit -n'
         tell core sh -c 'ulimit -c'
+        tell nproc awk '/Max processes/ {{print $3, $4}}' /proc/self/limits
+        tell oom cat /proc/self/oom_score_adj
+        tell cgroups sh -c \"cut -d: -f3 /proc/self/cgroup | sort -u\"
+        tell userns unshare -U true
+        tell keys cat /proc/keys
+        tell timers cat /proc/timer_list
+        tell firmware sh -c 'ls /sys/firmware | wc -l'
+        tell workdir pwd
         tell init sh -c 'test $$ -ne 1'
         tell others sh -c 'ls /proc | grep -c \"^[0-9]\"'
         tell ld sh -c 'env | grep ^LD_'
@@ -88,7 +96,7 @@ fn what_a_run_sees_and_may_do() {
         "
     );
     let lines = "ENV LD_PRELOAD=/evil.so LD_LIBRARY_PATH=/evil NVIDIA_VISIBLE_DEVICES=all KEPT=yes \
-        TORNO_PROJECT=forged HOME=/root\nVOLUME /var/data\nUSER 0\nHEALTHCHECK CMD /bin/busybox true";
+        TORNO_PROJECT=forged HOME=/root\nVOLUME /var/data\nUSER 0\nWORKDIR /opt/app\nHEALTHCHECK CMD /bin/busybox true";
     let folder = output_of(&site, &ada, "look:1", &script, lines);
     let found = report(&folder);
     let is = |what: &str| found.get(what).unwrap_or_else(|| panic!("no `{what}` in {found:#?}")).as_str();
@@ -119,6 +127,20 @@ fn what_a_run_sees_and_may_do() {
     assert_eq!(is("seccomp"), "ok 2", "a filter is on");
     assert_eq!(is("nofile"), "ok 4096");
     assert_eq!(is("core"), "ok 0");
+    assert_eq!(is("nproc"), "ok 32768 32768");
+    assert_eq!(is("oom"), "ok 1000");
+    assert_eq!(is("cgroups"), "ok /", "nothing is seen of where it stands among the host's control groups");
+    assert!(is("userns").starts_with("failed"), "no user namespace: {}", is("userns"));
+    // A file is hidden by an empty one, a folder by an empty folder.
+    for masked in ["keys", "timers"] {
+        assert!(
+            ["ok", "failed"].contains(&is(masked)) || is(masked).contains("No such"),
+            "{masked}: {}",
+            is(masked)
+        );
+    }
+    assert!(is("firmware").ends_with('0'), "{}", is("firmware"));
+    assert_eq!(is("workdir"), "ok /opt/app");
     assert_eq!(is("init"), "ok", "process 1 is the init");
     for gone in ["ld", "nvidia"] {
         assert_eq!(is(gone), "failed", "{gone}");

@@ -4,6 +4,7 @@
 
 mod error;
 mod program;
+mod seccomp;
 mod translate;
 mod usage;
 

@@ -2,6 +2,8 @@
 //!
 //! Nothing here talks to an engine, reads a file or looks at a clock: the same run is always planned alike.
 
+mod confinement;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -12,7 +14,9 @@ use bytesize::ByteSize;
 use torno_auth::ProjectName;
 use torno_oci::{RunConfig, RunId};
 
-use crate::{ProjectPolicy, instance::Instance};
+use crate::{Limits, ProjectPolicy, instance::Instance};
+
+pub(crate) use confinement::{Capabilities, Confinement, HealthCheck, Namespace, Network, SystemCalls};
 
 /// Where a run writes what it gives back.
 pub(crate) const OUTPUT: &str = "/output";
@@ -29,14 +33,27 @@ const SHM: ByteSize = ByteSize::mib(64);
 /// own table holds.
 const OPEN_FILES: u64 = 4096;
 
+/// Processes of one user. All runs are one user to the kernel, so this bounds them together; a run by itself is
+/// bounded by its project's `pids`, which may be as many.
+const USER_PROCESSES: u64 = 32_768;
+
+/// Core dumps: none, since they would hold data.
+const CORE: u64 = 0;
+
+/// When the host is out of memory, runs go before anything else: they can be run again.
+const OOM_SCORE: u16 = 1000;
+
 /// The engine's log file is JSON: a line carries its time and stream (75 bytes), and a control character becomes
 /// six. For lines of ten bytes and more on both streams this keeps the last `log` bytes of each; of shorter lines
 /// less is kept. The engine drops whole files, so there are two, and no more than both are ever on the disk.
 const LOG_FILE_FACTOR: u64 = 16;
 const LOG_FILES: u32 = 2;
 
-/// Every setting of a run's container. What is not here is left to the image (entry point, command, working
-/// directory) or to the engine's default (the seccomp profile).
+/// What a log file holds at least: one error message with its trace, however it is written.
+const LEAST_LOG_FILE: ByteSize = ByteSize::kib(64);
+
+/// Every setting of a run's container. What is not here is left to the image: its entry point, its command and
+/// those of its variables that are not taken away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The container's name: one run has one, so a second cannot be made.
@@ -49,14 +66,29 @@ pub(crate) struct Plan {
     pub hostname: String,
     /// User and group.
     pub user: String,
-    /// `NAME=value` to set and `NAME` to take away what the image sets.
-    pub environment: Vec<String>,
+    /// Where the command starts.
+    pub working_directory: String,
+    /// The variables that are set.
+    pub environment: BTreeMap<String, String>,
+    /// The variables of the image that are taken away.
+    pub taken_away: BTreeSet<String>,
     /// The data, read-only.
     pub data: Vec<DataMount>,
     /// The volume that stands at [`OUTPUT`].
     pub volume: String,
     /// File systems in memory, with their options.
     pub tmpfs: BTreeMap<String, String>,
+    /// What stands between the run and the host.
+    pub confinement: Confinement,
+    /// What the engine and the kernel hold it to.
+    pub resources: Resources,
+    /// How long it may run.
+    pub time: Duration,
+}
+
+/// How much a run may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Resources {
     /// Bytes of memory, with no swap beyond it.
     pub memory: u64,
     /// Bytes of shared memory.
@@ -65,14 +97,14 @@ pub(crate) struct Plan {
     pub nano_cpus: u64,
     /// Processes and threads.
     pub pids: u32,
-    /// Open files of one process.
-    pub open_files: u64,
-    /// The size of one log file and how many of them, in the engine's words.
+    /// Limits of single processes, soft and hard alike, by the names the engine has for them.
+    pub ulimits: BTreeMap<&'static str, u64>,
+    /// How readily the kernel ends it when the whole host is out of memory, up to 1000.
+    pub oom_score_adj: u16,
+    /// The size of one log file, in bytes.
     pub log_file: u64,
     /// How many log files the engine keeps.
     pub log_files: u32,
-    /// How long it may run.
-    pub time: Duration,
 }
 
 /// A folder of the host's, seen inside.
@@ -123,26 +155,39 @@ impl Plan {
     ) -> Result<Self, Unplannable> {
         let limits = &policy.limits;
         let data = data(policy);
+        let environment = environment(subject, policy);
         let name = subject.instance.container(subject.run);
         Ok(Self {
             image: subject.image.to_owned(),
             labels: subject.instance.labels(subject.run, subject.attempt),
             hostname: "run".into(),
             user: format!("{UID}:{UID}"),
-            environment: environment(subject, config, policy),
+            working_directory: working_directory(config),
+            taken_away: taken_away(config, &environment),
+            environment,
             tmpfs: tmpfs(config, &data, limits.tmp)?,
             data,
             volume: name.clone(),
             name,
+            confinement: Confinement::new(),
+            resources: Resources::new(limits),
+            time: limits.time,
+        })
+    }
+}
+
+impl Resources {
+    fn new(limits: &Limits) -> Self {
+        Self {
             memory: limits.memory.as_u64(),
             shm: SHM.as_u64(),
             nano_cpus: limits.cpus.nanos(),
             pids: limits.pids,
-            open_files: OPEN_FILES,
-            log_file: limits.log.as_u64().saturating_mul(LOG_FILE_FACTOR).max(ByteSize::kib(64).as_u64()),
+            ulimits: BTreeMap::from([("core", CORE), ("nofile", OPEN_FILES), ("nproc", USER_PROCESSES)]),
+            oom_score_adj: OOM_SCORE,
+            log_file: limits.log.as_u64().saturating_mul(LOG_FILE_FACTOR).max(LEAST_LOG_FILE.as_u64()),
             log_files: LOG_FILES,
-            time: limits.time,
-        })
+        }
     }
 }
 
@@ -161,9 +206,8 @@ fn data(policy: &ProjectPolicy) -> Vec<DataMount> {
     }
 }
 
-/// The image's own variables stay, but for those that change what a program loads or which devices it is given,
-/// and those that are Torno's to set. A name without `=` takes the image's value away.
-fn environment(subject: &Subject<'_>, config: &RunConfig, policy: &ProjectPolicy) -> Vec<String> {
+/// What the project sets and what a run is told.
+fn environment(subject: &Subject<'_>, policy: &ProjectPolicy) -> BTreeMap<String, String> {
     let mut set = BTreeMap::from([("HOME".to_owned(), TMP.to_owned())]);
     set.extend(policy.environment.clone());
     set.extend([
@@ -172,12 +216,24 @@ fn environment(subject: &Subject<'_>, config: &RunConfig, policy: &ProjectPolicy
         ("TORNO_RUN".to_owned(), subject.run.to_string()),
         ("TORNO_PROJECT".to_owned(), subject.project.as_str().to_owned()),
     ]);
+    set
+}
+
+/// The image's own variables stay, but for those that change what a program loads or which devices it is given,
+/// and those that are Torno's to set.
+fn taken_away(config: &RunConfig, set: &BTreeMap<String, String>) -> BTreeSet<String> {
     let dropped = |name: &&String| {
         ["LD_", "NVIDIA_", "TORNO_"].iter().any(|prefix| name.starts_with(prefix))
             && !set.contains_key(name.as_str())
     };
-    let taken: BTreeSet<String> = config.environment.iter().filter(dropped).cloned().collect();
-    set.iter().map(|(name, value)| format!("{name}={value}")).chain(taken).collect()
+    config.environment.iter().filter(dropped).cloned().collect()
+}
+
+/// The image's own, which its configuration's parser has held to folders of the image's. It is said, so that it is
+/// this one that is used and no other reading of the configuration.
+fn working_directory(config: &RunConfig) -> String {
+    let path = normal(&config.working_directory);
+    if path.is_empty() { "/".into() } else { path }
 }
 
 /// `/tmp`, and a file system in memory for each volume the image declares: the engine would otherwise make an
@@ -219,131 +275,6 @@ fn shown(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::{Dataset, Limits};
-
-    use super::*;
-
-    fn config(environment: &[&str], volumes: &[&str]) -> RunConfig {
-        let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
-        RunConfig {
-            environment: owned(environment),
-            volumes: owned(volumes),
-            working_directory: String::new(),
-        }
-    }
-
-    fn datasets(names: &[&str]) -> Vec<Dataset> {
-        let dataset = |name: &&str| Dataset { name: name.to_string(), path: format!("/srv/{name}").into() };
-        names.iter().map(dataset).collect()
-    }
-
-    fn plan(config: &RunConfig, policy: &ProjectPolicy) -> Result<Plan, Unplannable> {
-        let instance = "0123456789abcdef".parse::<Instance>().expect("instance");
-        let project = "retina".parse().expect("project");
-        let run = RunId::new(12).expect("run");
-        let image = "127.0.0.1:1/run/retina/unet@sha256:00";
-        Plan::new(&Subject { instance: &instance, run, attempt: 1, project: &project, image }, config, policy)
-    }
-
-    #[test]
-    fn every_setting_of_a_plain_run() {
-        let policy = ProjectPolicy { datasets: datasets(&["eyes"]), ..ProjectPolicy::default() };
-        let made = plan(&config(&["PATH"], &[]), &policy).expect("plan");
-        let text = |text: &str| text.to_owned();
-        let expected = Plan {
-            name: text("torno-0123456789abcdef-run-12"),
-            image: text("127.0.0.1:1/run/retina/unet@sha256:00"),
-            labels: BTreeMap::from([
-                (text("org.torno.attempt"), text("1")),
-                (text("org.torno.instance"), text("0123456789abcdef")),
-                (text("org.torno.run"), text("12")),
-            ]),
-            hostname: text("run"),
-            user: text("65532:65532"),
-            environment: [
-                "HOME=/tmp",
-                "TORNO_INPUT=/input",
-                "TORNO_OUTPUT=/output",
-                "TORNO_PROJECT=retina",
-                "TORNO_RUN=12",
-            ]
-            .map(text)
-            .to_vec(),
-            data: vec![DataMount {
-                dataset: text("eyes"),
-                source: "/srv/eyes".into(),
-                target: text("/input"),
-            }],
-            volume: text("torno-0123456789abcdef-run-12"),
-            tmpfs: BTreeMap::from([(text("/tmp"), text("rw,exec,nosuid,nodev,size=268435456,mode=1777"))]),
-            memory: 2 << 30,
-            shm: 64 << 20,
-            nano_cpus: 1_000_000_000,
-            pids: 256,
-            open_files: 4096,
-            log_file: 16 << 20,
-            log_files: 2,
-            time: Duration::from_hours(1),
-        };
-        assert_eq!(made, expected);
-    }
-
-    #[test]
-    fn what_an_image_sets_is_taken_away_where_it_is_not_its_to_set() {
-        let policy = ProjectPolicy {
-            environment: BTreeMap::from([
-                ("FOLDS".into(), "5".into()),
-                ("HOME".into(), "/output".into()),
-                ("TORNO_RUN".into(), "99".into()),
-            ]),
-            ..ProjectPolicy::default()
-        };
-        let names = ["LD_PRELOAD", "NVIDIA_VISIBLE_DEVICES", "TORNO_RUN", "TORNO_X", "HOME", "LDX", "FOLDS"];
-        let made = plan(&config(&names, &[]), &policy).expect("plan");
-        let expected = [
-            "FOLDS=5",
-            "HOME=/output",
-            "TORNO_INPUT=/input",
-            "TORNO_OUTPUT=/output",
-            "TORNO_PROJECT=retina",
-            "TORNO_RUN=12",
-            "LD_PRELOAD",
-            "NVIDIA_VISIBLE_DEVICES",
-            "TORNO_X",
-        ];
-        assert_eq!(made.environment, expected);
-    }
-
-    #[test]
-    fn several_datasets_stand_side_by_side() {
-        let policy = ProjectPolicy {
-            datasets: datasets(&["a", "b"]),
-            mount: "/opt//ml/model/".into(),
-            ..ProjectPolicy::default()
-        };
-        let made = plan(&config(&[], &["/opt", "/opt/ml/model/a"]), &policy).expect("plan");
-        let targets: Vec<_> = made.data.iter().map(|mount| mount.target.as_str()).collect();
-        assert_eq!(targets, ["/opt/ml/model/a", "/opt/ml/model/b"]);
-        assert_eq!(made.tmpfs.keys().collect::<Vec<_>>(), ["/opt", "/tmp"]);
-    }
-
-    #[test]
-    fn volumes_are_kept_in_memory_and_never_hide_a_mount() {
-        let policy = ProjectPolicy { datasets: datasets(&["a"]), ..ProjectPolicy::default() };
-        let volumes = ["/data/", "/tmp", "/tmp/inner", "/output", "//input", "/outputs"];
-        let made = plan(&config(&[], &volumes), &policy).expect("plan");
-        assert_eq!(made.tmpfs.keys().collect::<Vec<_>>(), ["/data", "/outputs", "/tmp", "/tmp/inner"]);
-        for (volume, mount) in [("/output/x", "/output"), ("/input//x/y", "/input")] {
-            let refused = plan(&config(&[], &[volume]), &policy).expect_err("refused");
-            assert_eq!(refused, Unplannable::Volume { volume: normal(volume), mount: mount.into() });
-        }
-    }
-
-    #[test]
-    fn the_log_file_has_a_floor() {
-        let limits = Limits { log: ByteSize::b(1), ..Limits::default() };
-        let made = plan(&config(&[], &[]), &ProjectPolicy { limits, ..ProjectPolicy::default() });
-        assert_eq!(made.expect("plan").log_file, 64 << 10);
-    }
-}
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,22 @@
 //! A plan in the words of the Docker API.
+//!
+//! Everything that confines a run is said, also where it is an engine's default. What is not said and must not be:
+//! another user namespace (an engine that remaps users keeps doing so) and an AppArmor profile (no setting of an
+//! engine changes its own).
 
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
-    MountBindOptionsPropagationEnum, MountType, MountVolumeOptions, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
+    MountBindOptions, MountBindOptionsPropagationEnum, MountType, MountVolumeOptions, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 
-use crate::plan::{OUTPUT, Plan};
+use crate::plan::{
+    Capabilities, Confinement, HealthCheck, Namespace, Network, OUTPUT, Plan, Resources, SystemCalls,
+};
+
+use super::seccomp;
 
 /// The container a run runs in.
 pub(super) fn container(plan: &Plan) -> ContainerCreateBody {
@@ -26,35 +34,16 @@ pub(super) fn container(plan: &Plan) -> ContainerCreateBody {
         }),
         ..Mount::default()
     }));
-    let limit = |name: &str, value: u64| ResourcesUlimits {
-        name: Some(name.to_owned()),
-        soft: Some(signed(value)),
-        hard: Some(signed(value)),
-    };
-    ContainerCreateBody {
-        host_config: Some(HostConfig {
-            mounts: Some(mounts),
-            readonly_rootfs: Some(true),
-            memory: Some(signed(plan.memory)),
-            memory_swap: Some(signed(plan.memory)),
-            nano_cpus: Some(signed(plan.nano_cpus)),
-            pids_limit: Some(i64::from(plan.pids)),
-            shm_size: Some(signed(plan.shm)),
-            ulimits: Some(vec![limit("nofile", plan.open_files), limit("core", 0)]),
-            init: Some(true),
-            ..confined(plan)
-        }),
-        ..image(plan)
-    }
+    let host = HostConfig { mounts: Some(mounts), ..held(&plan.resources, confined(plan)) };
+    ContainerCreateBody { host_config: Some(host), ..image(plan) }
 }
 
 /// A container that is never started: while it exists, the engine lets the owner of the volume's root be set. A
 /// run's own container has a read-only root, into which the engine puts nothing.
 pub(super) fn preparation(plan: &Plan) -> ContainerCreateBody {
-    ContainerCreateBody {
-        host_config: Some(HostConfig { mounts: Some(vec![output(plan)]), ..confined(plan) }),
-        ..image(plan)
-    }
+    let host =
+        HostConfig { mounts: Some(vec![output(plan)]), readonly_rootfs: Some(false), ..confined(plan) };
+    ContainerCreateBody { host_config: Some(host), ..image(plan) }
 }
 
 /// The name of the container that is never started.
@@ -63,38 +52,86 @@ pub(crate) fn preparation_name(container: &str) -> String {
 }
 
 fn image(plan: &Plan) -> ContainerCreateBody {
+    let HealthCheck::None = plan.confinement.health_check;
+    let set = plan.environment.iter().map(|(name, value)| format!("{name}={value}"));
+    // A name without `=` takes away what the image sets.
+    let environment = set.chain(plan.taken_away.iter().cloned());
     ContainerCreateBody {
         image: Some(plan.image.clone()),
         hostname: Some(plan.hostname.clone()),
         user: Some(plan.user.clone()),
-        env: Some(plan.environment.clone()),
+        working_dir: Some(plan.working_directory.clone()),
+        env: Some(environment.collect()),
         labels: Some(plan.labels.clone().into_iter().collect()),
         tty: Some(false),
         open_stdin: Some(false),
+        stop_signal: Some(plan.confinement.stop_signal.to_owned()),
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
         ..ContainerCreateBody::default()
     }
 }
 
 fn confined(plan: &Plan) -> HostConfig {
+    let Confinement {
+        network: Network::None,
+        read_only_root,
+        capabilities: Capabilities::None,
+        no_new_privileges,
+        system_calls: SystemCalls::OfTheProfile,
+        ipc: Namespace::Private,
+        cgroups: Namespace::Private,
+        init,
+        health_check: HealthCheck::None,
+        stop_signal: _,
+        masked,
+        read_only,
+    } = plan.confinement;
+    let mut security = vec![format!("seccomp={}", seccomp::profile())];
+    security.extend(no_new_privileges.then(|| "no-new-privileges".to_owned()));
+    let paths = |paths: &[&str]| paths.iter().map(ToString::to_string).collect();
     HostConfig {
         network_mode: Some("none".into()),
+        privileged: Some(false),
+        readonly_rootfs: Some(read_only_root),
         cap_drop: Some(vec!["ALL".into()]),
-        // The seccomp profile is the engine's default one: naming another option does not take it away.
-        security_opt: Some(vec!["no-new-privileges".into()]),
+        security_opt: Some(security),
+        ipc_mode: Some("private".into()),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        init: Some(init),
+        masked_paths: Some(paths(masked)),
+        readonly_paths: Some(paths(read_only)),
         tmpfs: Some(plan.tmpfs.clone().into_iter().collect()),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             ..RestartPolicy::default()
         }),
+        ..HostConfig::default()
+    }
+}
+
+fn held(resources: &Resources, confined: HostConfig) -> HostConfig {
+    let limit = |(name, value): (&&str, &u64)| ResourcesUlimits {
+        name: Some((*name).to_owned()),
+        soft: Some(signed(*value)),
+        hard: Some(signed(*value)),
+    };
+    HostConfig {
+        memory: Some(signed(resources.memory)),
+        memory_swap: Some(signed(resources.memory)),
+        nano_cpus: Some(signed(resources.nano_cpus)),
+        pids_limit: Some(i64::from(resources.pids)),
+        shm_size: Some(signed(resources.shm)),
+        ulimits: Some(resources.ulimits.iter().map(limit).collect()),
+        oom_score_adj: Some(i64::from(resources.oom_score_adj)),
+        oom_kill_disable: Some(false),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".into()),
             config: Some(HashMap::from([
-                ("max-size".to_owned(), plan.log_file.to_string()),
-                ("max-file".to_owned(), plan.log_files.to_string()),
+                ("max-size".to_owned(), resources.log_file.to_string()),
+                ("max-file".to_owned(), resources.log_files.to_string()),
             ])),
         }),
-        ..HostConfig::default()
+        ..confined
     }
 }
 
@@ -119,42 +156,43 @@ fn signed(number: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use serde_json::{Value, json};
 
-    use crate::plan::DataMount;
+    use crate::plan::samples::{all, reviewed};
 
     use super::*;
 
+    /// What is sent, with the profile, which is reviewed by itself, in one word.
+    fn sent(body: &ContainerCreateBody) -> String {
+        let mut sent = serde_json::to_value(body).expect("JSON");
+        let said = sent.pointer_mut("/HostConfig/SecurityOpt/0").expect("an option");
+        let text = said.as_str().and_then(|text| text.strip_prefix("seccomp=")).expect("the profile");
+        assert_eq!(serde_json::from_str::<Value>(text).expect("JSON"), seccomp::profile());
+        *said = json!("seccomp=PROFILE");
+        serde_json::to_string_pretty(&sent).expect("JSON")
+    }
+
+    #[test]
+    fn what_the_engine_is_told_of_every_kind_of_run() {
+        for (name, plan) in all() {
+            reviewed(&format!("docker-{name}"), &sent(&container(&plan)));
+        }
+    }
+
+    #[test]
+    fn what_the_engine_is_told_of_the_container_that_never_starts() {
+        let (_, plain) = all().remove(0);
+        reviewed("docker-preparation", &sent(&preparation(&plain)));
+    }
+
     #[test]
     fn data_is_one_mount_that_is_read_only_as_a_whole() {
-        let data = DataMount { dataset: "d".into(), source: "/srv/d".into(), target: "/input".into() };
-        let plan = Plan {
-            name: "n".into(),
-            image: "i".into(),
-            labels: BTreeMap::new(),
-            hostname: "run".into(),
-            user: "65532:65532".into(),
-            environment: Vec::new(),
-            data: vec![data],
-            volume: "v".into(),
-            tmpfs: BTreeMap::new(),
-            memory: 1,
-            shm: 1,
-            nano_cpus: 1,
-            pids: 1,
-            open_files: 1,
-            log_file: 1,
-            log_files: 1,
-            time: std::time::Duration::from_secs(1),
-        };
-        let host = container(&plan).host_config.expect("a host configuration");
+        let (_, plain) = all().remove(0);
+        let host = container(&plain).host_config.expect("a host configuration");
         let mounts = host.mounts.expect("mounts");
         let input = mounts.iter().find(|mount| mount.target.as_deref() == Some("/input")).expect("the data");
         let options = input.bind_options.clone().expect("options");
         assert_eq!((input.read_only, options.non_recursive), (Some(true), Some(true)));
-        assert_eq!((mounts.len(), host.binds, host.devices, host.privileged), (2, None, None, None));
-        assert!(
-            preparation(&plan).host_config.and_then(|host| host.mounts).is_some_and(|all| all.len() == 1)
-        );
+        assert_eq!((mounts.len(), host.binds, host.devices), (2, None, None));
     }
 }

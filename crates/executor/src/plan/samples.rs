@@ -1,0 +1,55 @@
+//! Plans of every kind, for tests that look at all there is in them.
+
+use crate::{Dataset, ProjectPolicy, instance::Instance};
+
+use super::{Plan, RunConfig, RunId, Subject, Unplannable};
+
+/// Every kind of plan, by name.
+pub(crate) fn all() -> Vec<(&'static str, Plan)> {
+    let with = |names: &[&str]| ProjectPolicy { datasets: datasets(names), ..ProjectPolicy::default() };
+    let plain = config(&["PATH"], &[]);
+    let made = |config: &RunConfig, policy: &ProjectPolicy| plan(config, policy).expect("a plan");
+    vec![
+        ("plain", made(&plain, &with(&["eyes"]))),
+        ("several-datasets", made(&plain, &with(&["ears", "eyes"]))),
+        ("hostile-image", made(&hostile(), &with(&["eyes"]))),
+    ]
+}
+
+/// What an image can wish for without being refused at the push.
+fn hostile() -> RunConfig {
+    let environment = ["PATH", "LD_PRELOAD", "NVIDIA_VISIBLE_DEVICES", "TORNO_RUN", "TORNO_X", "HOME"];
+    let volumes = ["/etc/", "/input", "/output", "/tmp/x", "/var//run"];
+    RunConfig { working_directory: "//opt///escape/".into(), ..config(&environment, &volumes) }
+}
+
+/// An image's wishes: the names of its variables, and its volumes.
+pub(crate) fn config(environment: &[&str], volumes: &[&str]) -> RunConfig {
+    let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+    RunConfig { environment: owned(environment), volumes: owned(volumes), working_directory: String::new() }
+}
+
+/// Datasets of these names.
+pub(crate) fn datasets(names: &[&str]) -> Vec<Dataset> {
+    let dataset = |name: &&str| Dataset { name: name.to_string(), path: format!("/srv/{name}").into() };
+    names.iter().map(dataset).collect()
+}
+
+/// The plan of run 12 of the project `retina`.
+pub(crate) fn plan(config: &RunConfig, policy: &ProjectPolicy) -> Result<Plan, Unplannable> {
+    let instance = "0123456789abcdef".parse::<Instance>().expect("instance");
+    let project = "retina".parse().expect("project");
+    let run = RunId::new(12).expect("run");
+    let image = "127.0.0.1:1/torno-0123456789abcdef/run-12@sha256:00";
+    Plan::new(&Subject { instance: &instance, run, attempt: 1, project: &project, image }, config, policy)
+}
+
+/// Compares a text with the one of that name in `crates/executor/snapshots/`, which somebody has read.
+#[track_caller]
+pub(crate) fn reviewed(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
