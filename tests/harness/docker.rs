@@ -106,7 +106,12 @@ impl Docker {
 
     /// Pulls a result, waiting as a person would by pulling again; its full name.
     pub fn pull_result(&self, image: &str) -> String {
-        let name = self.name(&format!("results/{image}"));
+        self.pull_result_of(&format!("results/{image}"))
+    }
+
+    /// The same for a result wherever it is, such as `try-results/p/n:1`.
+    pub fn pull_result_of(&self, image: &str) -> String {
+        let name = self.name(image);
         for _ in 0..4 {
             let pulled = self.docker(&["pull", "--quiet", &name]);
             self.remember(&name);

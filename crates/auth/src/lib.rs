@@ -34,7 +34,9 @@ pub use identity::{GroupError, GroupName, Identity, Proof};
 pub use members::{Members, Others};
 pub use patterns::Patterns;
 pub use permit::{DeletePermit, PullPermit, PushPermit};
-pub use policy::{Access, Charged, Plain, Policy, Project, Quota, Reach, Refusal, Standing, Visibility};
+pub use policy::{
+    Access, Charged, Plain, Policy, Project, Quota, Reach, Refusal, Sample, Standing, Visibility,
+};
 pub use provider::{Attempt, Attempts, IdTokenError, Issuer, IssuerError, Known, ProviderSettings};
 pub use scope::{Action, Grant, Scope, ScopeError, Wish};
 pub use secret::{Secret, SecretHash, TokenId, TokenIdError};

@@ -36,10 +36,10 @@ impl PullPermit {
 }
 
 impl PushPermit {
-    /// What the result of a run is published with: only into `results/`, in the name of the run's owner.
+    /// What the result of a run is published with: only into `results/` and `try-results/`, in the name of the run's owner.
     pub fn publish(results: &RepositoryName, owner: &UserName) -> Option<Self> {
         match results.namespace() {
-            Namespace::Results { .. } => {
+            Namespace::Results { .. } | Namespace::TryResults { .. } => {
                 Some(Self { repository: results.clone(), owner: owner.clone(), by: owner.clone() })
             }
             _ => None,

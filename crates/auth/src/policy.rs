@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use torno_oci::{Namespace, RepositoryName};
+use torno_oci::{DatasetName, Namespace, RepositoryName};
 
 use crate::{
     Action, DeletePermit, Identity, Members, Patterns, ProjectName, PullPermit, PushPermit, UserName,
@@ -59,6 +59,17 @@ pub struct Project {
     pub visibility: Visibility,
     /// What its repositories may keep together.
     pub quota: Quota,
+    /// The data that its runs see.
+    pub datasets: BTreeMap<DatasetName, Sample>,
+}
+
+/// Whether a dataset has a sample, which may be given away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sample {
+    /// It has one.
+    Given,
+    /// It has none, so nobody can try a program on it.
+    None,
 }
 
 /// Who may do what in repositories outside the projects. Whose they are counts no longer then.
@@ -231,10 +242,13 @@ impl Policy {
 
     fn may_pull(&self, who: &Identity, repository: &RepositoryName, owner: Option<&UserName>) -> bool {
         match repository.namespace() {
-            Namespace::Run { project, .. } | Namespace::Results { project, .. } => {
+            Namespace::Run { project, .. }
+            | Namespace::Results { project, .. }
+            | Namespace::Try { project, .. }
+            | Namespace::TryResults { project, .. } => {
                 matches!(self.role(who, project, owner), Role::Custodian | Role::Owner | Role::Colleague)
             }
-            Namespace::Reserved => false,
+            Namespace::Sample { .. } | Namespace::Reserved => false,
             Namespace::Plain if self.is_admin(who) => true,
             Namespace::Plain => match self.rule(repository) {
                 Some(rule) => rule.reads(who),
@@ -252,12 +266,19 @@ impl Policy {
         let free = owner.is_none_or(|owner| who.is(owner));
         let denied = |why: String| Err(Refusal::Denied(why));
         match repository.namespace() {
-            Namespace::Run { project, .. } => {
-                let known = self.projects.get(project);
-                if !known.is_some_and(|project| self.is_member(who, project)) {
+            namespace @ (Namespace::Run { project, .. } | Namespace::Try { project, .. }) => {
+                let known = self.projects.get(project).filter(|project| self.is_member(who, project));
+                let Some(known) = known else {
                     return denied(format!(
                         "{who} may not push to project `{project}`; {}",
                         self.where_to_push(who)
+                    ));
+                };
+                let kind = if matches!(namespace, Namespace::Try { .. }) { "try" } else { "run" };
+                if let (Some(dataset), "try") = (known.without_sample(), kind) {
+                    return denied(format!(
+                        "nothing can be tried in project `{project}`: its dataset `{dataset}` has no sample; push to \
+                         run/{project}/…, or ask the site for a sample"
                     ));
                 }
                 if repository.results().is_none() {
@@ -269,14 +290,17 @@ impl Policy {
                     return Ok(());
                 }
                 denied(format!(
-                    "the name `{repository}` is taken by somebody else; choose another name under run/{project}/"
+                    "the name `{repository}` is taken by somebody else; choose another name under {kind}/{project}/"
                 ))
             }
             Namespace::Results { project, .. } => denied(format!(
                 "nobody pushes to results/; push to run/{project}/… and pull what comes out from here"
             )),
-            Namespace::Reserved => denied(format!(
-                "names under run/, results/, try/ and samples/ are Torno's own; {}",
+            Namespace::TryResults { project, .. } => denied(format!(
+                "nobody pushes to try-results/; push to try/{project}/… and pull what comes out from here"
+            )),
+            Namespace::Sample { .. } | Namespace::Reserved => denied(format!(
+                "names under run/, results/, try/, try-results/ and samples/ are Torno's own; {}",
                 self.where_to_push(who)
             )),
             Namespace::Plain if self.is_admin(who) => Ok(()),
@@ -305,10 +329,13 @@ impl Policy {
             return Err(Refusal::Unknown(repository.clone()));
         }
         let may = match repository.namespace() {
-            Namespace::Run { project, .. } | Namespace::Results { project, .. } => {
+            Namespace::Run { project, .. }
+            | Namespace::Results { project, .. }
+            | Namespace::Try { project, .. }
+            | Namespace::TryResults { project, .. } => {
                 matches!(self.role(who, project, owner), Role::Custodian | Role::Owner)
             }
-            Namespace::Reserved => false,
+            Namespace::Sample { .. } | Namespace::Reserved => false,
             Namespace::Plain => match self.rule(repository) {
                 Some(rule) => rule.delete.contains(who) && who.name().is_some(),
                 None => owner.is_some_and(|owner| who.is(owner)),
@@ -384,14 +411,14 @@ impl Policy {
     /// refused: the run that they come from is over.
     pub fn quotas(&self, repository: &RepositoryName, owner: &UserName) -> Vec<(Charged, Quota)> {
         let namespace = repository.namespace();
-        if matches!(namespace, Namespace::Results { .. }) {
+        if matches!(namespace, Namespace::Results { .. } | Namespace::TryResults { .. }) {
             return Vec::new();
         }
         let mut quotas = Vec::new();
         if !self.admins.users.contains(owner) && self.quota != Quota::default() {
             quotas.push((Charged::User(owner.clone()), self.quota));
         }
-        if let Namespace::Run { project, .. } = namespace
+        if let Some(project) = namespace.project()
             && let Some((name, project)) = self.projects.get_key_value(project)
             && project.quota != Quota::default()
         {
@@ -407,8 +434,14 @@ impl Policy {
             projects.map(|(name, _)| name.clone()).collect()
         };
         let researcher = among(Self::is_member);
-        let mut push: Vec<String> =
-            researcher.iter().map(|project| format!("run/{project}/<name>:<tag>")).collect();
+        let kinds = |name: &ProjectName| {
+            let tried = self.projects.get(name).filter(|project| project.without_sample().is_none());
+            std::iter::once("run").chain(tried.map(|_| "try"))
+        };
+        let mut push: Vec<String> = researcher
+            .iter()
+            .flat_map(|project| kinds(project).map(move |kind| format!("{kind}/{project}/<name>:<tag>")))
+            .collect();
         let named = who.name().is_some();
         let rules = self.access.iter().filter(|rule| named && rule.push.contains(who));
         push.extend(rules.map(|rule| rule.repositories.to_string()));
@@ -445,6 +478,13 @@ pub struct Standing {
     pub custodian: Vec<ProjectName>,
     /// Names and patterns of repositories that they may push to.
     pub push: Vec<String>,
+}
+
+impl Project {
+    /// A dataset that has no sample, if there is one.
+    fn without_sample(&self) -> Option<&DatasetName> {
+        self.datasets.iter().find(|(_, sample)| **sample == Sample::None).map(|(name, _)| name)
+    }
 }
 
 impl Access {

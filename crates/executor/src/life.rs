@@ -18,6 +18,7 @@ use crate::{
     engine::{Container, Engine, EngineError, start_reason},
     executor::Wait,
     instance::Instance,
+    policy::NoSample,
 };
 
 use prepare::Unready;
@@ -67,8 +68,8 @@ pub(crate) struct Life {
     site: Arc<Site>,
     run: Run,
     project: Option<ProjectName>,
-    /// What its project says now; `None` when there is no such project any more.
-    policy: Option<ProjectPolicy>,
+    /// What its project says now, or how a run ends of which it says nothing any more.
+    policy: Result<ProjectPolicy, Outcome>,
 }
 
 /// Whether this process saw the whole of a run's time in the engine.
@@ -89,11 +90,18 @@ struct Ended {
 
 impl Life {
     pub(crate) fn new(site: &Arc<Site>, run: Run) -> Self {
-        let project = match run.repository.namespace() {
-            Namespace::Run { project, .. } => project.parse::<ProjectName>().ok(),
-            _ => None,
+        let namespace = run.repository.namespace();
+        let project = namespace.project().and_then(|project| project.parse::<ProjectName>().ok());
+        let projects = site.projects.load();
+        let policy = project.as_ref().and_then(|project| projects.get(project));
+        let policy = match (namespace, policy) {
+            (Namespace::Run { .. }, Some(policy)) => Ok(policy.clone()),
+            (Namespace::Try { .. }, Some(policy)) => policy.for_try().map_err(|NoSample(dataset)| {
+                tracing::error!(run = %run.id, dataset, "a run has no sample to be tried on any more");
+                Outcome::SampleGone
+            }),
+            _ => Err(Outcome::ProjectGone),
         };
-        let policy = project.as_ref().and_then(|project| site.projects.load().get(project).cloned());
         Self { site: Arc::clone(site), run, project, policy }
     }
 
@@ -142,7 +150,7 @@ impl Life {
     /// What it is held to. Of a project that is gone, nothing is let out.
     fn policy(&self) -> ProjectPolicy {
         let gone = || ProjectPolicy { logs: LogPolicy::Never, ..ProjectPolicy::default() };
-        self.policy.clone().unwrap_or_else(gone)
+        self.policy.clone().unwrap_or_else(|_| gone())
     }
 
     /// How long it may run: what was said when it started.

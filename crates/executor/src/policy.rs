@@ -46,11 +46,42 @@ impl Default for ProjectPolicy {
 }
 
 impl ProjectPolicy {
+    /// What a run of `try/` is given and held to: the samples in place of the data, and everything it says.
+    ///
+    /// What it leaves is bounded in size alone, since nothing of it is confidential.
+    pub(crate) fn for_try(&self) -> Result<Self, NoSample> {
+        // Field by field: whoever adds one says here what of it a try may have.
+        let Self { datasets, mount, environment, limits, logs: _ } = self;
+        let sampled = |dataset: &Dataset| match &dataset.sample {
+            Some(sample) => Ok(Dataset { path: sample.clone(), ..dataset.clone() }),
+            None => Err(NoSample(dataset.name.clone())),
+        };
+        Ok(Self {
+            datasets: datasets.iter().map(sampled).collect::<Result<_, _>>()?,
+            mount: mount.clone(),
+            environment: environment.clone(),
+            limits: Limits { entries: TRY_ENTRIES, log: limits.log.max(TRY_LOG), ..*limits },
+            logs: LogPolicy::Always,
+        })
+    }
+
     /// The names of the datasets, sorted.
     pub fn dataset_names(&self) -> BTreeSet<&str> {
         self.datasets.iter().map(|dataset| dataset.name.as_str()).collect()
     }
 }
+
+/// The files and folders that a try may leave: as many as a project can allow at all. Each takes memory while it is
+/// collected.
+const TRY_ENTRIES: u32 = 1_000_000;
+
+/// How much of each stream of a try is kept, unless the project keeps more: what a program says while it is mended. The
+/// engine keeps sixteen times that on its disk while the run lasts.
+const TRY_LOG: ByteSize = ByteSize::mib(8);
+
+/// A dataset that nobody can try a program on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NoSample(pub(crate) String);
 
 /// A folder of confidential data on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +90,15 @@ pub struct Dataset {
     pub name: String,
     /// Where it is on the host, absolute. Researchers never see it.
     pub path: PathBuf,
+    /// Where a part of it, or something like it, is that may be given away.
+    pub sample: Option<PathBuf>,
+}
+
+impl Dataset {
+    /// A folder without a sample.
+    pub fn folder(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), path: path.into(), sample: None }
+    }
 }
 
 /// What a run may use. Past a limit a run ends with an outcome of that name.
@@ -129,4 +169,41 @@ pub enum LogPolicy {
     OnFailure,
     /// Never.
     Never,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(samples: &[Option<&str>]) -> ProjectPolicy {
+        let dataset = |(number, sample): (usize, Option<&str>)| Dataset {
+            sample: sample.map(PathBuf::from),
+            ..Dataset::folder(format!("d{number}"), format!("/confidential/{number}"))
+        };
+        ProjectPolicy {
+            datasets: samples.iter().copied().enumerate().map(dataset).collect(),
+            limits: Limits { log: ByteSize::kib(1), entries: 1, ..Limits::default() },
+            logs: LogPolicy::Never,
+            ..ProjectPolicy::default()
+        }
+    }
+
+    #[test]
+    fn a_try_has_the_samples_and_nothing_of_the_data() {
+        let tried = project(&[Some("/sample/0"), Some("/sample/1")]).for_try().expect("both have a sample");
+        let paths: Vec<_> = tried.datasets.iter().map(|dataset| dataset.path.as_path()).collect();
+        assert_eq!(paths, [std::path::Path::new("/sample/0"), std::path::Path::new("/sample/1")]);
+        assert_eq!(tried.logs, LogPolicy::Always);
+        assert_eq!((tried.limits.log, tried.limits.entries), (TRY_LOG, TRY_ENTRIES));
+        assert_eq!(tried.limits.output, Limits::default().output, "its size is bounded as ever");
+        let wide = Limits { log: ByteSize::mib(64), ..Limits::default() };
+        let wide = ProjectPolicy { limits: wide, ..project(&[]) }.for_try().expect("no data");
+        assert_eq!(wide.limits.log, ByteSize::mib(64));
+    }
+
+    #[test]
+    fn without_every_sample_there_is_no_try() {
+        let refused = project(&[Some("/sample/0"), None]).for_try().expect_err("one has none");
+        assert_eq!(refused, NoSample("d1".into()));
+    }
 }

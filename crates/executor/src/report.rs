@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_report_names_the_data_and_says_nothing_of_the_host() {
         let policy = ProjectPolicy {
-            datasets: vec![Dataset { name: "eyes".into(), path: "/srv/secret".into() }],
+            datasets: vec![Dataset::folder("eyes", "/srv/secret")],
             environment: [("KEY".to_owned(), "hidden".to_owned())].into(),
             ..ProjectPolicy::default()
         };

@@ -1,10 +1,11 @@
 //! How much somebody keeps, for whoever decides whether they may keep more.
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use torno_oci::{Digest, ProjectName, RepositoryName, UserName};
 
 use crate::{
     Metadata, MetadataError,
+    repository::ranges,
     row::{exists, first, number},
 };
 
@@ -13,7 +14,7 @@ use crate::{
 pub enum Account {
     /// Those of an owner.
     Owner(UserName),
-    /// Those in `run/<project>/` and `results/<project>/`.
+    /// Those of a project: its images and results.
     Project(ProjectName),
 }
 
@@ -27,19 +28,19 @@ pub struct Charge {
 }
 
 impl Account {
-    /// The condition on `repositories`, whose parameters are `?1` to `?4`.
-    fn condition(&self) -> (&'static str, [String; 4]) {
+    /// The condition on `repositories`, whose parameters are `?1` to `?8`.
+    fn condition(&self) -> (&'static str, Vec<String>) {
         match self {
-            Self::Owner(owner) => (
-                "owner = ?1 AND ?2 = ?3 AND ?3 = ?4",
-                [owner.as_str().into(), String::new(), String::new(), String::new()],
-            ),
+            Self::Owner(owner) => {
+                let mut values = vec![owner.to_string()];
+                values.resize(8, String::new());
+                ("owner = ?1 AND ?2 || ?3 || ?4 || ?5 || ?6 || ?7 || ?8 = ''", values)
+            }
             Self::Project(project) => {
-                // `0` is what comes after `/`.
-                let range = |kind| [format!("{kind}/{project}/"), format!("{kind}/{project}0")];
-                let ([run, run_end], [results, results_end]) = (range("run"), range("results"));
-                let condition = "(name > ?1 AND name < ?2 OR name > ?3 AND name < ?4)";
-                (condition, [run, run_end, results, results_end])
+                let condition = "(name > ?1 AND name < ?2 OR name > ?3 AND name < ?4
+                    OR name > ?5 AND name < ?6 OR name > ?7 AND name < ?8)";
+                let values = ranges(project).into_iter().flat_map(<[String; 2]>::from).collect();
+                (condition, values)
             }
         }
     }
@@ -74,9 +75,10 @@ impl Metadata {
             let moment = connection.unchecked_transaction()?;
             let mut count = repositories(&moment, &account)?;
             for name in beside {
-                let (condition, [one, two, three, four]) = account.condition();
-                let sql = format!("SELECT 1 FROM repositories WHERE {condition} AND name = ?5");
-                let there = exists(&moment, &sql, params![one, two, three, four, name.as_str()])?;
+                let (condition, parameters) = account.condition();
+                let sql = format!("SELECT 1 FROM repositories WHERE {condition} AND name = ?9");
+                let all = parameters.iter().map(String::as_str).chain([name.as_str()]);
+                let there = exists(&moment, &sql, rusqlite::params_from_iter(all))?;
                 count = count.saturating_sub(u64::from(there));
             }
             Ok(count)
@@ -88,13 +90,14 @@ impl Metadata {
     pub async fn is_charged(&self, account: Account, content: &Digest) -> Result<bool, MetadataError> {
         let content = content.clone();
         self.read(move |connection| {
-            let (condition, [one, two, three, four]) = account.condition();
+            let (condition, parameters) = account.condition();
             let sql = format!(
                 "SELECT 1 FROM repositories WHERE {condition} AND (
-                    id IN (SELECT repository FROM blob_links WHERE blob = ?5)
-                    OR id IN (SELECT repository FROM manifest_links WHERE manifest = ?5))"
+                    id IN (SELECT repository FROM blob_links WHERE blob = ?9)
+                    OR id IN (SELECT repository FROM manifest_links WHERE manifest = ?9))"
             );
-            exists(connection, &sql, params![one, two, three, four, content.as_str()])
+            let all = parameters.iter().map(String::as_str).chain([content.as_str()]);
+            exists(connection, &sql, rusqlite::params_from_iter(all))
         })
         .await
     }

@@ -24,8 +24,7 @@ pub struct Owned {
 pub enum Among {
     /// Every one.
     All,
-    /// Those of one owner, those in `run/<project>/` and `results/<project>/` of some projects, and perhaps those that
-    /// are in no namespace of Torno's own, whoever owns them.
+    /// Those of one owner, those under `run/`, `try/` and their results of some projects, and perhaps those that are in no namespace of Torno's own, whoever owns them.
     Some {
         /// The owner, if there is one.
         owner: Option<UserName>,
@@ -50,7 +49,7 @@ impl Among {
             any.push(format!("r.name > {} AND r.name < {}", value(start), value(end)));
         }
         if *plain {
-            let own = ["results", "run", "samples", "try"].map(|kind| {
+            let own = ["results", "run", "samples", "try-results", "try"].map(|kind| {
                 format!(
                     "NOT (r.name > {} AND r.name < {})",
                     value(format!("{kind}/")),
@@ -64,8 +63,9 @@ impl Among {
 }
 
 /// The ranges of names that are a project's. `0` is what comes after `/`.
-fn ranges(project: &ProjectName) -> [(String, String); 2] {
-    ["results", "run"].map(|kind| (format!("{kind}/{project}/"), format!("{kind}/{project}0")))
+pub(crate) fn ranges(project: &ProjectName) -> [(String, String); 4] {
+    ["results", "run", "try-results", "try"]
+        .map(|kind| (format!("{kind}/{project}/"), format!("{kind}/{project}0")))
 }
 
 /// Behind every name: they start with a letter or a digit.
@@ -187,8 +187,14 @@ fn of_projects(
 /// The first repositories outside Torno's own namespaces, which leave ranges of names between them.
 fn plain_ones(connection: &Connection, after: &str, limit: usize) -> Result<Vec<Owned>, MetadataError> {
     /// In their order; `0` is what comes after `/`.
-    const BETWEEN: [(&str, &str); 5] =
-        [("", "results/"), ("results0", "run/"), ("run0", "samples/"), ("samples0", "try/"), ("try0", LAST)];
+    const BETWEEN: [(&str, &str); 6] = [
+        ("", "results/"),
+        ("results0", "run/"),
+        ("run0", "samples/"),
+        ("samples0", "try-results/"),
+        ("try-results0", "try/"),
+        ("try0", LAST),
+    ];
     let mut found = Vec::new();
     for (start, end) in BETWEEN.into_iter().filter(|(_, end)| *end > after) {
         if found.len() >= limit {
@@ -245,6 +251,10 @@ mod tests {
             ("run/heart/a", "ada"),
             ("run/heart0/x", "bob"),
             ("results/heart/x", "bob"),
+            ("try/heart/x", "bob"),
+            ("try-results/heart/x", "bob"),
+            ("try-results2/heart/x", "bob"),
+            ("samples/heart", "bob"),
             ("a/b", "ada"),
             ("z/b", "ada"),
             ("a/c", "bob"),
@@ -261,12 +271,21 @@ mod tests {
             let put = metadata.put_manifest(&name, &owner, manifest, Vec::new(), None, Timestamp::UNIX_EPOCH);
             put.await.expect("stored");
         }
-        let all = ["a/b", "results/heart/x", "run/heart-2/x", "run/heart/a", "run/heart/x", "z/b"];
+        let all = [
+            "a/b",
+            "results/heart/x",
+            "run/heart-2/x",
+            "run/heart/a",
+            "run/heart/x",
+            "try-results/heart/x",
+            "try/heart/x",
+            "z/b",
+        ];
         let projects = ["heart", "heart-2", "unknown"].map(|name| name.parse().expect("project")).to_vec();
         let owner: Option<UserName> = Some("ada".parse().expect("user"));
         let hers = Among::Some { owner, projects, plain: false };
         let plain = Among::Some { owner: None, projects: Vec::new(), plain: true };
-        for (among, all) in [(hers, &all[..]), (plain, &["a/b", "a/c", "z/b"][..])] {
+        for (among, all) in [(hers, &all[..]), (plain, &["a/b", "a/c", "try-results2/heart/x", "z/b"][..])] {
             for limit in 0..=all.len() + 1 {
                 for (skipped, after) in std::iter::once(None).chain(all.iter().map(Some)).enumerate() {
                     let page = metadata.repositories(among.clone(), after.copied(), limit).await;
@@ -289,6 +308,6 @@ mod tests {
             holders.sort_unstable();
             assert_eq!(holders, all);
         }
-        assert_eq!(metadata.repositories(Among::All, None, 100).await.expect("a page").len(), 8);
+        assert_eq!(metadata.repositories(Among::All, None, 100).await.expect("a page").len(), 12);
     }
 }

@@ -98,6 +98,8 @@ pub enum Outcome {
     EngineGone,
     /// The project was taken out of the configuration before the run began.
     ProjectGone,
+    /// A sample was taken out of the configuration before the run that was to be tried on it began.
+    SampleGone,
     /// Something at the site failed; the admin's log knows.
     SiteFailure,
 }
@@ -115,6 +117,7 @@ impl fmt::Display for Outcome {
             }
             Self::CannotStart { reason } => write!(f, "the command could not be started: {reason}"),
             Self::EngineGone => f.write_str("the site's container engine went away; push the tag again"),
+            Self::SampleGone => f.write_str("there is no sample to try it on any more"),
             Self::ProjectGone => f.write_str("its project is no longer offered here"),
             Self::SiteFailure => {
                 f.write_str("something failed at this site; tell its admin the run's number")
@@ -144,7 +147,7 @@ fn span(time: Duration) -> String {
 pub struct Run {
     /// Its number.
     pub id: RunId,
-    /// `run/<project>/<name>`.
+    /// `run/<project>/<name>` or `try/<project>/<name>`.
     pub repository: RepositoryName,
     /// The tag that was pushed.
     pub tag: Tag,
@@ -296,7 +299,7 @@ impl Metadata {
         .await
     }
 
-    /// The latest run of a tag of `run/<project>/<name>`.
+    /// The latest run of a tag of `run/<project>/<name>` or `try/<project>/<name>`.
     pub async fn latest_run(
         &self,
         repository: &RepositoryName,

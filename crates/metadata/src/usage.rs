@@ -42,7 +42,7 @@ pub struct Usages {
     pub kept: u64,
     /// By the first component of their names.
     pub namespaces: Vec<(RepositoryName, Usage)>,
-    /// By project: what is in `run/<project>/` and `results/<project>/`.
+    /// By project: its images and results.
     pub projects: Vec<(ProjectName, Usage)>,
     /// Each repository.
     pub repositories: Vec<(RepositoryName, Usage)>,
@@ -59,6 +59,8 @@ const NAMESPACE: &str = "substr(r.name, 1, instr(r.name || '/', '/') - 1)";
 const PROJECT: &str = "CASE
     WHEN r.name GLOB 'run/*/*' THEN substr(r.name, 5, instr(substr(r.name, 5), '/') - 1)
     WHEN r.name GLOB 'results/*/*' THEN substr(r.name, 9, instr(substr(r.name, 9), '/') - 1)
+    WHEN r.name GLOB 'try/*/*' THEN substr(r.name, 5, instr(substr(r.name, 5), '/') - 1)
+    WHEN r.name GLOB 'try-results/*/*' THEN substr(r.name, 13, instr(substr(r.name, 13), '/') - 1)
     ELSE '' END";
 
 impl Metadata {

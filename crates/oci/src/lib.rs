@@ -22,7 +22,7 @@ pub use error_code::ErrorCode;
 pub use manifest::{Child, Descriptor, MAX_MANIFEST_SIZE, Manifest, ManifestError, ManifestKind};
 pub use media_type::{MediaType, MediaTypeError, media_types};
 pub use name::{MAX_NAME_LENGTH, NameError, Namespace, RepositoryName};
-pub use person::{PersonError, ProjectName, UserName};
+pub use person::{DatasetName, PersonError, ProjectName, UserName};
 pub use platform::Platform;
 pub use reference::{Reference, ReferenceError, Tag, TagError};
 pub use run_id::{RunId, RunIdError};

@@ -41,7 +41,26 @@ pub enum Namespace<'a> {
         /// The rest of the name.
         name: &'a str,
     },
-    /// A name that Torno keeps for itself and that means nothing yet: `run`, `results/x`, `try/…`, `samples/…`.
+    /// `try/<project>/<name>`: a push runs on the samples of the data, which may be given away.
+    Try {
+        /// The project.
+        project: &'a str,
+        /// The rest of the name.
+        name: &'a str,
+    },
+    /// `try-results/<project>/<name>`: what came out of the runs of `try/<project>/<name>`.
+    TryResults {
+        /// The project.
+        project: &'a str,
+        /// The rest of the name.
+        name: &'a str,
+    },
+    /// `samples/<dataset>`: a sample of the data.
+    Sample {
+        /// The dataset.
+        dataset: &'a str,
+    },
+    /// A name that Torno keeps for itself and that means nothing: `run`, `results/x`, `samples/a/b`.
     Reserved,
     /// Anything else: stored.
     Plain,
@@ -59,25 +78,45 @@ impl RepositoryName {
         match (parts.next(), parts.next(), parts.next()) {
             (Some("run"), Some(project), Some(name)) => Namespace::Run { project, name },
             (Some("results"), Some(project), Some(name)) => Namespace::Results { project, name },
-            (Some("run" | "results" | "try" | "samples"), _, _) => Namespace::Reserved,
+            (Some("try"), Some(project), Some(name)) => Namespace::Try { project, name },
+            (Some("try-results"), Some(project), Some(name)) => Namespace::TryResults { project, name },
+            (Some("samples"), Some(dataset), None) => Namespace::Sample { dataset },
+            (Some("run" | "results" | "try" | "try-results" | "samples"), _, _) => Namespace::Reserved,
             _ => Namespace::Plain,
         }
     }
 
-    /// The repository of the results of this one: `results/p/n` for `run/p/n`, `None` elsewhere.
+    /// The repository of the results of this one: `results/p/n` for `run/p/n`, `try-results/p/n` for `try/p/n`, `None`
+    /// elsewhere.
     pub fn results(&self) -> Option<Self> {
         match self.namespace() {
-            // The name grows by four bytes; a push refuses what would become too long (`Length`).
+            // The name grows by some bytes; a push refuses what would become too long (`Length`).
             Namespace::Run { project, name } => format!("results/{project}/{name}").parse().ok(),
+            Namespace::Try { project, name } => format!("try-results/{project}/{name}").parse().ok(),
             _ => None,
         }
     }
 
-    /// The repository whose runs fill this one: `run/p/n` for `results/p/n`, `None` elsewhere.
+    /// The repository whose runs fill this one: `run/p/n` for `results/p/n`, `try/p/n` for `try-results/p/n`, `None`
+    /// elsewhere.
     pub fn source(&self) -> Option<Self> {
         match self.namespace() {
             Namespace::Results { project, name } => format!("run/{project}/{name}").parse().ok(),
+            Namespace::TryResults { project, name } => format!("try/{project}/{name}").parse().ok(),
             _ => None,
+        }
+    }
+}
+
+impl<'a> Namespace<'a> {
+    /// The project whose images or results are here.
+    pub fn project(self) -> Option<&'a str> {
+        match self {
+            Self::Run { project, .. }
+            | Self::Results { project, .. }
+            | Self::Try { project, .. }
+            | Self::TryResults { project, .. } => Some(project),
+            Self::Sample { .. } | Self::Reserved | Self::Plain => None,
         }
     }
 }
@@ -157,10 +196,27 @@ mod tests {
         assert_eq!(name("run/p/n/m").namespace(), Namespace::Run { project: "p", name: "n/m" });
         assert_eq!(name("results/p/n").namespace(), Namespace::Results { project: "p", name: "n" });
         assert_eq!(name("run/p").namespace(), Namespace::Reserved);
-        assert_eq!(name("try/p/n").namespace(), Namespace::Reserved);
+        assert_eq!(name("try/p/n").namespace(), Namespace::Try { project: "p", name: "n" });
+        assert_eq!(name("try-results/p/n").namespace(), Namespace::TryResults { project: "p", name: "n" });
+        assert_eq!(name("samples/d").namespace(), Namespace::Sample { dataset: "d" });
+        for reserved in ["try", "try/p", "try-results/p", "samples", "samples/d/e"] {
+            assert_eq!(name(reserved).namespace(), Namespace::Reserved, "{reserved}");
+        }
         assert_eq!(name("runner/p/n").namespace(), Namespace::Plain);
         assert_eq!(name("run/p/n").results(), Some(name("results/p/n")));
         assert_eq!(name("results/p/n").source(), Some(name("run/p/n")));
+        assert_eq!(name("try/p/n").results(), Some(name("try-results/p/n")));
+        assert_eq!(name("try-results/p/n").source(), Some(name("try/p/n")));
+    }
+
+    #[test]
+    fn results_on_samples_and_on_the_data_never_share_a_name() {
+        let name = |text: &str| text.parse::<RepositoryName>().expect("valid");
+        let sources =
+            ["run/p/n", "try/p/n", "run/p/try/n", "try/p/try/n", "run/try/p/n", "run/try-results/n"];
+        let results: std::collections::BTreeSet<_> =
+            sources.iter().map(|source| name(source).results().expect("results").to_string()).collect();
+        assert_eq!(results.len(), sources.len());
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Names of people and of projects.
+//! Names of people, of projects and of datasets.
 
 use std::{fmt, str::FromStr};
 
@@ -6,6 +6,9 @@ use std::{fmt, str::FromStr};
 const MAX_USER_LENGTH: usize = 64;
 /// The longest project name, in bytes: a repository name holds it and must leave room for more.
 const MAX_PROJECT_LENGTH: usize = 64;
+
+/// The longest dataset name, in bytes: a repository name and a path inside containers hold it.
+const MAX_DATASET_LENGTH: usize = 64;
 
 /// A text that is no name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -22,6 +25,12 @@ pub enum PersonError {
          them, since it stands in repository names"
     )]
     Project,
+    /// Not the name of a dataset.
+    #[error(
+        "the name of a dataset has 1 to {MAX_DATASET_LENGTH} lower-case letters, digits and `-` or `_` between them, \
+         since it stands in repository names and paths"
+    )]
+    Dataset,
 }
 
 /// The name someone logs in with.
@@ -104,6 +113,48 @@ impl std::borrow::Borrow<str> for ProjectName {
     }
 }
 
+/// The name of a dataset: the second component of `samples/<dataset>`, and a folder's inside a run.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DatasetName(Box<str>);
+
+impl DatasetName {
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DatasetName {
+    type Err = PersonError;
+
+    fn from_str(text: &str) -> Result<Self, PersonError> {
+        let component = text.parse::<crate::RepositoryName>().is_ok() && !text.contains(['/', '.']);
+        if component && text.len() <= MAX_DATASET_LENGTH {
+            Ok(Self(text.into()))
+        } else {
+            Err(PersonError::Dataset)
+        }
+    }
+}
+
+impl fmt::Display for DatasetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for DatasetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for DatasetName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +172,11 @@ mod tests {
         assert!("breast-cancer".parse::<ProjectName>().is_ok());
         assert!("a/b".parse::<ProjectName>().is_err());
         assert!("A".parse::<ProjectName>().is_err());
+        assert!("retina-2_b".parse::<DatasetName>().is_ok());
+        for bad in ["", "a/b", "a.b", "..", "A", "-a", "a_"] {
+            assert!(bad.parse::<DatasetName>().is_err(), "{bad}");
+        }
+        assert!("a".repeat(MAX_DATASET_LENGTH).parse::<DatasetName>().is_ok());
+        assert!("a".repeat(MAX_DATASET_LENGTH + 1).parse::<DatasetName>().is_err());
     }
 }

@@ -16,7 +16,7 @@ const MAX_LAYERS: usize = 127;
 pub enum AdmissionError {
     /// The manifest's config is not an image's.
     #[error(
-        "this is not a container image (its config is `{0}`), so it cannot run; push it outside run/ to store it"
+        "this is not a container image (its config is `{0}`), so it cannot run; push it outside run/ and try/ to store it"
     )]
     NotAnImage(String),
     /// A layer is not a file system layer the engine can unpack.

@@ -22,7 +22,7 @@ pub struct Pushed {
     pub subject: Option<Digest>,
     /// The tags that now point at it.
     pub tags: Vec<Tag>,
-    /// The runs it queued, one for each tag under `run/`.
+    /// The runs it queued, one for each tag under `run/` or `try/`.
     pub runs: Vec<RunId>,
     /// What it names and its repository does not have: layers that are kept elsewhere, or, where the settings allow
     /// them, the gaps of a sparse manifest.
@@ -31,7 +31,7 @@ pub struct Pushed {
 
 impl Registry {
     /// Stores a manifest under a tag, or under its digest and any `further` tags (distribution-spec: Pushing
-    /// Manifests). Each tag under `run/` queues a run in the same transaction.
+    /// Manifests). Each tag under `run/` and `try/` queues a run in the same transaction.
     ///
     /// What it names must be in the repository with the size it says, but for what [`Settings`] leave optional and
     /// for layers that are kept elsewhere. Of what is run nothing may be missing. With a condition, nothing changes
@@ -70,7 +70,7 @@ impl Registry {
         let repository = permit.repository();
         self.audit.ready().await?;
         let run = match repository.namespace() {
-            Namespace::Run { .. } if !tags.is_empty() => {
+            Namespace::Run { .. } | Namespace::Try { .. } if !tags.is_empty() => {
                 Some(self.admit(repository, &tags, &digest, &manifest).await?)
             }
             _ => None,

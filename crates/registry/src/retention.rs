@@ -101,7 +101,7 @@ impl Rule {
 }
 
 impl KeepImages {
-    /// Which tags under `run/` are let go of. `tags` has the one pushed last first.
+    /// Which tags under `run/` and `try/` are let go of. `tags` has the one pushed last first.
     fn judge<'a>(
         self,
         tags: &'a [TagUse],
@@ -239,7 +239,9 @@ impl Retention {
     }
 
     fn images_of(&self, name: &RepositoryName) -> Option<(&ProjectName, KeepImages)> {
-        let Namespace::Run { project, .. } = name.namespace() else { return None };
+        let (Namespace::Run { project, .. } | Namespace::Try { project, .. }) = name.namespace() else {
+            return None;
+        };
         let (project, keep) = self.images.iter().find(|(found, _)| found.as_str() == project)?;
         Some((project, *keep))
     }

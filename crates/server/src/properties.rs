@@ -160,6 +160,9 @@ pub fn reference(data: &[u8]) {
         let namespace = match name.namespace() {
             Namespace::Run { project, name } => Some(format!("run/{project}/{name}")),
             Namespace::Results { project, name } => Some(format!("results/{project}/{name}")),
+            Namespace::Try { project, name } => Some(format!("try/{project}/{name}")),
+            Namespace::TryResults { project, name } => Some(format!("try-results/{project}/{name}")),
+            Namespace::Sample { dataset } => Some(format!("samples/{dataset}")),
             Namespace::Reserved | Namespace::Plain => None,
         };
         assert!(namespace.is_none_or(|whole| whole == text));

@@ -80,9 +80,15 @@ async fn read(
             registry.audit().lost();
             Ok(())
         }
-        (Err(error), Namespace::Run { .. } | Namespace::Results { .. } | Namespace::Reserved) => {
-            Err(RegistryError::from(error).into())
-        }
+        (
+            Err(error),
+            Namespace::Run { .. }
+            | Namespace::Results { .. }
+            | Namespace::Try { .. }
+            | Namespace::TryResults { .. }
+            | Namespace::Sample { .. }
+            | Namespace::Reserved,
+        ) => Err(RegistryError::from(error).into()),
     }
 }
 

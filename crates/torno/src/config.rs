@@ -5,6 +5,7 @@
 
 mod audit;
 mod auth;
+mod dataset;
 mod error;
 mod gc;
 mod ldap;

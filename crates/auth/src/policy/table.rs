@@ -30,6 +30,7 @@ fn policy() -> Policy {
         custodians: ["cora"].map(user).into(),
         visibility,
         quota: Quota::default(),
+        datasets: BTreeMap::new(),
     };
     let rule = |pattern, pull| Access {
         repositories: patterns(pattern),
@@ -68,7 +69,7 @@ fn people() -> Vec<(&'static str, Identity)> {
 }
 
 /// Every kind of place: what the columns of the table call it, a name, and whose it is.
-const PLACES: [(&str, &str, Option<&str>); 13] = [
+const PLACES: [(&str, &str, Option<&str>); 16] = [
     ("`run/…`, ada's", "run/heart/x", Some("ada")),
     ("`run/…`, new", "run/heart/y", None),
     ("`run/…`, ada's, shared", "run/open/x", Some("ada")),
@@ -76,7 +77,10 @@ const PLACES: [(&str, &str, Option<&str>); 13] = [
     ("`run/…`, no such project", "run/none/x", None),
     ("`results/…`, ada's", "results/heart/x", Some("ada")),
     ("`results/…`, ada's, shared", "results/open/x", Some("ada")),
-    ("`try/…`", "try/heart/x", None),
+    ("`try/…`, ada's", "try/heart/x", Some("ada")),
+    ("`try/…`, new", "try/heart/y", None),
+    ("`try-results/…`, ada's", "try-results/heart/x", Some("ada")),
+    ("`try-results/…`, ada's, shared", "try-results/open/x", Some("ada")),
     ("`samples/…`", "samples/heart", None),
     ("elsewhere, ada's", "misc/x", Some("ada")),
     ("elsewhere, new", "misc/y", None),
@@ -129,7 +133,8 @@ fn nobody_passes_the_hatch() {
         policy.decide(&who, action, &name.parse().expect("name"), owner.map(user).as_ref())
     };
     for (_, who) in people() {
-        for name in ["results/heart/x", "results/open/x", "try/heart/x", "samples/heart"] {
+        for name in ["results/heart/x", "results/open/x", "try-results/heart/x", "samples/heart", "try/heart"]
+        {
             let pushed = policy.decide(&who, Action::Push, &name.parse().expect("name"), None);
             assert!(pushed.is_err(), "{who} pushes to {name}");
         }

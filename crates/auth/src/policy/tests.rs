@@ -32,8 +32,16 @@ fn a_project_may_share_among_its_researchers() {
 
 #[test]
 fn whatever_may_be_read_is_within_reach() {
-    let names = ["run/heart/x", "results/heart/x", "run/liver/x", "run/heart", "try/heart/x", "tools/x"];
-    for (visibility, expected) in [(Visibility::Owner, 14), (Visibility::Project, 18)] {
+    let names = [
+        "run/heart/x",
+        "results/heart/x",
+        "run/liver/x",
+        "run/heart",
+        "try/heart/x",
+        "try-results/heart/x",
+        "tools/x",
+    ];
+    for (visibility, expected) in [(Visibility::Owner, 24), (Visibility::Project, 32)] {
         let mut policy = policy(visibility);
         policy.access = vec![Access {
             repositories: Patterns::parse(vec!["tools/**".into()]).expect("pattern"),
@@ -52,10 +60,8 @@ fn whatever_may_be_read_is_within_reach() {
                 Reach::Everywhere => true,
                 Reach::Within { owner: own, projects, plain } => {
                     let theirs = match name.namespace() {
-                        Namespace::Run { project, .. } | Namespace::Results { project, .. } => {
-                            projects.iter().any(|known| known.to_string() == project)
-                        }
-                        Namespace::Reserved | Namespace::Plain => false,
+                        Namespace::Sample { .. } => false,
+                        other => projects.iter().any(|known| Some(known.as_str()) == other.project()),
                     };
                     let all = plain == Plain::All && matches!(name.namespace(), Namespace::Plain);
                     own.as_ref() == Some(&owner) || theirs || all
@@ -86,6 +92,8 @@ fn whoever_has_a_quota_is_charged() {
     assert_eq!(charged(&policy, "tools/x", "ada"), std::slice::from_ref(&ada));
     assert_eq!(charged(&policy, "run/heart/x", "ada"), [ada, heart]);
     assert_eq!(charged(&policy, "results/heart/x", "ada"), []);
+    assert_eq!(charged(&policy, "try/heart/x", "ada").len(), 2);
+    assert_eq!(charged(&policy, "try-results/heart/x", "ada"), []);
     assert_eq!(charged(&policy, "tools/x", "root"), []);
 }
 
@@ -99,6 +107,23 @@ fn a_refusal_names_what_one_may_do_and_nothing_else() {
     let known = policy.push(&Identity::of(user("eve")), &heart, None).expect_err("refused").to_string();
     let unknown = policy.push(&Identity::of(user("eve")), &elsewhere, None).expect_err("refused").to_string();
     assert_eq!(known.replace("heart", "liver"), unknown, "known and unknown projects look alike");
+}
+
+#[test]
+fn nothing_is_tried_where_a_dataset_has_no_sample() {
+    let mut policy = policy(Visibility::Owner);
+    let ada = Identity::of(user("ada"));
+    let tried = "try/heart/x".parse().expect("name");
+    policy.push(&ada, &tried, None).expect("a project without data has nothing to keep back");
+    let datasets = [("a", Sample::Given), ("b", Sample::None)];
+    let datasets = datasets.map(|(name, sample)| (name.parse().expect("dataset"), sample)).into();
+    policy.projects.values_mut().for_each(|project| project.datasets = BTreeMap::clone(&datasets));
+    let refusal = policy.push(&ada, &tried, None).expect_err("refused").to_string();
+    assert!(refusal.contains("dataset `b` has no sample") && refusal.contains("run/heart/"), "{refusal}");
+    assert_eq!(policy.standing(&ada).push, ["run/heart/<name>:<tag>"]);
+    // Whoever is no member learns nothing of it.
+    let outside = policy.push(&Identity::of(user("eve")), &tried, None).expect_err("refused").to_string();
+    assert!(!outside.contains("sample"), "{outside}");
 }
 
 #[test]

@@ -43,9 +43,8 @@ impl From<RegistryError> for Unready {
 impl Life {
     /// Plans, pulls, makes the container, and notes that it is about to start.
     pub(super) async fn prepare(&self, secret: &str) -> Result<(), Unready> {
-        let (Some(project), Some(policy)) = (&self.project, &self.policy) else {
-            return Err(Unready::Ends(Outcome::ProjectGone));
-        };
+        let policy = self.policy.as_ref().map_err(|outcome| Unready::Ends(outcome.clone()))?;
+        let project = self.project.as_ref().ok_or(Unready::Ends(Outcome::ProjectGone))?;
         let (registry, engine) = (&self.site.registry, &self.site.engine);
         let image = registry.claimed_image(&self.run).await?;
         let image = image.ok_or(Unready::Failed(ExecutorError::Run("its image is not in the registry")))?;

@@ -31,8 +31,7 @@ pub(crate) fn config(environment: &[&str], volumes: &[&str]) -> RunConfig {
 
 /// Datasets of these names.
 pub(crate) fn datasets(names: &[&str]) -> Vec<Dataset> {
-    let dataset = |name: &&str| Dataset { name: name.to_string(), path: format!("/srv/{name}").into() };
-    names.iter().map(dataset).collect()
+    names.iter().map(|name| Dataset::folder(*name, format!("/srv/{name}"))).collect()
 }
 
 /// The plan of run 12 of the project `retina`.

@@ -11,7 +11,7 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use serde_json::Value;
 use torno_audit::{Entry, Finding, Hash, Segments, Span, Verified};
 use torno_auth::{ProjectName, UserName};
-use torno_oci::{Namespace, RepositoryName, RunId};
+use torno_oci::{RepositoryName, RunId};
 
 use super::{ConfigFile, Failure};
 
@@ -199,14 +199,12 @@ impl Show {
 fn is_of(entry: &Entry, project: &ProjectName) -> bool {
     let named = entry.text_of("repository").and_then(|name| name.parse::<RepositoryName>().ok());
     if let Some(name) = named {
-        return matches!(
-            name.namespace(),
-            Namespace::Run { project: found, .. } | Namespace::Results { project: found, .. }
-                if found == project.as_str()
-        );
+        return name.namespace().project() == Some(project.as_str());
     }
     let path = entry.text_of("path").unwrap_or_default();
-    ["run", "results"].iter().any(|namespace| path.starts_with(&format!("/v2/{namespace}/{project}/")))
+    ["run", "results", "try", "try-results"]
+        .iter()
+        .any(|namespace| path.starts_with(&format!("/v2/{namespace}/{project}/")))
 }
 
 /// A line in words.

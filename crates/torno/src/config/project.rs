@@ -2,17 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
     path::{Path, PathBuf},
 };
 
-use torno_auth::{Access, Members, Others, Project, ProjectName, UserName, Visibility};
+use torno_auth::{Access, Members, Others, Project, ProjectName, Sample, UserName, Visibility};
 use torno_executor::{Dataset, Limits, LogPolicy, ProjectPolicy};
+use torno_oci::DatasetName;
 use torno_registry::KeepImages;
 
 use super::{
     auth::People,
-    limits,
+    dataset, limits,
     reader::{Item, TableReader},
     retention, value,
 };
@@ -110,11 +110,7 @@ impl<'a> Definitions<'a> {
             let users = group(&name, item);
             (name, users)
         });
-        let datasets = self.datasets.into_iter().map(|(name, item)| {
-            let dataset = dataset(&name, item, base, private);
-            (name, dataset)
-        });
-        let (groups, datasets) = (groups.collect(), datasets.collect());
+        let (groups, datasets) = (groups.collect(), dataset::read_all(self.datasets, base, private));
         let mut tables = Vec::new();
         let mut robots = people.robots.clone();
         for (name, item) in self.projects {
@@ -157,49 +153,6 @@ pub(super) fn users(item: Item<'_>) -> BTreeSet<UserName> {
     item.into_list("a list of user names, such as [\"ada\"]").into_iter().filter_map(user).collect()
 }
 
-fn dataset(name: &str, item: Item<'_>, base: &Path, private: &Private) -> Option<Dataset> {
-    if !value::is_name(name) {
-        item.refuse(value::name_rule());
-    }
-    let mut table = item.into_table()?;
-    let path = table
-        .require("path", "say in which folder the data is: path = \"/srv/data/…\"")
-        .and_then(|item| item.parse("a path in quotes", |text| dataset_path(text, base, private)));
-    table.finish();
-    path.map(|path| Dataset { name: name.to_owned(), path })
-}
-
-/// The folder with every link followed: what is checked here is what is mounted later.
-fn dataset_path(text: &str, base: &Path, private: &Private) -> Result<PathBuf, String> {
-    let path = value::path(text, base)?;
-    let shown = path.display();
-    let real = path.canonicalize().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => format!("there is no folder {shown}; make it, or mend the path"),
-        _ => format!("{shown} cannot be looked at: {error}"),
-    })?;
-    if !fs::metadata(&real).is_ok_and(|found| found.is_dir()) {
-        return Err(format!("{shown} is not a folder; a dataset is a folder, whatever is in it"));
-    }
-    if real.parent().is_none() {
-        return Err("this is the whole machine; name the folder that holds the data".into());
-    }
-    if real.starts_with(&private.data) {
-        return Err(format!("{shown} lies inside the data directory of Torno; move it elsewhere"));
-    }
-    let inside = |path: &Path| value::resolve(path).starts_with(&real);
-    let data = ("data directory", &private.data);
-    let others = private.others.iter().map(|(what, path)| (*what, path));
-    for (what, path) in std::iter::once(data).chain(others) {
-        if inside(path) {
-            return Err(format!(
-                "{shown} holds Torno's own {what} ({}), which every run would see; use a folder with only the data",
-                path.display()
-            ));
-        }
-    }
-    Ok(real)
-}
-
 impl Known<'_> {
     fn project(
         &self,
@@ -211,6 +164,7 @@ impl Known<'_> {
     ) {
         let members = self.members(&mut table, robots);
         let policy = self.policy(&mut table);
+        let members = Project { datasets: samples(&policy.datasets), ..members };
         let images = table.take("keep_images").and_then(|item| retention::keep_images(&item));
         table.finish();
         if members.researchers.is_empty() && members.robots.is_empty() {
@@ -232,6 +186,7 @@ impl Known<'_> {
             custodians: people("custodians"),
             visibility: table.take("visibility").and_then(|item| visibility(&item)).unwrap_or_default(),
             quota: table.take("quota").map(limits::quota_table).unwrap_or_default(),
+            datasets: BTreeMap::new(),
         }
     }
 
@@ -312,6 +267,16 @@ impl Known<'_> {
         }
         datasets
     }
+}
+
+/// Which datasets a project can try programs on.
+fn samples(datasets: &[Dataset]) -> BTreeMap<DatasetName, Sample> {
+    let known = datasets.iter().filter_map(|dataset| {
+        let sample = if dataset.sample.is_some() { Sample::Given } else { Sample::None };
+        // A name that is none is reported where it stands.
+        Some((dataset.name.parse().ok()?, sample))
+    });
+    known.collect()
 }
 
 /// The names there are, for somebody who wrote another.

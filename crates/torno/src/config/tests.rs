@@ -227,7 +227,7 @@ fn everything_can_be_said() {
     assert_eq!(members.robots, [user("p-ci")].into());
     assert_eq!(members.visibility, Visibility::Project);
     let policy = policy_of(&config);
-    assert_eq!(policy.datasets, [Dataset { name: "retina".into(), path: site.path("retina") }]);
+    assert_eq!(policy.datasets, [Dataset::folder("retina", site.path("retina"))]);
     assert_eq!(config.datasets, policy.datasets);
     assert_eq!(policy.mount, "/opt/ml/model");
     assert_eq!(policy.logs, LogPolicy::Never);
@@ -317,7 +317,7 @@ fn unknown_keys_are_refused_everywhere() {
         ("[storage]\nchek = 1", "storage.chek", "did you mean `check`?"),
         ("[scrub]\nrates = 1", "scrub.rates", "did you mean `rate`?"),
         ("[results]\nwaits = 1", "results.waits", "did you mean `wait`?"),
-        ("[datasets.a]\npath = \"retina\"\nsample = 1", "datasets.a.sample", "known here: path"),
+        ("[datasets.a]\npath = \"retina\"\nfolder = 1", "datasets.a.folder", "known here: path"),
         ("[projects.p]\nreserchers = []", "projects.p.reserchers", "did you mean `researchers`?"),
         ("[projects.p.limits]\nmemry = 1", "projects.p.limits.memry", "did you mean `memory`?"),
         ("[project.p]", "project", "did you mean `projects`?"),

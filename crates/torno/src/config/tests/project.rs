@@ -175,6 +175,44 @@ fn a_dataset_never_shows_the_registry_to_runs() {
 }
 
 #[test]
+fn a_sample_holds_nothing_confidential() {
+    let site = Site::new();
+    for folder in ["retina/sample", "given", "lung", "outer/brain"] {
+        fs::create_dir_all(site.path(folder)).expect("folder");
+    }
+    std::os::unix::fs::symlink("retina", site.path("link")).expect("link");
+    let text = |sample: &str| {
+        format!(
+            "[datasets]\nretina = {{ path = \"retina\", sample = {sample} }}\nlung.path = \"lung\"\n\
+             brain.path = \"outer/brain\"\n[projects.p]\nresearchers = [\"ada\"]\ndatasets = [\"retina\"]\n"
+        )
+    };
+    for (sample, given) in [("given", "given"), ("retina/sample", "retina/sample")] {
+        let config = site.good(&text(&format!("\"{sample}\"")));
+        assert_eq!(policy_of(&config).datasets[0].sample, Some(site.path(given)));
+        let members = config.policy.projects.get("p").expect("project");
+        assert_eq!(members.datasets.get("retina"), Some(&torno_auth::Sample::Given));
+    }
+    for (sample, words) in [
+        ("\"retina\"", "holds the data of dataset `retina`"),
+        ("\"link\"", "holds the data of dataset `retina`"),
+        ("\"lung\"", "holds the data of dataset `lung`"),
+        ("\"outer\"", "holds the data of dataset `brain`"),
+        ("\"missing\"", "there is no folder"),
+        ("\".\"", "Torno's own"),
+        ("3", "a path in quotes"),
+    ] {
+        let errors = site.errors(&text(sample), &Environment::default());
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert!(
+            errors[0].starts_with("datasets.retina.sample: ") && errors[0].contains(words),
+            "{errors:#?}"
+        );
+    }
+    assert_error("[datasets.a_]\npath = \"retina\"", "datasets.a_", "between them");
+}
+
+#[test]
 fn projects_may_stand_in_files_of_their_own() {
     let site = Site::new()
         .beside("a.toml", "[groups]\nteam = [\"ada\"]\n[datasets.retina]\npath = \"retina\"")

@@ -1,0 +1,106 @@
+//! `[datasets.*]`: where the data is, and what of it may be given away.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use torno_executor::Dataset;
+use torno_oci::DatasetName;
+
+use super::{project::Private, reader::Item, value};
+
+/// Every dataset by its name, and those with errors of their own without more, so that one mistake is reported once.
+pub(super) fn read_all(
+    items: BTreeMap<String, Item<'_>>,
+    base: &Path,
+    private: &Private,
+) -> BTreeMap<String, Option<Dataset>> {
+    let mut sampled = Vec::new();
+    let mut read = BTreeMap::new();
+    for (name, item) in items {
+        let found = dataset(&name, item, base, private);
+        let (found, sample) = found.unzip();
+        sampled.extend(sample.flatten().map(|item| (name.clone(), item)));
+        read.insert(name, found);
+    }
+    // Compared with every dataset, so after all of them.
+    let confidential: Vec<Dataset> = read.values().flatten().cloned().collect();
+    for (name, item) in sampled {
+        let sample = item.parse(PATH, |text| sample_path(text, base, private, &confidential));
+        if let Some(Some(dataset)) = read.get_mut(&name) {
+            dataset.sample = sample;
+        }
+    }
+    read
+}
+
+const PATH: &str = "a path in quotes";
+
+/// A dataset, and where its sample is said to be.
+fn dataset<'a>(
+    name: &str,
+    item: Item<'a>,
+    base: &Path,
+    private: &Private,
+) -> Option<(Dataset, Option<Item<'a>>)> {
+    if let Err(error) = name.parse::<DatasetName>() {
+        item.refuse(error);
+    }
+    let mut table = item.into_table()?;
+    let path = table
+        .require("path", "say in which folder the data is: path = \"/srv/data/…\"")
+        .and_then(|item| item.parse(PATH, |text| dataset_path(text, base, private)));
+    let sample = table.take("sample");
+    table.finish();
+    Some((Dataset::folder(name, path?), sample))
+}
+
+/// What may be given away must hold nothing that may not.
+fn sample_path(
+    text: &str,
+    base: &Path,
+    private: &Private,
+    confidential: &[Dataset],
+) -> Result<PathBuf, String> {
+    let path = dataset_path(text, base, private)?;
+    match confidential.iter().find(|dataset| dataset.path.starts_with(&path)) {
+        Some(dataset) => Err(format!(
+            "this folder holds the data of dataset `{}`, and a sample may be given away; use another",
+            dataset.name
+        )),
+        None => Ok(path),
+    }
+}
+
+/// The folder with every link followed: what is checked here is what is mounted later.
+fn dataset_path(text: &str, base: &Path, private: &Private) -> Result<PathBuf, String> {
+    let path = value::path(text, base)?;
+    let shown = path.display();
+    let real = path.canonicalize().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no folder {shown}; make it, or mend the path"),
+        _ => format!("{shown} cannot be looked at: {error}"),
+    })?;
+    if !fs::metadata(&real).is_ok_and(|found| found.is_dir()) {
+        return Err(format!("{shown} is not a folder; a dataset is a folder, whatever is in it"));
+    }
+    if real.parent().is_none() {
+        return Err("this is the whole machine; name the folder that holds the data".into());
+    }
+    if real.starts_with(&private.data) {
+        return Err(format!("{shown} lies inside the data directory of Torno; move it elsewhere"));
+    }
+    let inside = |path: &Path| value::resolve(path).starts_with(&real);
+    let data = ("data directory", &private.data);
+    let others = private.others.iter().map(|(what, path)| (*what, path));
+    for (what, path) in std::iter::once(data).chain(others) {
+        if inside(path) {
+            return Err(format!(
+                "{shown} holds Torno's own {what} ({}), which every run would see; use a folder with only the data",
+                path.display()
+            ));
+        }
+    }
+    Ok(real)
+}
