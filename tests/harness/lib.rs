@@ -36,7 +36,7 @@ pub use pebble::{Checked, Pebble, free_port};
 pub use provider::IdentityProvider;
 pub use python::Script;
 pub use raw::{Raw, allow_many_connections, connect_from};
-pub use site::{NO_ENGINE, PROJECTS, Site, wait_until};
+pub use site::{NO_ENGINE, PROJECTS, Site, binary, wait_until};
 pub use slapd::Slapd;
 pub use tls::{Authority, Pair, Secure, shown};
 pub use tools::{Tools, layout_blobs};

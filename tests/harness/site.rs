@@ -154,6 +154,11 @@ impl Site {
         self.environment.insert("TORNO_LISTEN_ADDRESS".into(), self.host.clone());
     }
 
+    /// Has clients go to a server that the test has started by itself.
+    pub fn served_at(&mut self, host: &str) {
+        host.clone_into(&mut self.host);
+    }
+
     fn exited(&self) -> Option<String> {
         let id = self.pid();
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
@@ -314,7 +319,7 @@ fn bytes_below(path: &Path) -> u64 {
 }
 
 /// The binary under test, built from the sources at hand.
-fn binary() -> &'static Path {
+pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let built = Command::new(env!("CARGO"))

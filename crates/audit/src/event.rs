@@ -52,6 +52,13 @@ pub enum Event {
     },
     /// `torno serve` ends in good order.
     Stopped,
+    /// `torno execute` begins.
+    ExecutorStarted {
+        /// Its version.
+        version: &'static str,
+    },
+    /// `torno execute` ends in good order.
+    ExecutorStopped,
     /// The configuration was read again.
     ConfigurationReloaded,
     /// It was read again, is wrong, and changed nothing.

@@ -89,7 +89,7 @@ impl Locked {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_folder(folder)?;
                 let mut options = File::options();
-                options.write(true).create(true).truncate(false).mode(0o600);
+                options.write(true).create(true).truncate(false).mode(0o660);
                 let file = options.open(&path).map_err(AuditError::of(&path))?;
                 give_to_owner_of(folder, &path)?;
                 file
@@ -134,7 +134,7 @@ fn number(file: &str) -> Option<u64> {
 /// Makes a segment, which only its owner may read, and opens it for adding to.
 pub(crate) fn make(folder: &Path, first: u64) -> Result<(File, PathBuf), AuditError> {
     let path = folder.join(name(first));
-    let made = File::options().append(true).create_new(true).mode(0o600).open(&path);
+    let made = File::options().append(true).create_new(true).mode(0o660).open(&path);
     let file = made.map_err(AuditError::of(&path))?;
     give_to_owner_of(folder, &path)?;
     sync(folder)?;
@@ -150,7 +150,7 @@ fn make_folder(folder: &Path) -> Result<(), AuditError> {
     if folder.is_dir() {
         return Ok(());
     }
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    let made = DirBuilder::new().recursive(true).mode(0o770).create(folder);
     made.map_err(AuditError::of(folder))?;
     let Some(parent) = folder.parent() else { return Ok(()) };
     give_to_owner_of(parent, folder)?;

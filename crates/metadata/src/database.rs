@@ -1,7 +1,9 @@
 //! One SQLite database: its connections, its writing thread, its migrations.
 
 use std::{
+    fs::File,
     iter,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
@@ -73,6 +75,7 @@ struct Inner {
 impl Metadata {
     /// Opens the database at `path`, made or migrated as needed. Blocks for as long as that takes.
     pub fn open(path: &Path) -> Result<Self, MetadataError> {
+        make(path);
         let mut writer = connect(path)?;
         migrate(&mut writer, path)?;
         let readers = (0..READERS).map(|_| connect(path)).collect::<Result<Vec<_>, _>>()?;
@@ -261,6 +264,14 @@ enum Access {
     Write,
     /// Change nothing but temporary tables.
     Read,
+}
+
+/// Makes the file of a database as other files are made: the one that SQLite makes, and the log beside it, the group can
+/// never write to, which may share the data directory. What is in the way is SQLite's to tell.
+fn make(path: &Path) {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let made = File::options().append(true).create(true).mode(0o660).custom_flags(flags).open(path);
+    drop(made);
 }
 
 fn connect(path: &Path) -> Result<Connection, MetadataError> {

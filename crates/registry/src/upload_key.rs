@@ -97,7 +97,7 @@ fn write(file: &Path, key: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let new = file.with_extension("new");
     let mut options = File::options();
-    let mut written = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut written = options.write(true).create(true).truncate(true).mode(0o660).open(&new)?;
     written.write_all(key)?;
     written.sync_all()?;
     fs::rename(&new, file)?;

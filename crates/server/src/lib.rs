@@ -42,7 +42,7 @@ pub use acme::{Acme, AcmeSettings, Challenge, Contact, DirectoryUrl, DomainName}
 pub use connection::Limits;
 pub use forwarded::{Proxies, ProxyRange, ProxyRangeError};
 pub use provider::{Provider, ProviderError};
-pub use server::{Listeners, Outside, Server, Settings};
+pub use server::{Images, Listeners, Outside, Server, Settings};
 pub use tls::{
     Certificate, CertificateChain, ClientAuthority, ClientLogin, PrivateKey, RevocationLists, Tls, TlsError,
 };

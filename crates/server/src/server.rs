@@ -1,4 +1,4 @@
-//! The server: its listeners over one registry.
+//! The servers over one registry: of people, and of the engine.
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
@@ -73,8 +73,6 @@ impl Settings {
 pub struct Listeners {
     /// For people.
     pub public: TcpListener,
-    /// For the engine, on loopback.
-    pub engine: TcpListener,
     /// For those who come without TLS, if there is TLS: they are sent on.
     pub clear: Option<TcpListener>,
 }
@@ -104,35 +102,54 @@ impl Server {
         Self { registry, authenticator, tokens, provider, settings, tls }
     }
 
-    /// Answers people and the engine until `stop`; then lets requests under way end, for a bounded time.
+    /// Answers people until `stop`; then lets requests under way end, for a bounded time.
     pub async fn serve(self, listeners: Listeners, stop: CancellationToken) {
-        let Listeners { public, engine, clear } = listeners;
+        let Listeners { public, clear } = listeners;
         let Settings { drain, limits, ref proxies, .. } = self.settings;
         let people_terms = Terms { limits, proxies: Arc::new(proxies.clone()), drain };
-        // One peer, the engine on this machine, has all the places there.
-        let engine_limits = Limits { connections_per_address: limits.connections, ..limits };
-        let engine_terms = Terms { limits: engine_limits, proxies: Arc::default(), drain };
         let clear_terms = people_terms.clone();
         let clear = clear.zip(self.tls.clone()).map(|(listener, tls)| {
             (listener, Answerer::Clear(Clear { hostname: self.settings.hostname.clone(), tls }))
         });
         let people = Public::new(
-            Arc::clone(&self.registry),
+            self.registry,
             self.authenticator,
             self.tokens,
             self.provider,
             self.settings,
             stop.clone(),
         );
-        let images = Engine { registry: self.registry };
         tokio::join!(
             connection::serve(public, Answerer::Public(Box::new(people)), self.tls, people_terms, &stop),
-            connection::serve(engine, Answerer::Engine(images), None, engine_terms, &stop),
             async {
                 if let Some((listener, answerer)) = clear {
                     connection::serve(listener, answerer, None, clear_terms, &stop).await;
                 }
             },
         );
+    }
+}
+
+/// Where the engine pulls the images of claimed runs: on this machine, whether or not people are answered there.
+#[derive(Debug)]
+pub struct Images {
+    registry: Arc<Registry>,
+    limits: Limits,
+    drain: Duration,
+}
+
+impl Images {
+    /// Those of a registry. Its connections are limited as people's are.
+    pub fn new(registry: Arc<Registry>, limits: Limits, drain: Duration) -> Self {
+        Self { registry, limits, drain }
+    }
+
+    /// Answers the engine until `stop`; then lets requests under way end, for a bounded time.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        // One peer, the engine, has all the places there.
+        let limits = Limits { connections_per_address: self.limits.connections, ..self.limits };
+        let terms = Terms { limits, proxies: Arc::default(), drain: self.drain };
+        let images = Engine { registry: self.registry };
+        connection::serve(listener, Answerer::Engine(images), None, terms, &stop).await;
     }
 }

@@ -4,12 +4,14 @@ pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod check_config;
 pub(crate) mod df;
+pub(crate) mod execute;
 pub(crate) mod gc;
 pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod token;
+pub(crate) mod upkeep;
 pub(crate) mod user;
 pub(crate) mod verify;
 
@@ -23,20 +25,27 @@ use std::{
     process::ExitCode,
 };
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rustix::fs::Mode;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
 use torno_audit::{Actor, Audit, AuditError, Event};
 use torno_auth::{HtpasswdError, ProjectName, ScopeError, TokenId, UserName};
 use torno_executor::{ExecutorError, ProjectPolicy};
 use torno_oci::RunId;
 use torno_registry::{BackupError, ImportError, Registry, RegistryError, RunState};
 
-use crate::config::{Config, ConfigErrors, Environment};
+use crate::config::{Config, ConfigErrors, Environment, Within};
 
 /// The configuration when none is named, in the current folder.
 const FILE: &str = "torno.toml";
 
 /// The exit code for a configuration that is wrong or missing (`EX_USAGE` of sysexits.h).
 const BAD_CONFIGURATION: u8 = 64;
+
+/// The mode of a folder that a group shares: what is made in it belongs to the group (set-group-ID), which may do all.
+const SHARED: u32 = 0o2070;
 
 /// Why a subcommand did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +111,11 @@ pub(crate) enum Failure {
     /// The configuration that was named is not there.
     #[error("there is no {0}; `torno init` makes a configuration, --config or TORNO_CONFIG names it")]
     NoSuchConfiguration(PathBuf),
+    /// Runs are carried out by another process.
+    #[error(
+        "`torno serve` carries out runs here; `torno execute` does once the configuration says `[executor] within = \"execute\"`"
+    )]
+    NotApart,
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -226,8 +240,7 @@ pub(crate) fn with_new_registry<T>(
     config: &Config,
     work: impl AsyncFnOnce(&Registry) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    make_private_folder(&config.data)?;
-    keep_from_others(&config.data);
+    own_data(&config.data)?;
     let registry = open(config, Actor::command())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::Runtime)?.block_on(work(&registry))
@@ -246,7 +259,7 @@ pub(crate) fn recorded<T>(
     event: Event,
     work: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    make_private_folder(&config.data)?;
+    own_data(&config.data)?;
     let audit = Audit::new(config.audit.folder.clone(), config.audit.rotation)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Failure::Runtime)?;
     runtime.block_on(audit.before(&Actor::command(), event, async { work() }))
@@ -263,15 +276,25 @@ pub(crate) fn make_private_folder(path: &Path) -> Result<(), Failure> {
     made.map_err(|source: io::Error| Failure::Make { path: path.to_owned(), source })
 }
 
-/// From now on this process makes files that only their owner may read, and says so when a folder made by hand lets
-/// others in.
-pub(crate) fn keep_from_others(data: &Path) {
-    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    let open = std::fs::metadata(data).is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
+/// Makes the data directory if there is none, and has this process make files that nobody else may read: only their
+/// owner, or, where a server and an executor share the folder under two users (as `chmod 2770` makes it), their group.
+/// Says so when a folder made by hand lets others in.
+pub(crate) fn own_data(data: &Path) -> Result<(), Failure> {
+    make_private_folder(data)?;
+    let mode = std::fs::metadata(data).map_or(0, |found| found.permissions().mode());
+    let shared = mode & SHARED == SHARED;
+    let group = if shared { Mode::empty() } else { Mode::RWXG };
+    rustix::process::umask(group | Mode::RWXO);
+    let open = mode & if shared { 0o007 } else { 0o077 } != 0;
     if open {
-        let path = data.display();
-        eprintln!("warning: data: other users of this machine can look into {path}; chmod 700 {path}");
+        let (path, right) = (data.display(), if shared { "2770" } else { "700" });
+        eprintln!("warning: data: other users of this machine can look into {path}; chmod {right} {path}");
     }
+    Ok(())
+}
+
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })
 }
 
 /// Which configuration to read.
@@ -290,13 +313,18 @@ impl ConfigFile {
 
     /// Reads it and says its warnings on stderr.
     pub(crate) fn load(&self) -> Result<Config, Failure> {
+        self.load_within(Within::Serve)
+    }
+
+    /// The same for a process that carries out runs, or does not.
+    pub(crate) fn load_within(&self, reader: Within) -> Result<Config, Failure> {
         if self.config.is_none() && !Path::new(FILE).exists() {
             return Err(Failure::NoConfiguration);
         }
         if let Ok(false) = self.path().try_exists() {
             return Err(Failure::NoSuchConfiguration(self.path().to_owned()));
         }
-        let config = Config::load(self.path(), &Environment::of_this_process())?;
+        let config = Config::load(self.path(), &Environment::of_this_process(), reader)?;
         for warning in &config.warnings {
             eprintln!("warning: {warning}");
         }

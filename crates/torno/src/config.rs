@@ -47,7 +47,7 @@ pub(crate) use value::Hostname;
 
 use auth::People;
 use error::{Place, Problems};
-use project::{Definitions, Private};
+use project::{Definitions, Looks, Private};
 use reader::TableReader;
 use tls::Exposure;
 
@@ -113,6 +113,8 @@ pub(crate) struct Config {
     pub(crate) chunk_min_length: Option<ByteSize>,
     /// What the executor is told at start.
     pub(crate) executor: Settings,
+    /// Which process carries out runs.
+    pub(crate) within: Within,
     /// What the runs of each project are given; the same projects as in `policy`.
     pub(crate) projects: BTreeMap<ProjectName, ProjectPolicy>,
     /// Every dataset, whether a project uses it or not.
@@ -133,7 +135,7 @@ pub(crate) struct Config {
 
 impl Config {
     /// Reads the configuration, or says everything that is wrong with it.
-    pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Self, ConfigErrors> {
+    pub(crate) fn load(path: &Path, environment: &Environment, reader: Within) -> Result<Self, ConfigErrors> {
         let problems = Problems::default();
         let file = path;
         let main = path.file_name().unwrap_or(path.as_os_str()).display().to_string();
@@ -163,7 +165,11 @@ impl Config {
         ];
         others.extend(settings.tls.files.iter().cloned());
         others.extend(settings.auth.files.iter().cloned());
-        let private = Private { data: value::resolve(&settings.data), others };
+        let looks = match (settings.within, reader) {
+            (Within::Execute, Within::Serve) => Looks::WhereFound,
+            _ => Looks::Everywhere,
+        };
+        let private = Private { data: value::resolve(&settings.data), others, looks };
         let projects = definitions.read(&base, &private, people);
         let warnings = problems.finish(file)?;
         let Fixed {
@@ -179,6 +185,7 @@ impl Config {
             quota,
             registry: Stored { registry, chunk_min_length },
             executor,
+            within,
             result_wait,
             gc,
             scrub,
@@ -209,6 +216,7 @@ impl Config {
             registry,
             chunk_min_length,
             executor,
+            within,
             projects: projects.policies,
             datasets: projects.datasets,
             result_wait,
@@ -219,6 +227,15 @@ impl Config {
             warnings,
         })
     }
+}
+
+/// A process that may carry out runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Within {
+    /// `torno serve`, which then holds the engine's socket and must find the datasets.
+    Serve,
+    /// `torno execute`, so that whoever parses the network has neither.
+    Execute,
 }
 
 /// What stands in the tables whose keys are known beforehand.
@@ -235,6 +252,7 @@ struct Fixed {
     quota: Quota,
     registry: Stored,
     executor: Settings,
+    within: Within,
     result_wait: Duration,
     gc: Gc,
     scrub: Scrub,
@@ -309,7 +327,7 @@ impl Fixed {
 
         let mut registry = registry(root.table("registry"), environment, &mut variables);
         registry.registry.check = storage::read(root.table("storage"), environment, &mut variables);
-        let executor = executor(root.table("executor"), environment, &mut variables);
+        let (executor, within) = executor(root.table("executor"), environment, &mut variables);
 
         let mut results = root.table("results");
         let result_wait = results
@@ -338,6 +356,7 @@ impl Fixed {
             quota,
             registry,
             executor,
+            within,
             result_wait,
             gc,
             scrub,
@@ -371,7 +390,11 @@ fn registry(mut table: TableReader<'_>, environment: &Environment, variables: &m
     }
 }
 
-fn executor(mut table: TableReader<'_>, environment: &Environment, variables: &mut Vec<String>) -> Settings {
+fn executor(
+    mut table: TableReader<'_>,
+    environment: &Environment,
+    variables: &mut Vec<String>,
+) -> (Settings, Within) {
     let engine = table
         .take_or_variable("engine", environment)
         .and_then(|item| item.parse("the socket of the engine in quotes", value::engine))
@@ -381,8 +404,20 @@ fn executor(mut table: TableReader<'_>, environment: &Environment, variables: &m
         .and_then(|item| limits::count_within(&item, &CONCURRENT_RUNS))
         .and_then(|count| usize::try_from(count).ok())
         .unwrap_or(1);
+    let within = table
+        .take_or_variable("within", environment)
+        .and_then(|item| item.parse("\"serve\" or \"execute\"", within))
+        .unwrap_or(Within::Serve);
     variables.extend(table.finish());
-    Settings { engine, concurrent_runs }
+    (Settings { engine, concurrent_runs }, within)
+}
+
+fn within(text: &str) -> Result<Within, String> {
+    match text {
+        "serve" => Ok(Within::Serve),
+        "execute" => Ok(Within::Execute),
+        _ => Err("runs are carried out within \"serve\", or within \"execute\", a process of its own".into()),
+    }
 }
 
 fn data_directory(text: &str, base: &Path) -> Result<PathBuf, String> {

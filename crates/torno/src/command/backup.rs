@@ -91,8 +91,7 @@ impl Backup {
 impl Restore {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let config = self.file.load()?;
-        super::make_private_folder(&config.data)?;
-        super::keep_from_others(&config.data);
+        super::own_data(&config.data)?;
         let kept = fs::symlink_metadata(&config.auth.htpasswd).is_ok();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let bar = bar();

@@ -157,7 +157,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::config::{Config, Environment};
+    use crate::config::{Config, Environment, Within};
 
     #[test]
     fn passwords_are_long_unambiguous_and_new() {
@@ -180,12 +180,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join(FILE);
         fs::write(&path, CONFIGURATION).expect("write");
-        let mut written = Config::load(&path, &Environment::default()).expect("good");
+        let mut written = Config::load(&path, &Environment::default(), Within::Serve).expect("good");
         assert_eq!(written.policy.admins.users.iter().map(UserName::as_str).collect::<Vec<_>>(), [ADMIN]);
         assert!(written.warnings.is_empty());
         written.policy.admins.users.clear();
         fs::write(&path, "").expect("write");
-        let default = Config::load(&path, &Environment::default()).expect("good");
+        let default = Config::load(&path, &Environment::default(), Within::Serve).expect("good");
         assert_eq!(format!("{written:?}"), format!("{default:?}"));
     }
 
@@ -212,7 +212,7 @@ mod tests {
             let text = text.replace("mode = \"off\"", &format!("mode = \"{mode}\""));
             let path = folder.path().join(FILE);
             fs::write(&path, text).expect("write");
-            let config = Config::load(&path, &Environment::default()).expect("good");
+            let config = Config::load(&path, &Environment::default(), Within::Serve).expect("good");
             assert_eq!((config.projects.len(), config.datasets.len()), (1, 1));
             assert!(config.auth.directory.is_some() && config.tls.is_some_and(|tls| tls.clients.is_some()));
             let (said, others): (Vec<_>, Vec<_>) =

@@ -4,24 +4,29 @@ mod tls;
 
 use std::{
     io::{self, Write as _},
-    net::{Ipv4Addr, SocketAddr},
     num::NonZeroU64,
     sync::Arc,
-    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-use tokio::{net::TcpListener, signal::unix::SignalKind, time::MissedTickBehavior};
+use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
-use torno_audit::{Actor, Audit, AuditError, Event, Segments};
+use torno_audit::{Actor, Event};
 use torno_auth::{Authenticator, Directory, Tokens};
-use torno_executor::Executor;
-use torno_registry::{Collected, Ear, Registry, Retention, Scrubbed};
+use torno_registry::Registry;
 use torno_server::{Listeners, Provider, Server, Settings};
 
-use super::{ConfigFile, Failure, on};
+use super::{
+    ConfigFile, Failure,
+    execute::Executing,
+    listen, on,
+    upkeep::{
+        anchor, collect_garbage, expire_uploads, keep_anchoring, keep_hearing, keep_noting, keep_releasing,
+        keep_rotating, keep_scrubbing, keep_settling, note_pulls, settle,
+    },
+};
 use crate::{
-    config::{Config, Gc, Scrub},
+    config::{Config, Within},
     descriptors, telemetry,
 };
 use tls::Secured;
@@ -59,8 +64,7 @@ impl Serve {
         let mut interrupt = on(SignalKind::interrupt())?;
         let mut reload = on(SignalKind::hangup())?;
 
-        super::make_private_folder(&config.data)?;
-        super::keep_from_others(&config.data);
+        super::own_data(&config.data)?;
         let registry = Arc::new(super::open(&config, Actor::torno())?);
         registry.audit().note(registry.itself(), Event::Started { version: env!("CARGO_PKG_VERSION") }).await;
         // Before anything is served: the power may have failed before files that were promised had reached the disk.
@@ -70,23 +74,21 @@ impl Serve {
         let authenticator = Authenticator::new(&config.auth.htpasswd, directory).map_err(Failure::Users)?;
         let projects = Arc::new(ArcSwap::from_pointee(config.projects));
         let public = listen(config.address).await?;
-        // The engine is on this machine; nobody else has a reason to come by here.
-        let engine = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let clear = match config.clear {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
         let address = public.local_addr().map_err(Failure::Runtime)?;
-        let pull_from = engine.local_addr().map_err(Failure::Runtime)?;
         // Before the executor looks at what is queued.
         let ear = registry.ear()?;
-        let executor = Executor::new(
-            Arc::clone(&registry),
-            config.executor,
-            Arc::clone(&projects),
-            &config.data,
-            pull_from,
-        )?;
+        let limits = descriptors::within(config.limits);
+        let executing = match config.within {
+            Within::Serve => {
+                let terms = (limits, config.drain);
+                Some(Executing::new(&registry, config.executor, &projects, &config.data, terms).await?)
+            }
+            Within::Execute => None,
+        };
         let settings = Settings {
             hostname: config.hostname.map_or_else(|| address.to_string(), |name| name.to_string()),
             result_wait: config.result_wait,
@@ -95,7 +97,7 @@ impl Serve {
             token_lifetime: config.auth.token_lifetime,
             login_lifetime: config.auth.login_lifetime,
             chunk_min_length: config.chunk_min_length.and_then(|length| NonZeroU64::new(length.as_u64())),
-            limits: descriptors::within(config.limits),
+            limits,
             proxies: config.proxies,
         };
         let mut secured = Secured::new(config.tls);
@@ -114,8 +116,7 @@ impl Serve {
         // One line, in one piece, for whoever or whatever waits for the start.
         let line = format!("listening on {address}\n");
         io::stderr().write_all(line.as_bytes()).map_err(Failure::Output)?;
-        let serving = server.serve(Listeners { public, engine, clear }, stop.clone());
-        let executing = executor.run(stop.clone());
+        let serving = server.serve(Listeners { public, clear }, stop.clone());
         let signals = async {
             loop {
                 tokio::select! {
@@ -130,7 +131,8 @@ impl Serve {
             stop.cancel();
         };
         let executing = async {
-            let done = executing.await;
+            let Some(executing) = executing else { return Ok(()) };
+            let done = executing.run(stop.clone()).await;
             // Without its executor a server would take pushes that never run.
             stop.cancel();
             done
@@ -175,198 +177,4 @@ impl Serve {
         };
         registry.audit().note(registry.itself(), event).await;
     }
-}
-
-/// Gives up upload sessions that have rested for too long, so that nobody need run `torno gc` for it. Cancelling it is
-/// harmless.
-async fn expire_uploads(registry: &Registry, lifetime: Duration) {
-    /// Often enough that what is given up does not fill the disk, seldom enough to cost nothing.
-    const OFTEN: Duration = Duration::from_hours(1);
-    let mut due = tokio::time::interval((lifetime / 4).min(OFTEN));
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        due.tick().await;
-        match registry.expire_uploads().await {
-            Ok(0) => {}
-            Ok(uploads) => tracing::info!(uploads, "upload sessions expired"),
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "upload sessions could not be removed"
-                );
-            }
-        }
-    }
-}
-
-/// Removes what nothing needs, so that nobody need run `torno gc`. Cancelling it is harmless.
-async fn collect_garbage(registry: &Registry, gc: Gc, retention: Retention) {
-    if gc.interval.is_zero() {
-        return;
-    }
-    let mut due = tokio::time::interval(gc.interval);
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        due.tick().await;
-        match registry.collect(&retention, gc.grace, |_| ()).await {
-            Ok(Collected { expired: 0, manifests: 0, blobs: 0, .. }) => {}
-            Ok(Collected { expired, manifests, blobs, bytes, .. }) => {
-                tracing::info!(expired, manifests, blobs, bytes, "garbage was removed");
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "garbage could not be removed; the next try is in {:?}", gc.interval);
-            }
-        }
-    }
-}
-
-/// Looks at everything that is stored, again and again. Cancelled, it goes on at the next start where it was.
-async fn keep_scrubbing(registry: &Registry, scrub: Scrub) {
-    /// A disk or database that fails is not asked again at once.
-    const AFTER_FAILURE: Duration = Duration::from_mins(10);
-    if scrub.interval.is_zero() {
-        return;
-    }
-    loop {
-        let done = async {
-            tokio::time::sleep(registry.scrub_due(scrub.interval).await?).await;
-            registry.scrub(scrub.rate.as_u64()).await
-        };
-        match done.await {
-            Ok(Scrubbed { blobs, bytes, manifests, damaged }) => {
-                tracing::info!(blobs, bytes, manifests, damaged, "everything that is stored was looked at");
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(
-                    error,
-                    "what is stored could not be looked at; the next try is in {AFTER_FAILURE:?}"
-                );
-                tokio::time::sleep(AFTER_FAILURE).await;
-            }
-        }
-    }
-}
-
-/// Hears what other processes do to runs. Cancelling it is harmless.
-async fn keep_hearing(registry: &Registry, ear: &Ear) {
-    const AFTER_FAILURE: Duration = Duration::from_secs(5);
-    loop {
-        let Err(error) = registry.hear(ear).await else { continue };
-        tracing::error!(%error, "the next try is in {AFTER_FAILURE:?}");
-        tokio::time::sleep(AFTER_FAILURE).await;
-    }
-}
-
-/// Lets go of what is kept for pulls that do not come.
-async fn keep_releasing(registry: &Registry) {
-    const OFTEN: Duration = Duration::from_secs(5);
-    let mut due = tokio::time::interval(OFTEN);
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        due.tick().await;
-        registry.release_unused();
-    }
-}
-
-/// Signs with a new key when it is time.
-async fn keep_rotating(tokens: &Arc<Tokens>) {
-    const OFTEN: Duration = Duration::from_hours(1);
-    let mut due = tokio::time::interval(OFTEN);
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        due.tick().await;
-        let tokens = Arc::clone(tokens);
-        let rotated = tokio::task::spawn_blocking(move || tokens.rotate(SystemTime::now())).await;
-        match rotated {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "the keys of tokens stay as they are; the next try is in {OFTEN:?}");
-            }
-            Err(error) => tracing::error!(%error, "the keys of tokens were not looked at"),
-        }
-    }
-}
-
-/// Notes which tags were pulled, for retention.
-async fn keep_noting(registry: &Registry) {
-    const OFTEN: Duration = Duration::from_mins(1);
-    let mut due = tokio::time::interval(OFTEN);
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        due.tick().await;
-        note_pulls(registry).await;
-    }
-}
-
-async fn note_pulls(registry: &Registry) {
-    if let Err(error) = registry.flush_pulls().await {
-        let error = &error as &dyn std::error::Error;
-        tracing::warn!(error, "it could not be noted which tags were pulled");
-    }
-}
-
-/// Says now and then how far the record of what is done is: a log that is kept elsewhere then has what
-/// `torno audit verify --head` asks for.
-async fn keep_anchoring(audit: &Audit) {
-    const OFTEN: Duration = Duration::from_hours(1);
-    let mut due = tokio::time::interval(OFTEN);
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        due.tick().await;
-        anchor(audit).await;
-    }
-}
-
-async fn anchor(audit: &Audit) {
-    let head = async {
-        audit.flush().await?;
-        let folder = audit.folder().to_owned();
-        let head = tokio::task::spawn_blocking(move || torno_audit::head(&Segments::of(&folder)?));
-        head.await.map_err(|_| AuditError::Closed)?
-    };
-    match head.await {
-        Ok(Some((lines, head))) => tracing::info!(lines, %head, "the record of what is done is so far"),
-        Ok(None) => {}
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "it could not be told how far the record of what is done is");
-        }
-    }
-}
-
-/// Settles the journal soon after something has come into it. Cancelling it is harmless.
-async fn keep_settling(registry: &Registry) {
-    /// Long enough for pushes to share a sync, short enough that the journal stays small.
-    const GATHER: Duration = Duration::from_secs(1);
-    /// A disk that fails is not asked every second.
-    const AFTER_FAILURE: Duration = Duration::from_secs(30);
-    loop {
-        registry.unsettled().await;
-        tokio::time::sleep(GATHER).await;
-        while !settle(registry).await {
-            tokio::time::sleep(AFTER_FAILURE).await;
-        }
-    }
-}
-
-/// Whether everything in the journal has reached the disk. What has not is safe there, and is read from it.
-async fn settle(registry: &Registry) -> bool {
-    match registry.settle().await {
-        Ok(_) => true,
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(
-                error,
-                "small blobs stay in the journal: they could not be written to their files"
-            );
-            false
-        }
-    }
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })
 }

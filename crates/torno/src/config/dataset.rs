@@ -9,7 +9,11 @@ use std::{
 use torno_executor::Dataset;
 use torno_oci::DatasetName;
 
-use super::{project::Private, reader::Item, value};
+use super::{
+    project::{Looks, Private},
+    reader::Item,
+    value,
+};
 
 /// Every dataset by its name, and those with errors of their own without more, so that one mistake is reported once.
 pub(super) fn read_all(
@@ -78,10 +82,16 @@ fn sample_path(
 fn dataset_path(text: &str, base: &Path, private: &Private) -> Result<PathBuf, String> {
     let path = value::path(text, base)?;
     let shown = path.display();
-    let real = path.canonicalize().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => format!("there is no folder {shown}; make it, or mend the path"),
-        _ => format!("{shown} cannot be looked at: {error}"),
-    })?;
+    let real = match (path.canonicalize(), private.looks) {
+        (Ok(real), _) => real,
+        (Err(_), Looks::WhereFound) => return Ok(path),
+        (Err(error), Looks::Everywhere) => {
+            return Err(match error.kind() {
+                io::ErrorKind::NotFound => format!("there is no folder {shown}; make it, or mend the path"),
+                _ => format!("{shown} cannot be looked at: {error}"),
+            });
+        }
+    };
     if !fs::metadata(&real).is_ok_and(|found| found.is_dir()) {
         return Err(format!("{shown} is not a folder; a dataset is a folder, whatever is in it"));
     }

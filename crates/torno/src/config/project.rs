@@ -48,6 +48,17 @@ pub(super) struct Private {
     pub(super) data: PathBuf,
     /// What else may not lie in a dataset, with a name for it.
     pub(super) others: Vec<(&'static str, PathBuf)>,
+    /// Whether datasets must be found.
+    pub(super) looks: Looks,
+}
+
+/// Where datasets are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looks {
+    /// Each must be found.
+    Everywhere,
+    /// Those that this process can find; another one, which mounts them, looks at all.
+    WhereFound,
 }
 
 /// What the definitions say.

@@ -37,7 +37,7 @@ impl Site {
     fn load(&self, text: &str, environment: &Environment) -> Result<Config, ConfigErrors> {
         let path = self.path("torno.toml");
         fs::write(&path, text).expect("write");
-        Config::load(&path, environment)
+        Config::load(&path, environment, Within::Serve)
     }
 
     fn good(&self, text: &str) -> Config {
@@ -514,7 +514,8 @@ fn files_that_cannot_be_read_are_all_named_and_nothing_else_is_said() {
 #[test]
 fn a_file_that_is_not_there_is_an_error() {
     let site = Site::new();
-    let errors = Config::load(&site.path("none.toml"), &Environment::default()).expect_err("missing");
+    let errors =
+        Config::load(&site.path("none.toml"), &Environment::default(), Within::Serve).expect_err("missing");
     assert!(errors.to_string().starts_with("none.toml: it cannot be read: No such file"), "{errors}");
 }
 

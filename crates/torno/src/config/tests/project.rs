@@ -242,3 +242,19 @@ fn errors_in_other_files_name_the_file() {
         assert!(error.starts_with(start), "{error}\n{start}");
     }
 }
+
+#[test]
+fn data_that_another_process_finds_need_not_be_found() {
+    let site = Site::new();
+    let text = "[datasets.far]\npath = '/nonexistent/far'\n[executor]\nwithin = 'execute'";
+    let path = site.path("torno.toml");
+    std::fs::write(&path, text).expect("write");
+    let config = Config::load(&path, &Environment::default(), Within::Serve).expect("good for a server");
+    assert_eq!((config.within, &*config.datasets[0].path), (Within::Execute, Path::new("/nonexistent/far")));
+    let errors = Config::load(&path, &Environment::default(), Within::Execute).expect_err("nothing to mount");
+    assert!(errors.to_string().contains("there is no folder /nonexistent/far"), "{errors}");
+    let alone = site.errors("[datasets.far]\npath = '/nonexistent/far'", &Environment::default());
+    assert!(alone[0].contains("there is no folder"), "{alone:?}");
+    let neither = site.errors("[executor]\nwithin = 'both'", &Environment::default());
+    assert!(neither[0].contains("within \"serve\""), "{neither:?}");
+}
