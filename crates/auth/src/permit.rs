@@ -1,7 +1,7 @@
 //! Permits: what the policy has allowed. Only the policy makes them, so an operation that demands one cannot be reached
 //! without it.
 
-use torno_oci::{Namespace, RepositoryName, UserName};
+use torno_oci::{DatasetName, Namespace, RepositoryName, UserName};
 
 /// The right to read one repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,17 @@ impl PushPermit {
             }
             _ => None,
         }
+    }
+
+    /// What a sample is published with. Nobody owns it whom anything is charged to.
+    ///
+    /// # Panics
+    ///
+    /// Never: the name of a dataset is a component of a repository's name.
+    pub fn sample(dataset: &DatasetName) -> Self {
+        let repository = format!("samples/{dataset}").parse().expect("a component of a repository's name");
+        let owner: UserName = "torno".parse().expect("a user name");
+        Self { repository, owner: owner.clone(), by: owner }
     }
 
     /// The repository that may be written.

@@ -134,6 +134,8 @@ pub enum Reach {
         owner: Option<UserName>,
         /// The projects in which they may read what others own.
         projects: Vec<ProjectName>,
+        /// The datasets whose samples they may have.
+        samples: Vec<DatasetName>,
         /// What is in no project.
         plain: Plain,
     },
@@ -248,7 +250,8 @@ impl Policy {
             | Namespace::TryResults { project, .. } => {
                 matches!(self.role(who, project, owner), Role::Custodian | Role::Owner | Role::Colleague)
             }
-            Namespace::Sample { .. } | Namespace::Reserved => false,
+            Namespace::Sample { dataset } => self.may_have_sample(who, dataset),
+            Namespace::Reserved => false,
             Namespace::Plain if self.is_admin(who) => true,
             Namespace::Plain => match self.rule(repository) {
                 Some(rule) => rule.reads(who),
@@ -352,6 +355,16 @@ impl Policy {
         }))
     }
 
+    /// Whether somebody belongs to a project that has a dataset with a sample.
+    fn may_have_sample(&self, who: &Identity, dataset: &str) -> bool {
+        let has = |project: &Project| project.datasets.get(dataset) == Some(&Sample::Given);
+        let mut having = self.projects.values().filter(|project| has(project)).peekable();
+        (self.is_admin(who) && having.peek().is_some())
+            || having.any(|project| {
+                self.is_member(who, project) || (project.custodians.contains(who) && !self.is_robot(who))
+            })
+    }
+
     fn is_admin(&self, who: &Identity) -> bool {
         self.admins.contains(who) && !self.is_robot(who)
     }
@@ -400,18 +413,26 @@ impl Policy {
         };
         let projects = self.projects.iter().filter(|(_, project)| open(project));
         let some = self.access.iter().any(|rule| rule.reads(who));
+        let datasets: BTreeSet<_> =
+            self.projects.values().flat_map(|project| project.datasets.keys()).collect();
+        let samples = datasets.into_iter().filter(|name| self.may_have_sample(who, name.as_str()));
         Reach::Within {
             owner: who.name().cloned(),
             projects: projects.map(|(name, _)| name.clone()).collect(),
+            samples: samples.cloned().collect(),
             plain: if some { Plain::All } else { Plain::Own },
         }
     }
 
     /// Who is charged for a push to `repository`, which belongs to `owner`, and what they may keep. Results are never
-    /// refused: the run that they come from is over.
+    /// refused, since the run that they come from is over, nor are samples, which are the site's.
     pub fn quotas(&self, repository: &RepositoryName, owner: &UserName) -> Vec<(Charged, Quota)> {
         let namespace = repository.namespace();
-        if matches!(namespace, Namespace::Results { .. } | Namespace::TryResults { .. }) {
+        let own = matches!(
+            namespace,
+            Namespace::Results { .. } | Namespace::TryResults { .. } | Namespace::Sample { .. }
+        );
+        if own {
             return Vec::new();
         }
         let mut quotas = Vec::new();

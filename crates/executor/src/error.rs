@@ -7,7 +7,7 @@ use std::{
 
 use torno_registry::RegistryError;
 
-use crate::{collect::CollectError, engine::EngineError};
+use crate::{collect::CollectError, engine::EngineError, walk::WalkError};
 
 /// Why runs cannot be executed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,9 @@ pub enum ExecutorError {
         /// What the engine says.
         reason: String,
     },
+    /// A folder of data could not be gone through.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
     /// A run is not what a run can be.
     #[error("{0}")]
     Run(&'static str),

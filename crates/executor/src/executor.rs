@@ -16,7 +16,7 @@ use crate::{
     engine::Engine,
     instance::{ExecutorLock, Instance},
     life::{Life, Site},
-    recover,
+    recover, sample,
 };
 
 /// How long is waited before something that failed is tried again: at first, and at most.
@@ -69,7 +69,9 @@ impl Executor {
     /// engine, and the next start takes it up from its state.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ExecutorError> {
         let mut under_way = UnderWay::default();
-        stop.run_until_cancelled(self.carry_out(&mut under_way)).await;
+        let samples = Box::pin(sample::keep(&self.site));
+        let work = async { tokio::join!(self.carry_out(&mut under_way), samples) };
+        stop.run_until_cancelled(work).await;
         // The lock goes only when nothing is at work any more.
         under_way.tasks.shutdown().await;
         Ok(())

@@ -15,9 +15,13 @@ mod plan;
 mod policy;
 mod recover;
 mod report;
+mod sample;
+mod walk;
 
 pub use collect::CollectError;
 pub use engine::EngineError;
 pub use error::ExecutorError;
 pub use executor::Executor;
+pub use walk::WalkError;
+
 pub use policy::{Cpus, Dataset, Limits, LogPolicy, ProjectPolicy, Settings};

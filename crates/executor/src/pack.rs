@@ -53,10 +53,10 @@ pub(crate) struct Package<'a> {
 }
 
 /// A layer in the registry.
-struct Layer {
-    title: &'static str,
-    descriptor: Descriptor,
-    diff_id: Digest,
+pub(crate) struct Layer {
+    pub(crate) title: &'static str,
+    pub(crate) descriptor: Descriptor,
+    pub(crate) diff_id: Digest,
 }
 
 impl Package<'_> {
@@ -125,7 +125,7 @@ impl Package<'_> {
 
 /// Writes a layer into an upload of the registry, as it is made: neither the tar archive nor its compressed form
 /// is ever whole anywhere else.
-async fn push_layer(
+pub(crate) async fn push_layer(
     registry: &Registry,
     permit: &PushPermit,
     title: &'static str,
@@ -155,7 +155,7 @@ async fn push_layer(
 }
 
 /// The archive, hashed on its way into the compressor.
-type LayerWriter = Hashing<flate2::write::GzEncoder<Hashing<Pieces>>>;
+pub(crate) type LayerWriter = Hashing<flate2::write::GzEncoder<Hashing<Pieces>>>;
 
 /// The digests of the compressed and of the plain archive.
 fn write_layer(
@@ -194,7 +194,7 @@ fn write_files<W: Write>(tar: &mut tar::Builder<W>, files: &Files) -> io::Result
         .try_for_each(|(name, bytes)| file(tar, &format!("run/{name}"), bytes.len() as u64, bytes.as_slice()))
 }
 
-fn folder<W: Write>(tar: &mut tar::Builder<W>, path: &str) -> io::Result<()> {
+pub(crate) fn folder<W: Write>(tar: &mut tar::Builder<W>, path: &str) -> io::Result<()> {
     tar.append_data(&mut header(tar::EntryType::Directory, 0o755, 0), path, io::empty())
 }
 
@@ -202,7 +202,7 @@ fn file<W: Write>(tar: &mut tar::Builder<W>, path: &str, size: u64, bytes: impl 
     tar.append_data(&mut header(tar::EntryType::Regular, 0o644, size), path, bytes)
 }
 
-fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+pub(crate) fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);
@@ -231,13 +231,13 @@ fn config(
     Ok(serde_json::to_vec(&serde_json::to_value(&config)?)?)
 }
 
-fn descriptor(media_type: &str, size: u64, digest: &Digest) -> Result<Descriptor, ExecutorError> {
+pub(crate) fn descriptor(media_type: &str, size: u64, digest: &Digest) -> Result<Descriptor, ExecutorError> {
     let digest: SpecDigest = digest.as_str().parse().map_err(ExecutorError::pack)?;
     Ok(Descriptor::new(SpecMediaType::from(media_type), size, digest))
 }
 
 /// Hashes what passes.
-struct Hashing<W> {
+pub(crate) struct Hashing<W> {
     inner: W,
     hasher: Hasher,
 }
@@ -265,7 +265,7 @@ impl<W: Write> Write for Hashing<W> {
 }
 
 /// Gathers bytes into pieces and hands them over to the registry.
-struct Pieces {
+pub(crate) struct Pieces {
     sender: mpsc::Sender<io::Result<Bytes>>,
     piece: Vec<u8>,
 }

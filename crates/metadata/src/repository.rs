@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
-use torno_oci::{ProjectName, RepositoryName, Tag, UserName};
+use torno_oci::{DatasetName, ProjectName, RepositoryName, Tag, UserName};
 
 use crate::{
     Metadata, MetadataError,
@@ -30,6 +30,8 @@ pub enum Among {
         owner: Option<UserName>,
         /// The projects.
         projects: Vec<ProjectName>,
+        /// The datasets whose samples are among them.
+        samples: Vec<DatasetName>,
         /// Whether those outside Torno's own namespaces are among them.
         plain: bool,
     },
@@ -38,7 +40,7 @@ pub enum Among {
 impl Among {
     /// The condition on `r`, a row of `repositories`, and what stands in it, from `?3`.
     pub(crate) fn condition(&self) -> (String, Vec<String>) {
-        let Self::Some { owner, projects, plain } = self else { return ("1".into(), Vec::new()) };
+        let Self::Some { owner, projects, samples, plain } = self else { return ("1".into(), Vec::new()) };
         let (mut any, mut values) = (vec!["0".to_owned()], Vec::new());
         let mut value = |text: String| {
             values.push(text);
@@ -48,6 +50,7 @@ impl Among {
         for (start, end) in projects.iter().flat_map(ranges) {
             any.push(format!("r.name > {} AND r.name < {}", value(start), value(end)));
         }
+        any.extend(samples.iter().map(|dataset| format!("r.name = {}", value(format!("samples/{dataset}")))));
         if *plain {
             let own = ["results", "run", "samples", "try-results", "try"].map(|kind| {
                 format!(
@@ -106,13 +109,16 @@ impl Metadata {
         let after = after.unwrap_or_default().to_owned();
         self.read(move |connection| match among {
             Among::All => between(connection, &after, LAST, limit),
-            Among::Some { owner, projects, plain } => {
+            Among::Some { owner, projects, samples, plain } => {
                 // The first of the whole are among the first of each part.
                 let mut found = match owner {
                     Some(owner) => owned_by(connection, &owner, &after, limit)?,
                     None => Vec::new(),
                 };
                 found.extend(of_projects(connection, &projects, &after, limit)?);
+                for dataset in samples {
+                    found.extend(named(connection, &format!("samples/{dataset}"), &after)?);
+                }
                 if plain {
                     found.extend(plain_ones(connection, &after, limit)?);
                 }
@@ -151,6 +157,13 @@ fn between(
     let sql = "SELECT name, owner FROM repositories AS r WHERE name > ?1 AND name < ?2
         AND EXISTS (SELECT 1 FROM manifest_links WHERE repository = r.id AND orphaned = 0) ORDER BY name LIMIT ?3";
     all(connection, sql, params![after, before, rows(limit)], owned)
+}
+
+/// A repository by its name, if it comes behind `after`.
+fn named(connection: &Connection, name: &str, after: &str) -> Result<Option<Owned>, MetadataError> {
+    let sql = "SELECT name, owner FROM repositories AS r WHERE name = ?1 AND name > ?2
+        AND EXISTS (SELECT 1 FROM manifest_links WHERE repository = r.id AND orphaned = 0)";
+    first(connection, sql, params![name, after], owned)
 }
 
 fn owned_by(
@@ -255,6 +268,7 @@ mod tests {
             ("try-results/heart/x", "bob"),
             ("try-results2/heart/x", "bob"),
             ("samples/heart", "bob"),
+            ("samples/liver", "bob"),
             ("a/b", "ada"),
             ("z/b", "ada"),
             ("a/c", "bob"),
@@ -277,14 +291,16 @@ mod tests {
             "run/heart-2/x",
             "run/heart/a",
             "run/heart/x",
+            "samples/heart",
             "try-results/heart/x",
             "try/heart/x",
             "z/b",
         ];
         let projects = ["heart", "heart-2", "unknown"].map(|name| name.parse().expect("project")).to_vec();
         let owner: Option<UserName> = Some("ada".parse().expect("user"));
-        let hers = Among::Some { owner, projects, plain: false };
-        let plain = Among::Some { owner: None, projects: Vec::new(), plain: true };
+        let samples = ["heart", "unknown"].map(|name| name.parse().expect("dataset")).to_vec();
+        let hers = Among::Some { owner, projects, samples, plain: false };
+        let plain = Among::Some { owner: None, projects: Vec::new(), samples: Vec::new(), plain: true };
         for (among, all) in [(hers, &all[..]), (plain, &["a/b", "a/c", "try-results2/heart/x", "z/b"][..])] {
             for limit in 0..=all.len() + 1 {
                 for (skipped, after) in std::iter::once(None).chain(all.iter().map(Some)).enumerate() {
@@ -308,6 +324,6 @@ mod tests {
             holders.sort_unstable();
             assert_eq!(holders, all);
         }
-        assert_eq!(metadata.repositories(Among::All, None, 100).await.expect("a page").len(), 12);
+        assert_eq!(metadata.repositories(Among::All, None, 100).await.expect("a page").len(), 13);
     }
 }

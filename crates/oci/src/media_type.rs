@@ -20,6 +20,8 @@ pub mod media_types {
     pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
     /// The artifact type of what a run gives back.
     pub const TORNO_RESULT: &str = "application/vnd.torno.result.v1";
+    /// The artifact type of a sample of a dataset.
+    pub const TORNO_SAMPLE: &str = "application/vnd.torno.sample.v1";
 }
 
 /// The longest media type, in bytes: type and subtype of at most 127 each (RFC 6838, section 4.2).

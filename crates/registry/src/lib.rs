@@ -24,6 +24,7 @@ mod result;
 mod retention;
 mod room;
 mod run;
+mod sample;
 mod scrub;
 mod settings;
 mod token;

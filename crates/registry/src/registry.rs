@@ -212,8 +212,8 @@ impl Registry {
 pub(crate) fn among(reach: Reach) -> Among {
     match reach {
         Reach::Everywhere => Among::All,
-        Reach::Within { owner, projects, plain } => {
-            Among::Some { owner, projects, plain: plain == Plain::All }
+        Reach::Within { owner, projects, samples, plain } => {
+            Among::Some { owner, projects, samples, plain: plain == Plain::All }
         }
     }
 }

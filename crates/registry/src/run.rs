@@ -58,6 +58,11 @@ impl Publication {
     pub fn digest(&self) -> &Digest {
         &self.0.digest
     }
+
+    /// The manifest, to be stored.
+    pub(crate) fn into_manifest(self) -> NewManifest {
+        self.0
+    }
 }
 
 impl Registry {

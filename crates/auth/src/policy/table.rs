@@ -30,7 +30,7 @@ fn policy() -> Policy {
         custodians: ["cora"].map(user).into(),
         visibility,
         quota: Quota::default(),
-        datasets: BTreeMap::new(),
+        datasets: [("eyes".parse().expect("dataset"), Sample::Given)].into(),
     };
     let rule = |pattern, pull| Access {
         repositories: patterns(pattern),
@@ -81,7 +81,7 @@ const PLACES: [(&str, &str, Option<&str>); 16] = [
     ("`try/…`, new", "try/heart/y", None),
     ("`try-results/…`, ada's", "try-results/heart/x", Some("ada")),
     ("`try-results/…`, ada's, shared", "try-results/open/x", Some("ada")),
-    ("`samples/…`", "samples/heart", None),
+    ("`samples/…` of a dataset of the project", "samples/eyes", None),
     ("elsewhere, ada's", "misc/x", Some("ada")),
     ("elsewhere, new", "misc/y", None),
     ("by rule, for users", "tools/x", Some("eve")),
@@ -133,7 +133,7 @@ fn nobody_passes_the_hatch() {
         policy.decide(&who, action, &name.parse().expect("name"), owner.map(user).as_ref())
     };
     for (_, who) in people() {
-        for name in ["results/heart/x", "results/open/x", "try-results/heart/x", "samples/heart", "try/heart"]
+        for name in ["results/heart/x", "results/open/x", "try-results/heart/x", "samples/eyes", "try/heart"]
         {
             let pushed = policy.decide(&who, Action::Push, &name.parse().expect("name"), None);
             assert!(pushed.is_err(), "{who} pushes to {name}");

@@ -13,6 +13,7 @@ fn policy(visibility: Visibility) -> Policy {
         visibility,
         ..Project::default()
     };
+    let project = Project { datasets: [("eyes".parse().expect("dataset"), Sample::Given)].into(), ..project };
     Policy {
         admins: ["root"].map(user).into(),
         projects: [("heart".parse().expect("project"), project)].into(),
@@ -39,9 +40,10 @@ fn whatever_may_be_read_is_within_reach() {
         "run/heart",
         "try/heart/x",
         "try-results/heart/x",
+        "samples/eyes",
         "tools/x",
     ];
-    for (visibility, expected) in [(Visibility::Owner, 24), (Visibility::Project, 32)] {
+    for (visibility, expected) in [(Visibility::Owner, 36), (Visibility::Project, 44)] {
         let mut policy = policy(visibility);
         policy.access = vec![Access {
             repositories: Patterns::parse(vec!["tools/**".into()]).expect("pattern"),
@@ -58,9 +60,9 @@ fn whatever_may_be_read_is_within_reach() {
             let name: RepositoryName = name.parse().expect("name");
             let within = match policy.reach(&identity) {
                 Reach::Everywhere => true,
-                Reach::Within { owner: own, projects, plain } => {
+                Reach::Within { owner: own, projects, samples, plain } => {
                     let theirs = match name.namespace() {
-                        Namespace::Sample { .. } => false,
+                        Namespace::Sample { dataset } => samples.iter().any(|name| name.as_str() == dataset),
                         other => projects.iter().any(|known| Some(known.as_str()) == other.project()),
                     };
                     let all = plain == Plain::All && matches!(name.namespace(), Namespace::Plain);
@@ -75,7 +77,9 @@ fn whatever_may_be_read_is_within_reach() {
         assert!(readable >= expected, "{readable}");
     }
     let few = policy(Visibility::Owner).reach(&Identity::of(user("ada")));
-    assert_eq!(few, Reach::Within { owner: Some(user("ada")), projects: Vec::new(), plain: Plain::Own });
+    let samples = vec!["eyes".parse().expect("dataset")];
+    let own = Reach::Within { owner: Some(user("ada")), projects: Vec::new(), samples, plain: Plain::Own };
+    assert_eq!(few, own);
 }
 
 #[test]
