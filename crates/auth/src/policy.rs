@@ -448,6 +448,19 @@ impl Policy {
         quotas
     }
 
+    /// Whether somebody may know what is said of a project: one of its people, with a token that is good for it, if they
+    /// came with one that is good for some things only.
+    pub fn knows_project(&self, who: &Identity, name: &ProjectName) -> bool {
+        let Some(project) = self.projects.get(name) else { return false };
+        let good = |kind: &str, limit: &crate::Scope| {
+            let any = format!("{kind}/{name}/any").parse();
+            any.is_ok_and(|any| [Action::Push, Action::Pull].iter().any(|action| limit.allows(*action, &any)))
+        };
+        let belongs =
+            self.is_member(who, project) || (project.custodians.contains(who) && !self.is_robot(who));
+        belongs && who.limit().is_none_or(|limit| good("run", limit) || good("try", limit))
+    }
+
     /// What somebody is here and where they may push, for themselves.
     pub fn standing(&self, who: &Identity) -> Standing {
         let among = |listed: fn(&Self, &Identity, &Project) -> bool| -> Vec<ProjectName> {

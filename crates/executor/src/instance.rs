@@ -51,6 +51,11 @@ impl Instance {
         File::open(data)?.sync_all()
     }
 
+    /// One that is no data directory's, for what is planned and not done.
+    pub(crate) fn of_nobody() -> Self {
+        Self("0".repeat(16).into())
+    }
+
     /// The id as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0

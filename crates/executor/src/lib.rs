@@ -5,6 +5,7 @@
 //! `collect.rs`, described by `report.rs` and packed by `pack.rs`.
 
 mod collect;
+mod dry_run;
 mod engine;
 mod error;
 mod executor;
@@ -19,6 +20,7 @@ mod sample;
 mod walk;
 
 pub use collect::CollectError;
+pub use dry_run::DryRun;
 pub use engine::EngineError;
 pub use error::ExecutorError;
 pub use executor::Executor;

@@ -17,6 +17,9 @@ impl RunId {
         (number > 0).then_some(Self(number))
     }
 
+    /// The first run there is.
+    pub const FIRST: Self = Self(1);
+
     /// The number itself.
     pub fn number(self) -> u64 {
         self.0

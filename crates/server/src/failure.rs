@@ -46,6 +46,8 @@ pub(crate) enum Failure {
     Keys(#[source] KeyError),
     #[error(transparent)]
     Route(#[from] RouteError),
+    #[error("project `{0}` is not known here, or not to you")]
+    Project(String),
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error("the query has no `digest`; end the upload with ?digest=sha256:…")]
@@ -178,6 +180,7 @@ impl Failure {
             }
             Self::Authentication(_) | Self::Keys(_) => hidden(),
             Self::Route(error) => told_of_route(error, self.to_string()),
+            Self::Project(_) => told(StatusCode::NOT_FOUND, Code::NameUnknown),
             Self::Registry(error) => told_of_registry(error, host),
             Self::TooManyTags { .. } => told(StatusCode::URI_TOO_LONG, Code::TagInvalid),
             Self::Query("tag", _) => told(StatusCode::BAD_REQUEST, Code::TagInvalid),

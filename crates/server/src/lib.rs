@@ -23,6 +23,7 @@ mod login;
 mod manifest;
 mod origin;
 mod page;
+mod project;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod properties;
 mod provider;
@@ -41,6 +42,7 @@ mod whoami;
 pub use acme::{Acme, AcmeSettings, Challenge, Contact, DirectoryUrl, DomainName};
 pub use connection::Limits;
 pub use forwarded::{Proxies, ProxyRange, ProxyRangeError};
+pub use project::{DryRun, DryRuns};
 pub use provider::{Provider, ProviderError};
 pub use server::{Images, Listeners, Outside, Server, Settings};
 pub use tls::{

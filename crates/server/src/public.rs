@@ -24,6 +24,7 @@ use crate::{
     login, manifest,
     origin::origin,
     page,
+    project::{self, DryRuns},
     provider::{self, Provider},
     query,
     record::{self, Asking},
@@ -40,6 +41,8 @@ pub(crate) struct Public {
     /// Where people log in with a browser, if they do.
     pub(crate) provider: Option<Provider>,
     pub(crate) settings: Settings,
+    /// How to run an image of each project at home.
+    pub(crate) dry_runs: DryRuns,
     /// Ends waits for results, so that the server can stop.
     pub(crate) stop: CancellationToken,
     pub(crate) waited: Waited,
@@ -80,10 +83,12 @@ impl Public {
         tokens: Arc<Tokens>,
         provider: Option<Provider>,
         settings: Settings,
+        dry_runs: DryRuns,
         stop: CancellationToken,
     ) -> Self {
         let pages = page::routes();
-        Self { registry, authenticator, tokens, provider, settings, stop, waited: Waited::default(), pages }
+        let waited = Waited::default();
+        Self { registry, authenticator, tokens, provider, settings, dry_runs, stop, waited, pages }
     }
 
     /// Answers one request; every failure becomes an answer here. `user` is told who asked, for the log.
@@ -96,7 +101,8 @@ impl Public {
     ) -> Response<Body> {
         let path = request.uri().path();
         let api = path == "/v2" || path.starts_with("/v2/");
-        if !api && path != token::PATH && path != whoami::PATH {
+        let of_project = path.starts_with(project::PREFIX);
+        if !api && !of_project && path != token::PATH && path != whoami::PATH {
             return match &self.provider {
                 Some(provider) if matches!(path, provider::PATH | provider::CALLBACK) => {
                     provider::answer(self, provider, &request, &client, id, user).await
@@ -111,6 +117,7 @@ impl Public {
         let answered = match path {
             token::PATH => token::answer(self, request, &client, &mut asking, user).await,
             whoami::PATH => self.whoami(&request, &client, &mut asking, user).await,
+            _ if of_project => self.project(&request, &client, &mut asking, user).await,
             _ => self.registry_api(request, client.clone(), &mut asking, user).await,
         };
         let mut response = match answered {
@@ -159,6 +166,19 @@ impl Public {
         let name = who.name().ok_or_else(|| self.log_in())?;
         *user = Some(name.to_string());
         Ok(whoami::answer(self, &who))
+    }
+
+    async fn project(
+        &self,
+        request: &Request<Brought>,
+        client: &Client,
+        asking: &mut Asking,
+        user: &mut Option<String>,
+    ) -> Result<Response<Body>, Failure> {
+        let who = login::identify(self, request.headers(), client, asking).await?;
+        let name = who.name().ok_or_else(|| self.log_in())?;
+        *user = Some(name.to_string());
+        project::answer(self, request, &who)
     }
 
     async fn registry_api(

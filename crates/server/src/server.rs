@@ -12,6 +12,7 @@ use crate::{
     connection::{self, Answerer, Limits, Terms},
     engine::Engine,
     forwarded::Proxies,
+    project::DryRuns,
     provider::Provider,
     public::Public,
     tls::Tls,
@@ -85,21 +86,23 @@ pub struct Server {
     tokens: Arc<Tokens>,
     provider: Option<Provider>,
     settings: Settings,
+    dry_runs: DryRuns,
     tls: Option<Arc<Tls>>,
 }
 
 impl Server {
     /// A server that has not begun to answer. With `tls`, people speak TLS to it and are refused in clear;
-    /// with `provider`, they log in there with a browser.
+    /// with `provider`, they log in there with a browser. `dry_runs` may change while it answers.
     pub fn new(
         registry: Arc<Registry>,
         authenticator: Arc<Authenticator>,
         tokens: Arc<Tokens>,
         provider: Option<Provider>,
         settings: Settings,
+        dry_runs: DryRuns,
         tls: Option<Arc<Tls>>,
     ) -> Self {
-        Self { registry, authenticator, tokens, provider, settings, tls }
+        Self { registry, authenticator, tokens, provider, settings, dry_runs, tls }
     }
 
     /// Answers people until `stop`; then lets requests under way end, for a bounded time.
@@ -117,6 +120,7 @@ impl Server {
             self.tokens,
             self.provider,
             self.settings,
+            self.dry_runs,
             stop.clone(),
         );
         tokio::join!(

@@ -8,6 +8,7 @@ pub(crate) mod execute;
 pub(crate) mod gc;
 pub(crate) mod import;
 pub(crate) mod init;
+pub(crate) mod projects;
 pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod token;
@@ -177,6 +178,9 @@ pub(crate) enum Failure {
     /// The process could not set itself up.
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),
+    /// There is no such project.
+    #[error("there is no project `{0}`; see `torno projects list`")]
+    NoProject(ProjectName),
     /// There is no such run.
     #[error("there is no run {0}; see `torno runs list`")]
     NoRun(RunId),

@@ -131,6 +131,24 @@ fn nothing_is_tried_where_a_dataset_has_no_sample() {
 }
 
 #[test]
+fn a_project_is_known_to_its_people() {
+    let policy = policy(Visibility::Owner);
+    let heart = "heart".parse().expect("project");
+    let knows = |who: Identity| policy.knows_project(&who, &heart);
+    let named = |name: &str| Identity::of(user(name));
+    for (who, expected) in [("ada", true), ("cora", true), ("eve", false), ("root", false)] {
+        assert_eq!(knows(named(who)), expected, "{who}");
+    }
+    assert!(!knows(Identity::anonymous()));
+    assert!(!policy.knows_project(&named("ada"), &"liver".parse().expect("project")));
+    for (scope, expected) in
+        [("push:run/heart/*", true), ("pull:try/**", true), ("pull:**", true), ("pull:tools/**", false)]
+    {
+        assert_eq!(knows(named("ada").limited_to(scope.parse().expect("scope"))), expected, "{scope}");
+    }
+}
+
+#[test]
 fn unknown_and_forbidden_look_alike() {
     let policy = policy(Visibility::Owner);
     let name = "run/heart/x".parse().expect("name");

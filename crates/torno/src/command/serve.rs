@@ -3,6 +3,7 @@
 mod tls;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write as _},
     num::NonZeroU64,
     sync::Arc,
@@ -12,9 +13,9 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 use torno_audit::{Actor, Event};
-use torno_auth::{Authenticator, Directory, Tokens};
+use torno_auth::{Authenticator, Directory, ProjectName, Tokens};
 use torno_registry::Registry;
-use torno_server::{Listeners, Provider, Server, Settings};
+use torno_server::{DryRun, DryRuns, Listeners, Provider, Server, Settings};
 
 use super::{
     ConfigFile, Failure,
@@ -72,6 +73,7 @@ impl Serve {
         let directory = config.auth.directory.map(Directory::new).transpose().map_err(Failure::Directory)?;
         let provider = config.auth.provider.map(Provider::new).transpose().map_err(Failure::Provider)?;
         let authenticator = Authenticator::new(&config.auth.htpasswd, directory).map_err(Failure::Users)?;
+        let host = config.hostname.as_ref().map(ToString::to_string);
         let projects = Arc::new(ArcSwap::from_pointee(config.projects));
         let public = listen(config.address).await?;
         let clear = match config.clear {
@@ -90,7 +92,7 @@ impl Serve {
             Within::Execute => None,
         };
         let settings = Settings {
-            hostname: config.hostname.map_or_else(|| address.to_string(), |name| name.to_string()),
+            hostname: host.unwrap_or_else(|| address.to_string()),
             result_wait: config.result_wait,
             drain: config.drain,
             outside: config.outside,
@@ -100,6 +102,8 @@ impl Serve {
             limits,
             proxies: config.proxies,
         };
+        let hostname = settings.hostname.clone();
+        let dry_runs: DryRuns = Arc::new(ArcSwap::from_pointee(dry_runs(&projects.load(), &hostname)));
         let mut secured = Secured::new(config.tls);
         let ordering = secured.ordering();
         let tokens = Tokens::open(&config.data.join("keys/token"), &settings.hostname);
@@ -110,6 +114,7 @@ impl Serve {
             Arc::clone(&tokens),
             provider,
             settings,
+            Arc::clone(&dry_runs),
             secured.tls(),
         );
 
@@ -122,7 +127,10 @@ impl Serve {
                 tokio::select! {
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
-                    _ = reload.recv() => self.reload(&registry, &projects, &mut secured).await,
+                    _ = reload.recv() => {
+                        self.reload(&registry, &projects, &mut secured).await;
+                        dry_runs.store(Arc::new(self::dry_runs(&projects.load(), &hostname)));
+                    }
                     () = secured.due() => secured.look().await,
                     () = stop.cancelled() => return,
                 }
@@ -177,4 +185,14 @@ impl Serve {
         };
         registry.audit().note(registry.itself(), event).await;
     }
+}
+
+/// How to run an image of each project at home, with a registry of this name.
+fn dry_runs(projects: &super::Projects, host: &str) -> BTreeMap<ProjectName, DryRun> {
+    let made = projects.iter().map(|(name, policy)| {
+        let run = torno_executor::DryRun::new(name, policy, host);
+        let script = run.script();
+        (name.clone(), DryRun { prepare: run.prepare, command: run.command, script })
+    });
+    made.collect()
 }
