@@ -14,6 +14,7 @@ use torno_registry::{Outcome, Registry, RunLog};
 use crate::{
     ExecutorError, ProjectPolicy, Settings,
     engine::Engine,
+    fingerprint,
     instance::{ExecutorLock, Instance},
     life::{Life, Site},
     recover, sample,
@@ -70,7 +71,8 @@ impl Executor {
     pub async fn run(self, stop: CancellationToken) -> Result<(), ExecutorError> {
         let mut under_way = UnderWay::default();
         let samples = Box::pin(sample::keep(&self.site));
-        let work = async { tokio::join!(self.carry_out(&mut under_way), samples) };
+        let fingerprints = Box::pin(fingerprint::keep(&self.site));
+        let work = async { tokio::join!(self.carry_out(&mut under_way), samples, fingerprints) };
         stop.run_until_cancelled(work).await;
         // The lock goes only when nothing is at work any more.
         under_way.tasks.shutdown().await;

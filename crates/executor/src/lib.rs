@@ -9,6 +9,7 @@ mod dry_run;
 mod engine;
 mod error;
 mod executor;
+mod fingerprint;
 mod instance;
 mod life;
 mod pack;
@@ -24,6 +25,7 @@ pub use dry_run::DryRun;
 pub use engine::EngineError;
 pub use error::ExecutorError;
 pub use executor::Executor;
+pub use fingerprint::{Advance, DataFolder, fingerprint};
 pub use walk::WalkError;
 
 pub use policy::{Cpus, Dataset, Limits, LogPolicy, ProjectPolicy, Settings};

@@ -1,6 +1,7 @@
 //! One run, from its claim to the last trace of it in the engine. Every step may be the last of this process: the
 //! next one takes the run up from the state that was noted.
 
+mod data;
 mod finish;
 mod prepare;
 mod watch;

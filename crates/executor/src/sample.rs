@@ -10,10 +10,6 @@ use std::{
     io::{self, Read as _, Write},
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 
@@ -22,13 +18,13 @@ use oci_spec::image::{
     Arch, ConfigBuilder, ImageConfigurationBuilder, ImageManifestBuilder, MediaType as SpecMediaType, Os,
     RootFsBuilder, SCHEMA_VERSION,
 };
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::time::Instant;
 use torno_auth::PushPermit;
-use torno_oci::{Algorithm, DatasetName, Digest, Hasher, Platform, media_types};
+use torno_oci::{DatasetName, Digest, Platform, media_types};
 use torno_registry::Publication;
 
 use crate::{
-    ExecutorError,
+    ExecutorError, fingerprint,
     life::Site,
     pack::{self, Layer},
     walk::{Entry, Opener, Seen, WalkError, shown, walk},
@@ -120,46 +116,8 @@ async fn look(site: &Site, name: &DatasetName, path: &Path) -> Result<(), Execut
     Ok(())
 }
 
-/// What tells a later look whether anything has changed: names, kinds, and of files all that a look tells.
 async fn stamp(path: &Path) -> Result<String, ExecutorError> {
-    /// Ends the walk when nobody waits for it any more.
-    struct Going(Arc<AtomicBool>);
-    impl Drop for Going {
-        fn drop(&mut self) {
-            self.0.store(false, Ordering::Relaxed);
-        }
-    }
-    let going = Going(Arc::new(AtomicBool::new(true)));
-    let (path, go_on) = (path.to_owned(), Arc::clone(&going.0));
-    let walked = spawn_blocking(move || {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        walk(&path, |path, entry| {
-            if !go_on.load(Ordering::Relaxed) {
-                return Err(WalkError::Stopped);
-            }
-            let mut put = |kind: u8, numbers: &[u64], text: &[u8]| {
-                hasher.update(&[kind]);
-                for number in [path.len() as u64, text.len() as u64].iter().chain(numbers) {
-                    hasher.update(&number.to_be_bytes());
-                }
-                hasher.update(path);
-                hasher.update(text);
-            };
-            match entry {
-                Entry::Folder => put(b'd', &[], b""),
-                Entry::Left => put(b'.', &[], b""),
-                Entry::File(Seen { size, modified, changed, inode, executable }, _) => {
-                    let times = [modified, changed].map(i64::cast_unsigned);
-                    put(b'f', &[size, times[0], times[1], inode, u64::from(executable)], b"");
-                }
-                Entry::Link(target) => put(b'l', &[], &target),
-                Entry::Other => put(b'o', &[], b""),
-            }
-            Ok(())
-        })?;
-        Ok::<_, WalkError>(hasher.finish().to_string())
-    });
-    Ok(walked.await.map_err(ExecutorError::pack)??)
+    Ok(fingerprint::look(path).await?.0.to_string())
 }
 
 /// The stamp of a manifest that this wrote.

@@ -10,6 +10,7 @@ mod blob;
 mod check;
 mod content;
 mod error;
+mod fingerprint;
 mod gc;
 mod import;
 mod journal;
@@ -56,7 +57,7 @@ pub use verify::{
 
 pub use torno_blob::{Blob, BlobError, Damage, Reading, Sharing, Uploads};
 pub use torno_metadata::{
-    Condition, FinishedRun, Garbage, MetadataError, Outcome, Owned, Presence, Referrer, Referrers, Run,
-    RunLog, RunState, Selection, StoredManifest, Swept, TokenAccount, TokenKind, TokenRecord, Usage, Usages,
-    Use, Versions, Waiting, WrongSize,
+    Condition, DataFile, Fingerprint, FinishedRun, Garbage, MetadataError, Outcome, Owned, Presence,
+    Referrer, Referrers, Run, RunData, RunLog, RunState, Selection, StoredManifest, Swept, TokenAccount,
+    TokenKind, TokenRecord, Usage, Usages, Use, Versions, Waiting, WrongSize,
 };

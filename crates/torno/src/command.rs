@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod check_config;
+pub(crate) mod datasets;
 pub(crate) mod df;
 pub(crate) mod execute;
 pub(crate) mod gc;
@@ -178,6 +179,12 @@ pub(crate) enum Failure {
     /// The process could not set itself up.
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),
+    /// There is no such dataset.
+    #[error("there is no dataset `{0}`; see `torno datasets list`")]
+    NoDataset(String),
+    /// The data could not be read.
+    #[error("the fingerprint is not known: {0}")]
+    Fingerprint(#[source] ExecutorError),
     /// There is no such project.
     #[error("there is no project `{0}`; see `torno projects list`")]
     NoProject(ProjectName),

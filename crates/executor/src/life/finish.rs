@@ -51,6 +51,7 @@ impl Life {
     async fn try_to_conclude(&self, ended: &Ended) -> Result<(), ExecutorError> {
         let (registry, engine) = (&self.site.registry, &self.site.engine);
         registry.collecting(self.run.id).await?;
+        self.compare_data().await?;
         let policy = self.policy();
         let log = engine.logs(&self.name(), policy.limits.log.as_u64()).await?;
         let mut outcome = not_started(&ended.outcome, &log).unwrap_or_else(|| ended.outcome.clone());

@@ -67,6 +67,7 @@ impl Life {
                 created => break created.map_err(|error| self.not_created(&plan, error))?,
             }
         }
+        self.note_data().await?;
         registry.starting(self.run.id, plan.time).await?;
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use torno_oci::RunId;
-use torno_registry::{Run, Selection};
+use torno_registry::{Run, RunData, Selection};
 
 use super::{ConfigFile, Failure};
 
@@ -61,7 +61,8 @@ impl Runs {
             }
             Action::Show { run } => {
                 let found = registry.run(run).await?.ok_or(Failure::NoRun(run))?;
-                print(io::stdout(), details(&found).as_bytes())
+                let given = registry.run_data(run).await?;
+                print(io::stdout(), (details(&found) + &data(&given)).as_bytes())
             }
             Action::Log { run } => {
                 let found = registry.run(run).await?.ok_or(Failure::NoRun(run))?;
@@ -120,6 +121,17 @@ fn details(run: &Run) -> String {
     line("time limit", run.time_limit.map_or_else(|| "-".into(), span));
     line("published", run.result.as_ref().map_or_else(|| "-".into(), ToString::to_string));
     text
+}
+
+/// What a run was given, a line for each dataset.
+fn data(given: &[RunData]) -> String {
+    given.iter().fold(String::new(), |mut text, RunData { dataset, fingerprint, changed }| {
+        let known = fingerprint.as_ref().map_or_else(|| "(no fingerprint yet)".into(), ToString::to_string);
+        let changed = if *changed { ", which changed while it ran" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{:<12} {dataset} {known}{changed}", "data");
+        text
+    })
 }
 
 /// From the container's start to its end, or to now.
