@@ -193,6 +193,65 @@ fn a_failure_says_so_and_shows_its_log() {
 }
 
 #[test]
+fn a_log_comes_back_as_text_with_its_times() {
+    let site = site();
+    let ada = Docker::login(&site, "ada");
+    ada.run(
+        "two/print:1",
+        "printf '\\033[31mred\\033[0m\\r50%%\\r100%%\\n\\377\\n'; echo complained >&2; printf '\\033]0;x\\007end'",
+    );
+    let image = ada.pull_result("two/print:1");
+    let files = tempfile::tempdir().expect("folder");
+    ada.files(&image, files.path());
+    let read = |name: &str| fs::read_to_string(files.path().join("run").join(name)).expect("UTF-8");
+    let stdout = "red\n50%\n100%\n\u{fffd}\n\u{fffd}]0;x\u{fffd}end";
+    assert_eq!((read("stdout.log").as_str(), read("stderr.log").as_str()), (stdout, "complained\n"));
+    let timed: Vec<Value> =
+        read("log.jsonl").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let mut lines: Vec<_> = timed.iter().map(|line| (text(&line["stream"]), text(&line["text"]))).collect();
+    // The engine reads the two streams beside each other.
+    lines.sort_by_key(|(stream, _)| *stream);
+    let stdout = ["red\n50%\n100%", "\u{fffd}", "\u{fffd}]0;x\u{fffd}end"].map(|line| ("stdout", line));
+    assert_eq!(lines, [&[("stderr", "complained")][..], &stdout].concat());
+    let report = run_json(files.path());
+    for line in &timed {
+        let time = text(&line["time"]);
+        assert_eq!(time.len(), "2026-01-02T03:04:05Z".len(), "{time}: to the second");
+        // Of one form, in one time zone: their order is that of their texts.
+        assert!(text(&report["started"]) <= time && time <= text(&report["finished"]), "{time}");
+    }
+
+    // The admin has it as the engine kept it, whose log files are JSON, and the times finer.
+    let raw = site.torno(&["runs", "logs", "1"]).stdout;
+    assert_eq!(raw, b"\x1b[31mred\x1b[0m\r50%\r100%\n\xef\xbf\xbd\n\x1b]0;x\x07end");
+    let timed = site.torno(&["runs", "logs", "--times", "1"]).stdout;
+    let timed = String::from_utf8_lossy(&timed);
+    assert!(timed.lines().any(|line| line.ends_with("Z stderr complained")), "{timed}");
+    assert_eq!(timed.lines().count(), 4, "{timed}");
+}
+
+#[test]
+fn a_log_is_the_end_of_what_was_printed() {
+    let mut site = Site::new(
+        "[projects.loud]\nresearchers = ['ada']\nlogs = 'always'\nlimits = { log = '1KiB', memory = '64MiB' }\n",
+    );
+    site.add_users(&["ada"]);
+    site.start();
+    let ada = Docker::login(&site, "ada");
+    // 1024 bytes on one stream, 1025 on the other.
+    ada.run(
+        "loud/p:1",
+        "printf 'a%.0s' $(seq 1023); echo; printf 'b%.0s' $(seq 24) >&2; echo >&2; printf 'c%.0s' $(seq 999) >&2; echo >&2",
+    );
+    let image = ada.pull_result("loud/p:1");
+    let files = tempfile::tempdir().expect("folder");
+    ada.files(&image, files.path());
+    let read = |name: &str| fs::read_to_string(files.path().join("run").join(name)).expect("UTF-8");
+    assert_eq!(read("stdout.log"), format!("{}\n", "a".repeat(1023)));
+    assert_eq!(read("stderr.log"), format!("{}\n{}\n", "b".repeat(23), "c".repeat(999)));
+}
+
+#[test]
 fn a_command_that_cannot_start_is_named() {
     let site = site();
     let ada = Docker::login(&site, "ada");

@@ -3,13 +3,14 @@
 //! Every call ends: with an answer, or with an error that says what is to be done about it.
 
 mod error;
+mod printed;
 mod program;
 mod seccomp;
 mod translate;
 mod usage;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -23,12 +24,14 @@ use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::timeout};
 use torno_oci::RunId;
-use torno_registry::RunLog;
+use torno_registry::{RunLog, Stream as Std};
 
 use crate::{
     instance::{INSTANCE_LABEL, Instance, RUN_LABEL},
     plan::{OUTPUT, Plan, UID},
 };
+
+use printed::Tails;
 
 pub use error::EngineError;
 pub(crate) use error::start_reason;
@@ -211,18 +214,20 @@ impl Engine {
     pub(crate) async fn logs(&self, name: &str, keep: u64) -> Result<RunLog, EngineError> {
         let docker = self.connected().await?;
         let keep = usize::try_from(keep).unwrap_or(usize::MAX);
-        let options = query::LogsOptionsBuilder::default().stdout(true).stderr(true).build();
-        let (mut stdout, mut stderr) = (Tail::new(keep), Tail::new(keep));
+        let options = query::LogsOptionsBuilder::default().stdout(true).stderr(true).timestamps(true).build();
+        let mut tails = Tails::new(keep);
         let printed = docker.logs(name, Some(options));
         let mut printed = std::pin::pin!(printed);
-        while let Some(piece) = heard(printed.next()).await? {
-            match piece? {
-                LogOutput::StdErr { message } => stderr.push(&message),
-                LogOutput::StdOut { message } | LogOutput::Console { message } => stdout.push(&message),
+        while let Some(frame) = heard(printed.next()).await? {
+            match frame? {
+                LogOutput::StdErr { message } => tails.push(Std::Stderr, &message),
+                LogOutput::StdOut { message } | LogOutput::Console { message } => {
+                    tails.push(Std::Stdout, &message);
+                }
                 LogOutput::StdIn { .. } => {}
             }
         }
-        Ok(RunLog { stdout: stdout.into_bytes(), stderr: stderr.into_bytes() })
+        Ok(tails.into_log())
     }
 
     /// The output folder of a container that has ended, as a tar archive. Its bytes are the run's: trust nothing.
@@ -354,46 +359,9 @@ fn owned_folder() -> Bytes {
     written.and_then(|()| archive.into_inner()).expect("a short name and no bytes fit into memory").into()
 }
 
-/// The last bytes of many.
-struct Tail {
-    keep: usize,
-    bytes: VecDeque<u8>,
-}
-
-impl Tail {
-    fn new(keep: usize) -> Self {
-        Self { keep, bytes: VecDeque::new() }
-    }
-
-    fn push(&mut self, piece: &[u8]) {
-        let piece = piece.get(piece.len().saturating_sub(self.keep)..).unwrap_or_default();
-        let over = (self.bytes.len() + piece.len()).saturating_sub(self.keep);
-        self.bytes.drain(..over.min(self.bytes.len()));
-        self.bytes.extend(piece);
-    }
-
-    fn into_bytes(self) -> Vec<u8> {
-        self.bytes.into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_tail_keeps_the_end() {
-        let mut tail = Tail::new(4);
-        for piece in ["a", "bcd", "", "e", "fgh"] {
-            tail.push(piece.as_bytes());
-        }
-        assert_eq!(tail.into_bytes(), b"efgh");
-        let mut tail = Tail::new(4);
-        tail.push(b"abcd");
-        assert_eq!(tail.bytes.len(), 4);
-        tail.push(b"0123456789");
-        assert_eq!(tail.into_bytes(), b"6789");
-    }
 
     #[test]
     fn what_has_not_happened_has_no_moment() {

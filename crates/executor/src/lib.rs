@@ -2,7 +2,7 @@
 //!
 //! [`Executor`] is the loop; `life.rs` is one run from its claim to its end; `plan.rs` says, without doing anything,
 //! what its container is made with; `engine.rs` alone speaks the Docker API. What a run leaves is read by
-//! `collect.rs`, described by `report.rs` and packed by `pack.rs`.
+//! `collect.rs`, described by `report.rs` and `log.rs`, and packed by `pack.rs`.
 
 mod collect;
 mod dry_run;
@@ -12,6 +12,8 @@ mod executor;
 mod fingerprint;
 mod instance;
 mod life;
+mod log;
+mod moment;
 mod pack;
 mod plan;
 mod policy;

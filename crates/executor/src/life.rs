@@ -209,7 +209,12 @@ impl Life {
         tracing::error!(run = %self.run.id, %error, "the work on a run is given up");
         let lost = error.is_unreachable() || error.is_gone();
         let outcome = if lost { Outcome::EngineGone } else { Outcome::SiteFailure };
-        self.end(outcome, RunLog::default(), None).await;
+        // What it printed is the admin's all the same, where it can still be had.
+        let log = match &outcome {
+            Outcome::EngineGone => RunLog::default(),
+            _ => self.printed().await.unwrap_or_default(),
+        };
+        self.end(outcome, log, None).await;
     }
 
     /// Calls the engine until it answers, for as long as [`PATIENCE`].

@@ -24,7 +24,7 @@ use torno_registry::{Outcome, Publication, Registry, Run, StoredManifest};
 use crate::{
     ExecutorError,
     collect::{Collected, Entry},
-    report,
+    moment, report,
 };
 
 /// Bytes handed over to the registry at a time.
@@ -113,7 +113,7 @@ impl Package<'_> {
             .layers(layers.collect::<Vec<_>>())
             .subject(descriptor(image.media_type.as_str(), size, &image.digest)?)
             .annotations(HashMap::from([
-                (text("org.opencontainers.image.created"), self.finished.to_string()),
+                (text("org.opencontainers.image.created"), moment::shown(self.finished)),
                 (text("org.torno.run"), self.run.id.to_string()),
                 (text("org.torno.outcome"), report::kind(self.outcome)),
             ]))
@@ -221,7 +221,7 @@ fn config(
     let platform = Platform::host();
     let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.to_string()).collect();
     let config = ImageConfigurationBuilder::default()
-        .created(finished.to_string())
+        .created(moment::shown(finished))
         .os(Os::from(platform.os.as_str()))
         .architecture(Arch::from(platform.architecture.as_str()))
         // Never run: it is there so that `docker create IMAGE` needs no argument.

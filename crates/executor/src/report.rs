@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use torno_oci::Digest;
 use torno_registry::{Outcome, Run};
 
-use crate::{ProjectPolicy, collect::Collected};
+use crate::{ProjectPolicy, collect::Collected, moment};
 
 /// A run that is over, as far as its result tells.
 #[derive(Debug)]
@@ -49,10 +49,10 @@ impl Report<'_> {
                 "digest": run.image.as_str(),
             },
             "outcome": {"kind": kind(self.outcome), "message": self.outcome.to_string()},
-            "queued": run.queued_at.to_string(),
-            "started": self.started.map(|at| at.to_string()),
-            "finished": self.finished.to_string(),
-            "wallClockSeconds": self.wall_clock().map(|time| time.as_secs_f64()),
+            "queued": moment::shown(run.queued_at),
+            "started": self.started.map(moment::shown),
+            "finished": moment::shown(self.finished),
+            "wallClockSeconds": self.wall_clock().map(|time| time.as_secs()),
             "datasets": self.policy.dataset_names(),
             "limits": {
                 "nanoCpus": limits.cpus.nanos(),
@@ -92,12 +92,12 @@ impl Report<'_> {
             "instrument": {"@id": image},
             "object": objects,
             "result": results,
-            "endTime": self.finished.to_string(),
+            "endTime": moment::shown(self.finished),
             "actionStatus": {"@id": format!("http://schema.org/{status}")},
         });
         if let Some(act) = act.as_object_mut() {
             if let Some(started) = self.started {
-                act.insert("startTime".into(), started.to_string().into());
+                act.insert("startTime".into(), moment::shown(started).into());
             }
             if !succeeded {
                 act.insert("error".into(), self.outcome.to_string().into());
@@ -116,7 +116,7 @@ impl Report<'_> {
                 "@type": "Dataset",
                 "name": format!("Result of run {} of {}:{}", run.id, run.repository, run.tag),
                 "description": format!("What run {} gave back: {}", run.id, self.outcome),
-                "datePublished": self.finished.to_string(),
+                "datePublished": moment::shown(self.finished),
                 "conformsTo": {"@id": profile},
                 "hasPart": results,
                 "mentions": {"@id": action},
@@ -156,7 +156,7 @@ impl Report<'_> {
     }
 
     fn wall_clock(&self) -> Option<Duration> {
-        self.started.and_then(|started| Duration::try_from(self.finished.duration_since(started)).ok())
+        self.started.and_then(|started| moment::between(started, self.finished))
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
         let json: Value = serde_json::from_slice(&report.run_json()).expect("json");
         assert_eq!(json["run"], 7);
         assert_eq!(json["outcome"], json!({"kind": "succeeded", "message": "succeeded"}));
-        assert_eq!(json["wallClockSeconds"], 2.5);
+        assert_eq!(json["wallClockSeconds"], 2);
         assert_eq!(json["datasets"], json!(["eyes"]));
         assert_eq!(json["output"][0]["path"], "output/ä b.csv");
         assert_eq!(json["leftOut"], json!([{"path": "output/l", "reason": "a symbolic link"}]));

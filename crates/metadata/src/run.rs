@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use torno_oci::{Digest, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Metadata, MetadataError, NewManifest, NewRun, StoredManifest,
+    Metadata, MetadataError, NewManifest, NewRun, RunLog, StoredManifest,
     collect::suspect_manifest,
     manifest, named, repository,
     row::{
@@ -171,15 +171,6 @@ pub struct Run {
     pub result: Option<Digest>,
 }
 
-/// The end of what a container printed, for the admin.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RunLog {
-    /// Its standard output.
-    pub stdout: Vec<u8>,
-    /// Its standard error.
-    pub stderr: Vec<u8>,
-}
-
 /// What is known of a run when it is over.
 #[derive(Clone, Debug)]
 pub struct FinishedRun {
@@ -267,14 +258,15 @@ impl Metadata {
                 serde_json::to_string(&finished.outcome).map_err(|_| MetadataError::Corrupt("outcome"))?;
             let result = finished.publish.as_ref().map(|manifest| manifest.digest.as_str());
             let sql = "UPDATE runs SET state = 'finished', token_hash = NULL, outcome = ?2, finished_at = ?3,
-                result = ?4, stdout = ?5, stderr = ?6 WHERE id = ?1";
+                result = ?4, stdout = ?5, stderr = ?6, log_times = ?7 WHERE id = ?1";
             let parameters = params![
                 integer(id.number()),
                 outcome,
                 finished.at.as_millisecond(),
                 result,
                 finished.log.stdout,
-                finished.log.stderr
+                finished.log.stderr,
+                finished.log.times()?
             ];
             changed(execute(connection, sql, parameters)?)?;
             // It may have been deleted while only the run needed it.
@@ -341,9 +333,11 @@ impl Metadata {
     /// What a run's container printed, kept when it ended.
     pub async fn run_log(&self, id: RunId) -> Result<Option<RunLog>, MetadataError> {
         self.read(move |connection| {
-            let sql = "SELECT stdout, stderr FROM runs WHERE id = ?1 AND stdout IS NOT NULL";
+            let sql = "SELECT stdout, stderr, log_times FROM runs WHERE id = ?1 AND stdout IS NOT NULL";
             first(connection, sql, [integer(id.number())], |row| {
-                Ok(RunLog { stdout: row.get("stdout")?, stderr: row.get("stderr")? })
+                let times: Option<String> = row.get("log_times")?;
+                let (stdout, stderr) = (row.get("stdout")?, row.get("stderr")?);
+                RunLog { stdout, stderr, pieces: Vec::new() }.with_times(times.as_deref())
             })
         })
         .await

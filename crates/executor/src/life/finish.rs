@@ -14,6 +14,7 @@ use crate::{
     collect::{Bounds, CollectError, Collected, collect},
     engine::start_reason,
     executor::Wait,
+    log,
     pack::Package,
     report::Report,
 };
@@ -49,11 +50,10 @@ impl Life {
     }
 
     async fn try_to_conclude(&self, ended: &Ended) -> Result<(), ExecutorError> {
-        let (registry, engine) = (&self.site.registry, &self.site.engine);
-        registry.collecting(self.run.id).await?;
+        self.site.registry.collecting(self.run.id).await?;
         self.compare_data().await?;
         let policy = self.policy();
-        let log = engine.logs(&self.name(), policy.limits.log.as_u64()).await?;
+        let log = self.printed().await?;
         let mut outcome = not_started(&ended.outcome, &log).unwrap_or_else(|| ended.outcome.clone());
         let mut output = None;
         if outcome == Outcome::Succeeded {
@@ -76,6 +76,11 @@ impl Life {
         };
         self.end(outcome, log, publication).await;
         Ok(())
+    }
+
+    /// The end of what it printed.
+    pub(super) async fn printed(&self) -> Result<RunLog, crate::EngineError> {
+        self.site.engine.logs(&self.name(), self.policy().limits.log.as_u64()).await
     }
 
     /// Reads the output folder. The engine's bytes go to a thread that may block, a few pieces at a time.
@@ -114,7 +119,7 @@ impl Life {
         ended: &Ended,
         outcome: &Outcome,
         output: Option<Arc<Collected>>,
-        log: &RunLog,
+        printed: &RunLog,
     ) -> Result<Publication, ExecutorError> {
         let registry = &self.site.registry;
         let run = &self.run;
@@ -135,8 +140,9 @@ impl Life {
         if policy.logs == LogPolicy::Always
             || (policy.logs == LogPolicy::OnFailure && *outcome != Outcome::Succeeded)
         {
-            files.push(("stderr.log", log.stderr.clone()));
-            files.push(("stdout.log", log.stdout.clone()));
+            files.push(("log.jsonl", log::timed(printed)));
+            files.push(("stderr.log", log::file(&printed.stderr)));
+            files.push(("stdout.log", log::file(&printed.stdout)));
         }
         let permit = registry.publish_permit(run)?;
         Package { run, image: &image, outcome, finished, output, files }.push(registry, &permit).await
@@ -248,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_command_that_is_not_there_is_told_from_a_program_that_failed() {
-        let log = |stderr: &str| RunLog { stdout: Vec::new(), stderr: stderr.into() };
+        let log = |stderr: &str| RunLog { stderr: stderr.into(), ..RunLog::default() };
         let missing = log("[FATAL tini (7)] exec /nope failed: No such file or directory\n");
         let status = |status| Outcome::ExitStatus { status };
         let reason = "no such file or directory".to_owned();

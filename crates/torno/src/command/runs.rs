@@ -7,7 +7,7 @@ use std::{
 };
 
 use torno_oci::RunId;
-use torno_registry::{Run, RunData, Selection};
+use torno_registry::{Run, RunData, RunLog, Selection};
 
 use super::{ConfigFile, Failure};
 
@@ -19,7 +19,8 @@ Examples:
   torno runs list                 the newest runs
   torno runs list --limit 1000
   torno runs show 12              all that is known of run 12
-  torno runs log 12               what it printed; its stderr on stderr";
+  torno runs logs 12              what it printed; its stderr on stderr
+  torno runs logs 12 --times      both in one, each line with its time";
 
 /// See what ran, how it ended and what it printed
 #[derive(Debug, clap::Args)]
@@ -44,10 +45,14 @@ enum Action {
         /// The run's number
         run: RunId,
     },
-    /// Print the end of what a run's container printed
-    Log {
+    /// Print the end of what a run's container printed, whatever its project lets out
+    #[command(visible_alias = "log")]
+    Logs {
         /// The run's number
         run: RunId,
+        /// Print both streams in the order of time, each line with its time (UTC)
+        #[arg(long)]
+        times: bool,
     },
 }
 
@@ -64,9 +69,12 @@ impl Runs {
                 let given = registry.run_data(run).await?;
                 print(io::stdout(), (details(&found) + &data(&given)).as_bytes())
             }
-            Action::Log { run } => {
+            Action::Logs { run, times } => {
                 let found = registry.run(run).await?.ok_or(Failure::NoRun(run))?;
                 let log = registry.run_log(run).await?.ok_or(Failure::NoLog(found.id, found.state))?;
+                if times {
+                    return print(io::stdout(), &timed(&log));
+                }
                 print(io::stdout(), &log.stdout)?;
                 print(io::stderr(), &log.stderr)
             }
@@ -132,6 +140,18 @@ fn data(given: &[RunData]) -> String {
         let _ = writeln!(text, "{:<12} {dataset} {known}{changed}", "data");
         text
     })
+}
+
+/// Each line whose time is known, with the time and the stream before it.
+fn timed(log: &RunLog) -> Vec<u8> {
+    let mut text = Vec::new();
+    for line in log.lines() {
+        let at = line.at.strftime("%Y-%m-%d %H:%M:%S%.3fZ");
+        text.extend(format!("{at} {} ", line.stream).into_bytes());
+        text.extend_from_slice(&line.text);
+        text.push(b'\n');
+    }
+    text
 }
 
 /// From the container's start to its end, or to now.
