@@ -3,6 +3,7 @@
 //! Every call ends: with an answer, or with an error that says what is to be done about it.
 
 mod error;
+mod facts;
 mod printed;
 mod program;
 mod seccomp;
@@ -35,6 +36,7 @@ use printed::Tails;
 
 pub use error::EngineError;
 pub(crate) use error::start_reason;
+pub use facts::Fact;
 pub(crate) use translate::preparation_name;
 
 /// How long one call may take. Removing a volume of many small files on a slow disk takes longest.

@@ -1,18 +1,23 @@
 //! The loop: takes up what an earlier process left, then claims runs as they are queued.
 
 use std::{
-    collections::BTreeMap, collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration,
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use torno_auth::ProjectName;
+use torno_inside::Attack;
 use torno_oci::RunId;
-use torno_registry::{Outcome, Registry, RunLog};
+use torno_registry::{Outcome, Registry, RunLog, Selection};
 
 use crate::{
-    ExecutorError, ProjectPolicy, Settings,
+    ExecutorError, Line, ProjectPolicy, Settings, doctor,
     engine::Engine,
     fingerprint,
     instance::{ExecutorLock, Instance},
@@ -24,11 +29,18 @@ use crate::{
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// How long after the start the host is looked at if nothing is to be run before.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+/// How long after a look at a host that breaks a promise the next one is.
+const AGAIN: Duration = Duration::from_mins(1);
+
 /// Carries out the runs of one data directory.
 #[derive(Debug)]
 pub struct Executor {
     site: Arc<Site>,
     concurrent_runs: usize,
+    accept: Vec<&'static Attack>,
+    data: PathBuf,
     _lock: ExecutorLock,
 }
 
@@ -61,7 +73,13 @@ impl Executor {
             pull_from,
             spool: data.join("uploads"),
         };
-        Ok(Self { site: Arc::new(site), concurrent_runs: settings.concurrent_runs.max(1), _lock: lock })
+        Ok(Self {
+            site: Arc::new(site),
+            concurrent_runs: settings.concurrent_runs.max(1),
+            accept: settings.accept,
+            data: data.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// Carries out runs until cancelled.
@@ -70,16 +88,23 @@ impl Executor {
     /// engine, and the next start takes it up from its state.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ExecutorError> {
         let mut under_way = UnderWay::default();
-        let samples = Box::pin(sample::keep(&self.site));
-        let fingerprints = Box::pin(fingerprint::keep(&self.site));
-        let work = async { tokio::join!(self.carry_out(&mut under_way), samples, fingerprints) };
-        stop.run_until_cancelled(work).await;
+        let samples = stop.run_until_cancelled(Box::pin(sample::keep(&self.site)));
+        let fingerprints = stop.run_until_cancelled(Box::pin(fingerprint::keep(&self.site)));
+        let work = async {
+            if stop.run_until_cancelled(self.take_up(&mut under_way)).await.is_some()
+                && self.until_fit(&mut under_way, &stop).await
+            {
+                stop.run_until_cancelled(self.carry_out(&mut under_way)).await;
+            }
+        };
+        tokio::join!(work, samples, fingerprints);
         // The lock goes only when nothing is at work any more.
         under_way.tasks.shutdown().await;
         Ok(())
     }
 
-    async fn carry_out(&self, under_way: &mut UnderWay) {
+    /// What an earlier process left.
+    async fn take_up(&self, under_way: &mut UnderWay) {
         let site = &self.site;
         let mut wait = Wait::default();
         site.reach().await;
@@ -88,6 +113,10 @@ impl Executor {
             wait.next().await;
             site.reach().await;
         }
+    }
+
+    async fn carry_out(&self, under_way: &mut UnderWay) {
+        let site = &self.site;
         let mut wait = Wait::default();
         loop {
             while under_way.tasks.len() < self.concurrent_runs {
@@ -109,6 +138,73 @@ impl Executor {
             tokio::select! {
                 ended = under_way.ended(), if !under_way.tasks.is_empty() => self.look_after(ended).await,
                 () = site.registry.queued(), if !full => {}
+            }
+        }
+    }
+
+    /// Starts nothing until the host keeps what runs are promised; what has been started before goes on. Whether it
+    /// does, or was told to stop before.
+    async fn until_fit(&self, under_way: &mut UnderWay, stop: &CancellationToken) -> bool {
+        let mut fit = Box::pin(self.fit(stop));
+        loop {
+            tokio::select! {
+                fit = &mut fit => return fit,
+                ended = under_way.ended(), if !under_way.tasks.is_empty() => self.look_after(ended).await,
+            }
+        }
+    }
+
+    /// Looks at the host until it keeps every mandatory promise that the configuration does not give up, or until told
+    /// to stop; whether it does.
+    async fn fit(&self, stop: &CancellationToken) -> bool {
+        let site = &self.site;
+        let mut wait = Wait::default();
+        if stop.run_until_cancelled(self.called_for()).await.is_none() {
+            return false;
+        }
+        loop {
+            let since = Instant::now();
+            let pause = match doctor::examine_as(&site.engine, &site.instance, &self.data, stop).await {
+                Ok(None) => return false,
+                Ok(Some(examination)) => {
+                    let forbidding: Vec<&Line> = examination.forbidding(&self.accept).collect();
+                    if forbidding.is_empty() {
+                        let took = since.elapsed();
+                        tracing::info!(?took, "this host keeps what runs are promised");
+                        return true;
+                    }
+                    for Line { attack, verdict } in forbidding {
+                        let Attack { name, promise, remedy, .. } = attack;
+                        tracing::error!(line = name, "not kept here: {promise} ({verdict}). {remedy}");
+                    }
+                    tracing::error!(
+                        "no run is started on this host, and what is pushed stays queued: `torno doctor` shows every                          line, and docs/SECURITY.md says what `executor.accept` is for. The next look is in {AGAIN:?}"
+                    );
+                    stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await
+                }
+                Err(error) => {
+                    tracing::error!(%error, "it could not be found out what this host keeps of what runs are promised, and none is started; trying again");
+                    let again = async {
+                        wait.next().await;
+                        site.reach().await;
+                    };
+                    stop.run_until_cancelled(again).await
+                }
+            };
+            if pause.is_none() {
+                return false;
+            }
+        }
+    }
+
+    /// Resolves when there is something to run, or else a little after the start, which has better to do.
+    async fn called_for(&self) {
+        let registry = &self.site.registry;
+        let waiting = registry.runs(Selection::Unfinished, 1).await;
+        if waiting.is_ok_and(|waiting| waiting.is_empty()) {
+            tokio::select! {
+                () = registry.queued() => {}
+                () = tokio::time::sleep(FIRST_LOOK) => {}
             }
         }
     }

@@ -31,14 +31,19 @@ impl Instance {
         match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().map_err(|()| ExecutorError::Instance(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut bytes = [0; 8];
-                getrandom::fill(&mut bytes).map_err(ExecutorError::Random)?;
-                let instance = Self(hex::encode(bytes).into());
+                let instance = Self::draw()?;
                 instance.write(data).map_err(ExecutorError::io(&path))?;
                 Ok(instance)
             }
             Err(error) => Err(ExecutorError::io(&path)(error)),
         }
+    }
+
+    /// One that nobody else has.
+    pub(crate) fn draw() -> Result<Self, ExecutorError> {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(ExecutorError::Random)?;
+        Ok(Self(hex::encode(bytes).into()))
     }
 
     /// Durable before it is used: containers that bear an id nobody remembers would never be removed.

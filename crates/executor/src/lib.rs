@@ -5,6 +5,7 @@
 //! `collect.rs`, described by `report.rs` and `log.rs`, and packed by `pack.rs`.
 
 mod collect;
+mod doctor;
 mod dry_run;
 mod engine;
 mod error;
@@ -23,11 +24,13 @@ mod sample;
 mod walk;
 
 pub use collect::CollectError;
+pub use doctor::{Examination, Line, Verdict, examine};
 pub use dry_run::DryRun;
-pub use engine::EngineError;
+pub use engine::{EngineError, Fact};
 pub use error::ExecutorError;
 pub use executor::Executor;
 pub use fingerprint::{Advance, DataFolder, fingerprint};
 pub use walk::WalkError;
 
 pub use policy::{Cpus, Dataset, Limits, LogPolicy, ProjectPolicy, Settings};
+pub use torno_inside::{Attack, attack};

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
+use torno_inside::Attack;
 
 /// What the executor is told at start.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Settings {
     pub engine: PathBuf,
     /// How many runs may be under way at once, at least 1.
     pub concurrent_runs: usize,
+    /// Promises that this host may break and start runs all the same.
+    pub accept: Vec<&'static Attack>,
 }
 
 /// What the runs of one project are given and held to.

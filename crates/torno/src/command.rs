@@ -5,6 +5,7 @@ pub(crate) mod backup;
 pub(crate) mod check_config;
 pub(crate) mod datasets;
 pub(crate) mod df;
+pub(crate) mod doctor;
 pub(crate) mod execute;
 pub(crate) mod gc;
 pub(crate) mod import;
@@ -168,6 +169,12 @@ pub(crate) enum Failure {
     /// The executor failed.
     #[error("runs cannot be carried out: {0}")]
     Executor(#[from] ExecutorError),
+    /// The host does not keep what is promised.
+    #[error("no run is started on this host, for {0} mandatory lines")]
+    Unfit(usize),
+    /// Nobody has waited for what was asked.
+    #[error("stopped before everything was tried; what had been made for it is removed")]
+    Interrupted,
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {

@@ -32,7 +32,7 @@ use std::{
 
 use bytesize::ByteSize;
 use torno_auth::{Policy, ProjectName, Quota};
-use torno_executor::{Dataset, ProjectPolicy, Settings};
+use torno_executor::{Attack, Dataset, ProjectPolicy, Settings};
 use torno_registry::{Presence, Retention, Rule};
 use torno_server::{Limits, Outside, Proxies};
 
@@ -48,7 +48,7 @@ pub(crate) use value::Hostname;
 use auth::People;
 use error::{Place, Problems};
 use project::{Definitions, Looks, Private};
-use reader::TableReader;
+use reader::{Item, TableReader};
 use tls::Exposure;
 
 /// Where people reach Torno when the file does not say.
@@ -408,8 +408,9 @@ fn executor(
         .take_or_variable("within", environment)
         .and_then(|item| item.parse("\"serve\" or \"execute\"", within))
         .unwrap_or(Within::Serve);
+    let accept = table.take("accept").map(accepted).unwrap_or_default();
     variables.extend(table.finish());
-    (Settings { engine, concurrent_runs }, within)
+    (Settings { engine, concurrent_runs, accept }, within)
 }
 
 fn within(text: &str) -> Result<Within, String> {
@@ -418,6 +419,19 @@ fn within(text: &str) -> Result<Within, String> {
         "execute" => Ok(Within::Execute),
         _ => Err("runs are carried out within \"serve\", or within \"execute\", a process of its own".into()),
     }
+}
+
+/// What may be missing on this host, which its custodians had better know.
+fn accepted(item: Item<'_>) -> Vec<&'static Attack> {
+    const EXPECTED: &str = "the name of a line of `torno doctor` in quotes";
+    let known = |text: &str| torno_executor::attack(text).ok_or("`torno doctor` has no line of this name");
+    let names = item.into_list("a list of lines of `torno doctor` in quotes, such as [\"memory\"]");
+    let accepted = names.iter().filter_map(|item| {
+        let attack = item.parse(EXPECTED, known)?;
+        item.warning()(&format!("runs are started although this may not be so here: {}", attack.promise));
+        Some(attack)
+    });
+    accepted.collect()
 }
 
 fn data_directory(text: &str, base: &Path) -> Result<PathBuf, String> {

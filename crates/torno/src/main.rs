@@ -16,6 +16,7 @@ use command::{
     check_config::CheckConfig,
     datasets::Datasets,
     df::Df,
+    doctor::Doctor,
     execute::Execute,
     gc::Gc,
     import::{Export, Import},
@@ -37,6 +38,7 @@ const EXAMPLES: &str = "\
 Getting started:
   torno init                 a configuration, the folders and the first admin, in this folder
   torno check-config         is the configuration good?
+  torno doctor               does this host keep what runs are promised?
   torno user add ada         let somebody log in
   torno serve                serve, and run what is pushed
 
@@ -57,6 +59,7 @@ struct Cli {
 enum Command {
     Init(Init),
     CheckConfig(CheckConfig),
+    Doctor(Doctor),
     User(User),
     Token(Token),
     Serve(Serve),
@@ -85,6 +88,7 @@ fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Init(init) => init.run(),
         Command::CheckConfig(check) => check.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::User(user) => user.run(),
         Command::Token(token) => token.run(),
         Command::Serve(serve) => serve.run(),

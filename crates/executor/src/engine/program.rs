@@ -13,7 +13,6 @@ use super::{Engine, EngineError, heard};
 const PROGRAM: &str = "program";
 
 impl Engine {
-    #[expect(dead_code, reason = "the probe and the relay are its users, and come next")]
     /// The image that starts a program, made if the engine does not have it. Its tag is the program's digest, so that
     /// another version of Torno has images of its own.
     pub(crate) async fn program(&self, name: &str, program: &[u8]) -> Result<String, EngineError> {

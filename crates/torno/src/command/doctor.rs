@@ -1,0 +1,165 @@
+//! `torno doctor`: what this host keeps of what runs are promised.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+};
+
+use serde_json::{Value, json};
+use tokio::signal::unix::SignalKind;
+use tokio_util::sync::CancellationToken;
+use torno_executor::{Attack, Examination, Fact, Line, Verdict};
+
+use super::{ConfigFile, Failure, on};
+
+const EXAMPLES: &str = "\
+Examples:
+  torno doctor
+  torno doctor --json
+
+A container is planned and started as that of a run is, and tries to break out: nothing it tries does harm where it \
+succeeds. Each line is a promise: kept, broken or not tried. `torno serve` looks at the mandatory ones by itself and \
+starts no run on a host that does not keep them, but for those that `executor.accept` names. Exit codes: 0 when runs \
+are started here, 1 when not, or when the engine cannot be asked.";
+
+/// Find out which promises this host keeps, by trying to break them
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print everything as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Doctor {
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let config = self.file.load()?;
+        super::make_private_folder(&config.data)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let found = runtime.map_err(Failure::Runtime)?.block_on(async {
+            let stop = CancellationToken::new();
+            let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+            let mut examined =
+                Box::pin(torno_executor::examine(&config.executor.engine, &config.data, &stop));
+            let found = tokio::select! {
+                found = &mut examined => found,
+                _ = terminate.recv() => { stop.cancel(); examined.await }
+                _ = interrupt.recv() => { stop.cancel(); examined.await }
+            };
+            found?.ok_or(Failure::Interrupted)
+        })?;
+        let accepted = config.executor.accept;
+        let text = if self.json {
+            format!("{:#}\n", as_json(&found, &accepted))
+        } else {
+            as_text(&found, &accepted)
+        };
+        io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)?;
+        match found.forbidding(&accepted).count() {
+            0 => Ok(()),
+            lines => Err(Failure::Unfit(lines)),
+        }
+    }
+}
+
+/// One word for a line, and what showed.
+fn judged<'a>(line: &'a Line, accepted: &[&'static Attack]) -> (&'static str, &'a str) {
+    match &line.verdict {
+        Verdict::Kept => ("kept", ""),
+        Verdict::Broken(words) if accepted.contains(&line.attack) => ("accepted", words),
+        Verdict::Broken(words) => ("broken", words),
+        Verdict::NotTried(words) => ("not tried", words),
+    }
+}
+
+fn as_json(Examination { lines, facts }: &Examination, accepted: &[&'static Attack]) -> Value {
+    let line = |line: &Line| {
+        let (verdict, words) = judged(line, accepted);
+        let Attack { name, promise, mandatory, remedy } = line.attack;
+        json!({
+            "line": name, "promise": promise, "mandatory": mandatory, "verdict": verdict, "found": words,
+            "remedy": (line.verdict != Verdict::Kept).then_some(remedy),
+            "forbidsRuns": line.forbids_runs(accepted),
+        })
+    };
+    let fact = |Fact { name, value, advice }: &Fact| json!({"fact": name, "value": value, "advice": advice});
+    json!({
+        "lines": lines.iter().map(line).collect::<Vec<_>>(),
+        "facts": facts.iter().map(fact).collect::<Vec<_>>(),
+        "startsRuns": !lines.iter().any(|line| line.forbids_runs(accepted)),
+    })
+}
+
+fn as_text(Examination { lines, facts }: &Examination, accepted: &[&'static Attack]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let (verdict, words) = judged(line, accepted);
+        let Attack { name, promise, mandatory, remedy } = line.attack;
+        let weight = if *mandatory { "" } else { " (advised)" };
+        let _ = writeln!(text, "{verdict:<9}  {name:<17}  {promise}{weight}");
+        if line.verdict != Verdict::Kept {
+            let _ = writeln!(text, "{:31}{words}\n{:31}→ {remedy}", "", "");
+        }
+    }
+    text.push('\n');
+    for Fact { name, value, advice } in facts {
+        let _ = writeln!(text, "{name:<28}  {value}");
+        if let Some(advice) = advice {
+            let _ = writeln!(text, "{:30}→ {advice}", "");
+        }
+    }
+    text.push('\n');
+    let kept = lines.iter().filter(|line| line.verdict == Verdict::Kept).count();
+    let forbidding: Vec<&str> =
+        lines.iter().filter(|line| line.forbids_runs(accepted)).map(|line| line.attack.name).collect();
+    let _ = writeln!(text, "{kept} of {} promises are kept here", lines.len());
+    if !forbidding.is_empty() {
+        let _ = writeln!(text, "runs are not started here, because of: {}", forbidding.join(", "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found() -> Examination {
+        let line = |name, verdict| Line { attack: torno_executor::attack(name).expect("an attack"), verdict };
+        Examination {
+            lines: vec![
+                line("write-input", Verdict::Kept),
+                line("seccomp", Verdict::Broken("Seccomp is 0".into())),
+                line("memory", Verdict::NotTried("it took too long".into())),
+                line("processors", Verdict::Broken("no bound".into())),
+            ],
+            facts: vec![Fact { name: "live restore", value: "no".into(), advice: Some("turn it on") }],
+        }
+    }
+
+    #[test]
+    fn every_line_says_what_became_of_it_and_what_to_do() {
+        let accepted = [torno_executor::attack("seccomp").expect("an attack")];
+        let text = as_text(&found(), &accepted);
+        let line = |start: &str| text.lines().find(|line| line.starts_with(start)).expect("a line");
+        assert!(line("kept").contains("write-input"));
+        assert!(line("accepted").contains("System calls are filtered."));
+        assert!(line("not tried").contains("memory"));
+        assert!(line("broken").ends_with("(advised)"), "{text}");
+        assert!(text.contains("→ turn it on") && text.contains("Seccomp is 0"));
+        assert!(text.contains("1 of 4 promises are kept here"));
+        assert!(text.ends_with("because of: memory\n"), "{text}");
+    }
+
+    #[test]
+    fn a_program_reads_the_same() {
+        let json = as_json(&found(), &[]);
+        assert_eq!(json["startsRuns"], false);
+        assert_eq!(json["lines"][1]["verdict"], "broken");
+        assert_eq!(json["lines"][1]["forbidsRuns"], true);
+        assert_eq!(json["lines"][0]["remedy"], Value::Null);
+        assert_eq!(json["lines"][3]["forbidsRuns"], false, "advised only");
+        assert_eq!(json["facts"][0]["advice"], "turn it on");
+    }
+}
