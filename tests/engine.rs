@@ -1,88 +1,15 @@
 //! An engine that goes away while a run is under way, and engines that are set up otherwise. They are the tests' own,
 //! since the other one is everybody's.
 
-use std::{
-    fs::{self, File},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+use std::fs;
 
-use torno_tests::{Docker, Site, wait_until};
+use torno_tests::{Docker, Engine, Site, wait_until};
 
 const PROJECT: &str = "
 [projects.p]
 researchers = ['ada']
 limits = { time = '5m' }
 ";
-
-/// A `dockerd` with nothing of the machine's own, below one folder.
-struct Engine {
-    folder: tempfile::TempDir,
-    arguments: Vec<String>,
-    daemon: Option<Child>,
-}
-
-impl Engine {
-    fn start() -> Self {
-        Self::start_with(|_| Vec::new())
-    }
-
-    /// One with further arguments, which may name files in its folder.
-    fn start_with(arguments: impl FnOnce(&Path) -> Vec<String>) -> Self {
-        let folder = tempfile::tempdir().expect("folder");
-        let arguments = arguments(folder.path());
-        let mut engine = Self { folder, arguments, daemon: None };
-        engine.begin();
-        engine
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn socket(&self) -> String {
-        format!("unix://{}", self.path("docker.sock").display())
-    }
-
-    fn begin(&mut self) {
-        let log = File::options().create(true).append(true).open(self.path("log")).expect("log");
-        // A second engine told to have no bridge would remove the one of the first.
-        let bridge = if Path::new("/sys/class/net/docker0").exists() { "docker0" } else { "none" };
-        let daemon = Command::new("dockerd")
-            .args(["--host", &self.socket(), "--bridge", bridge, "--iptables=false", "--ip6tables=false"])
-            .arg("--data-root")
-            .arg(self.path("data"))
-            .arg("--exec-root")
-            .arg(self.path("exec"))
-            .arg("--pidfile")
-            .arg(self.path("pid"))
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("dockerd");
-        self.daemon = Some(daemon);
-        wait_until("the engine answers", || {
-            let info = Command::new("docker").args(["--host", &self.socket(), "info"]).output();
-            info.expect("docker").status.success().then_some(())
-        });
-    }
-
-    fn end(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let pid = daemon.id().to_string();
-            assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
-            wait_until("the engine ends", || daemon.try_wait().expect("wait"));
-        }
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
 
 #[test]
 fn an_engine_that_restarts_ends_its_runs_by_name_and_takes_the_next() {

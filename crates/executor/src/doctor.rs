@@ -120,7 +120,7 @@ pub(crate) async fn examine_as(
     stop: &CancellationToken,
 ) -> Result<Option<Examination>, ExecutorError> {
     let data = StandIn::make_in(data).map_err(ExecutorError::io(data))?;
-    let found = stop.run_until_cancelled(async {
+    let found = Box::pin(async {
         let facts = engine.facts().await?;
         let image = engine.program("probe", PROBE).await?;
         let plan = plan(instance, &image, data.0.path())?;
@@ -128,7 +128,7 @@ pub(crate) async fn examine_as(
         let said = attack(engine, &plan).await?;
         Ok(Examination { lines: lines(&String::from_utf8_lossy(&said)), facts })
     });
-    let found = found.await;
+    let found = stop.run_until_cancelled(found).await;
     let name = instance.container(run()?);
     if let Ok(cleared) = timeout(TIDYING, clear(engine, &name)).await {
         cleared?;
@@ -146,7 +146,7 @@ fn run() -> Result<RunId, ExecutorError> {
 /// A run like any other.
 fn plan(instance: &Instance, image: &str, data: &Path) -> Result<Plan, ExecutorError> {
     let policy = ProjectPolicy {
-        datasets: vec![Dataset { name: "probe".into(), path: data.to_owned() }],
+        datasets: vec![Dataset::folder("probe", data)],
         limits: LIMITS,
         ..ProjectPolicy::default()
     };

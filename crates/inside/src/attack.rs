@@ -71,7 +71,7 @@ pub const ATTACKS: &[Attack] = &[
     must("namespaces", "A run can neither make nor join another namespace.", ASKED_FOR),
     must("other-processes", "A run sees no process but its own.", ASKED_FOR),
     must("first-process", "The first process that a run sees leads to no other root.", ASKED_FOR),
-    should("ptrace", "No process can trace another or read its memory.", FILTER),
+    must("ptrace", "No process but the run's own can be traced.", ASKED_FOR),
     must(
         "shared-memory",
         "A run finds nothing that another left in shared memory, queues, /tmp or /output.",

@@ -158,7 +158,6 @@ pub(crate) fn engine_socket() -> Verdict {
 
 const INET: u64 = 2;
 const INET6: u64 = 10;
-const NETLINK: u64 = 16;
 const PACKET: u64 = 17;
 const RAW: u64 = 3;
 
@@ -178,7 +177,7 @@ pub(crate) fn packet_socket() -> Verdict {
 
 /// Families that reach past a network namespace, or that a run has no use for and kernels had holes in.
 pub(crate) fn socket_families() -> Verdict {
-    const FAMILIES: [(u64, u64, u64, &str); 9] = [
+    const FAMILIES: [(u64, u64, u64, &str); 8] = [
         (15, RAW, 2, "key"),
         (21, 5, 0, "rds"),
         (29, RAW, 1, "can"),
@@ -187,8 +186,6 @@ pub(crate) fn socket_families() -> Verdict {
         (38, 5, 0, "alg"),
         (40, 1, 0, "vsock"),
         (44, RAW, 0, "xdp"),
-        // `NETLINK_NETFILTER`
-        (NETLINK, RAW, 12, "netfilter"),
     ];
     first_broken(FAMILIES.map(|(family, kind, protocol, name)| {
         failed(format!("opening a socket of the family {name}"), system::socket(family, kind, protocol))

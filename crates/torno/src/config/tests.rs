@@ -355,6 +355,8 @@ fn values_of_the_wrong_kind() {
         ("[groups]\nA = []", "groups.A", "lower-case"),
         ("[groups]\n\"\" = []", "groups.\"\"", "a name has"),
         ("[executor]\nengine = \"tcp://127.0.0.1:2375\"", "executor.engine", "unix://"),
+        ("[executor]\naccept = \"memory\"", "executor.accept", "a list of lines"),
+        ("[executor]\naccept = [\"memory\", \"memry\"]", "executor.accept[1]", "no line of this name"),
         ("[executor]\nconcurrent_runs = 1.5", "executor.concurrent_runs", "expected a whole number"),
         ("[registry]\nsparse_indexes = 1", "registry.sparse_indexes", "true or false"),
         ("[registry]\nupload_lifetime = \"24\"", "registry.upload_lifetime", "has no unit"),
@@ -524,6 +526,9 @@ fn what_is_probably_not_meant_is_a_warning() {
     let empty = good("[groups]\ng = []\n[projects.p]\n[projects.q]\nresearchers = [\"@g\"]");
     assert_eq!(empty.warnings.len(), 2);
     assert!(empty.warnings[0].starts_with("projects.p: this project has no researchers"));
+    let careless = good("[executor]\naccept = [\"memory\"]\n[projects.p]\nresearchers = [\"ada\"]");
+    assert_eq!(careless.executor.accept.iter().map(|attack| attack.name).collect::<Vec<_>>(), ["memory"]);
+    assert!(careless.warnings[0].starts_with("executor.accept[0]: runs are started although"));
     let nameless = good("[listen]\naddress = \"0.0.0.0:1\"\n[tls]\ni_know_passwords_travel_in_clear = true");
     assert!(nameless.warnings[0].starts_with("listen.hostname: "), "{:?}", nameless.warnings);
 }
