@@ -12,7 +12,7 @@ const END: &str = "<!-- end of attacks -->\n";
 const WRITE: &str = "TORNO_WRITE_DOCS";
 
 /// Where the attacks of the probe are tried.
-const PROBE: &str = "tests/hostile/doctor.rs";
+const PROBE: &str = "tests/hostile/probe.rs";
 
 /// An attack that is no program of the probe's.
 struct Attack {
@@ -23,7 +23,128 @@ struct Attack {
     test: &'static str,
 }
 
-const OTHERS: &[Attack] = &[];
+const OTHERS: &[Attack] = &[
+    Attack {
+        name: "a run beside another one",
+        promise: "Two runs at once see nothing of each other: no process, socket, port, shared memory, file or volume.",
+        file: "tests/hostile/apart.rs",
+        test: "two_runs_side_by_side_do_not_see_each_other",
+    },
+    Attack {
+        name: "a fork bomb",
+        promise: "A run's processes end at its limit, and the run by name.",
+        file: "tests/limits.rs",
+        test: "a_fork_bomb_stops_at_the_process_limit",
+    },
+    Attack {
+        name: "a memory bomb",
+        promise: "A run that takes more memory than its limit is ended, and says so.",
+        file: "tests/limits.rs",
+        test: "memory",
+    },
+    Attack {
+        name: "bytes without end in `/output`",
+        promise: "A run whose output outgrows its limit is ended while it writes.",
+        file: "tests/limits.rs",
+        test: "output_that_grows_is_stopped_before_the_time_is_up",
+    },
+    Attack {
+        name: "files without number in `/output`",
+        promise: "Past the limit of files nothing comes out.",
+        file: "tests/limits.rs",
+        test: "files_in_output",
+    },
+    Attack {
+        name: "folders too deep to be measured",
+        promise: "An output that cannot be measured is ended as one that is too large.",
+        file: "tests/limits.rs",
+        test: "output_that_cannot_be_measured_is_stopped",
+    },
+    Attack {
+        name: "a sparse file of a terabyte; sockets, attributes, long, odd and case-clashing names",
+        promise: "Only plain files and folders come out, with names and bytes alone; a hole counts as what it seems.",
+        file: "tests/hostile/output.rs",
+        test: "sockets_attributes_holes_and_odd_names_come_out_plain_or_not_at_all",
+    },
+    Attack {
+        name: "links, pipes, setuid files, whiteouts, names that are no text",
+        promise: "They stay out and are listed.",
+        file: "tests/hardening.rs",
+        test: "only_plain_files_come_out",
+    },
+    Attack {
+        name: "`..`, absolute and duplicate names in the engine's archive",
+        promise: "They stay out, whatever wrote the archive.",
+        file: "crates/executor/src/collect/tests.rs",
+        test: "names_that_lead_elsewhere_stay_out",
+    },
+    Attack {
+        name: "processes that ignore signals, fork twice, leave zombies and swap folders for links",
+        promise: "Nothing of a run lives after it, and what it does at its end leads no reader elsewhere.",
+        file: "tests/hostile/output.rs",
+        test: "nothing_of_a_run_lives_after_it",
+    },
+    Attack {
+        name: "SIGTERM ignored until the time is up",
+        promise: "A run ends at its limit of time.",
+        file: "tests/limits.rs",
+        test: "time",
+    },
+    Attack {
+        name: "a log without end, exit statuses as messages",
+        promise: "Of a log the end is kept, and an exit status is one of 256.",
+        file: "tests/hostile/output.rs",
+        test: "logs_without_end_and_exit_statuses_are_bounded",
+    },
+    Attack {
+        name: "layers with absolute paths, `..`, links and whiteouts that climb",
+        promise: "Nothing of a layer is written, read or removed outside its image.",
+        file: "tests/hostile/image.rs",
+        test: "layers_cannot_write_outside_the_image",
+    },
+    Attack {
+        name: "layers that lie about their digest, are no archive, or end early",
+        promise: "Their run ends, and the next one is well.",
+        file: "tests/hostile/image.rs",
+        test: "layers_that_are_not_what_they_are_said_to_be_end_their_run",
+    },
+    Attack {
+        name: "500 layers, a history of 20,000 lines, a configuration of 16 MiB, 100,000 variables",
+        promise: "What an engine cannot take, or takes minutes over, is refused at the push.",
+        file: "tests/hostile/image.rs",
+        test: "many_layers_a_long_history_and_a_large_configuration_end_in_words",
+    },
+    Attack {
+        name: "a compressed bomb as a layer",
+        promise: "Torno does not unpack it; the engine does.",
+        file: "tests/hostile/image.rs",
+        test: "a_compressed_bomb_costs_torno_no_memory",
+    },
+    Attack {
+        name: "wishes behind capitals",
+        promise: "An image is read as its engine reads it, or refused.",
+        file: "tests/attacks.rs",
+        test: "an_image_cannot_hide_its_wishes_behind_capitals",
+    },
+    Attack {
+        name: "layers that name other servers",
+        promise: "The engine fetches an image from Torno alone.",
+        file: "tests/attacks.rs",
+        test: "an_image_cannot_send_the_engine_elsewhere",
+    },
+    Attack {
+        name: "an engine that lets every system call through",
+        promise: "The filter of system calls is Torno's own.",
+        file: "tests/engine.rs",
+        test: "an_engine_that_allows_every_system_call_still_holds_runs_to_the_profile",
+    },
+    Attack {
+        name: "a runtime that takes the filter away",
+        promise: "No run is started on such a host.",
+        file: "tests/hostile/doctor.rs",
+        test: "a_host_that_breaks_a_promise_starts_no_run_until_that_is_accepted",
+    },
+];
 
 fn table() -> String {
     let mut text = String::from("| attack | promise | test |\n|---|---|---|\n");

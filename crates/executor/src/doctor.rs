@@ -120,22 +120,52 @@ pub(crate) async fn examine_as(
     stop: &CancellationToken,
 ) -> Result<Option<Examination>, ExecutorError> {
     let data = StandIn::make_in(data).map_err(ExecutorError::io(data))?;
-    let found = Box::pin(async {
-        let facts = engine.facts().await?;
-        let image = engine.program("probe", PROBE).await?;
-        let plan = plan(instance, &image, data.0.path())?;
-        clear(engine, &plan.name).await?;
-        let said = attack(engine, &plan).await?;
-        Ok(Examination { lines: lines(&String::from_utf8_lossy(&said)), facts })
-    });
-    let found = stop.run_until_cancelled(found).await;
+    let mut steps = Box::pin(steps(engine, instance, data.0.path(), stop));
+    // A call that is given up may still be carried out, after everything has been removed.
+    let given_up = async {
+        stop.cancelled().await;
+        tokio::time::sleep(TIDYING).await;
+    };
+    let found = tokio::select! {
+        found = &mut steps => found,
+        () = given_up => Ok(None),
+    };
     let name = instance.container(run()?);
     if let Ok(cleared) = timeout(TIDYING, clear(engine, &name)).await {
         cleared?;
     } else {
         tracing::warn!(container = name, "the engine has not removed what looked at its host");
     }
-    found.transpose()
+    found
+}
+
+/// What is done with the engine, one after the other, as far as nobody says to stop.
+async fn steps(
+    engine: &Engine,
+    instance: &Instance,
+    data: &Path,
+    stop: &CancellationToken,
+) -> Result<Option<Examination>, ExecutorError> {
+    let facts = engine.facts().await?;
+    let image = engine.program("probe", PROBE).await?;
+    let plan = plan(instance, &image, data)?;
+    clear(engine, &plan.name).await?;
+    if stop.is_cancelled() {
+        return Ok(None);
+    }
+    engine.create(&plan).await?;
+    if stop.is_cancelled() {
+        return Ok(None);
+    }
+    engine.start(&plan.name).await?;
+    // Waiting changes nothing, so it can be given up at any time.
+    match stop.run_until_cancelled(timeout(PATIENCE, engine.wait(&plan.name))).await {
+        None => return Ok(None),
+        Some(Ok(ended)) => ended?,
+        Some(Err(_)) => engine.kill(&plan.name).await?,
+    }
+    let said = engine.logs(&plan.name, SAID).await?.stdout;
+    Ok(Some(Examination { lines: lines(&String::from_utf8_lossy(&said)), facts }))
 }
 
 /// A number that no run has.
@@ -155,16 +185,6 @@ fn plan(instance: &Instance, image: &str, data: &Path) -> Result<Plan, ExecutorE
     let project = "probe".parse().map_err(|_| ExecutorError::Run("a name was none"))?;
     let subject = Subject { instance, run: run()?, attempt: 1, project: &project, image };
     Plan::new(&subject, &nothing, &policy).map_err(|_| ExecutorError::Run("the probe cannot be planned"))
-}
-
-async fn attack(engine: &Engine, plan: &Plan) -> Result<Vec<u8>, ExecutorError> {
-    engine.create(plan).await?;
-    engine.start(&plan.name).await?;
-    match timeout(PATIENCE, engine.wait(&plan.name)).await {
-        Ok(ended) => ended?,
-        Err(_) => engine.kill(&plan.name).await?,
-    }
-    Ok(engine.logs(&plan.name, SAID).await?.stdout)
 }
 
 /// The container and the volume of a run have one name.

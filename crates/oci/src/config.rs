@@ -13,6 +13,9 @@ pub const MAX_CONFIG_SIZE: usize = 4 * 1024 * 1024;
 /// The most `VOLUME`s an image that runs may declare; each becomes a mount.
 const MAX_VOLUMES: usize = 16;
 
+/// The most variables an image that runs may set: engines compare each with each, and take minutes for 100,000.
+const MAX_VARIABLES: usize = 1000;
+
 /// What is read below, and what the engine obeys though it is not.
 const KEYS: Shape = Shape(&[
     ("os", LEAF),
@@ -68,6 +71,9 @@ pub enum ConfigError {
     /// More than 16 volumes.
     #[error("the image declares {0} VOLUMEs; at most {MAX_VOLUMES} can be mounted")]
     Volumes(usize),
+    /// More than 1000 variables.
+    #[error("the image sets {0} variables; at most {MAX_VARIABLES} can be: put the rest into a file")]
+    Variables(usize),
 }
 
 impl RunConfig {
@@ -100,6 +106,9 @@ impl RunConfig {
             volumes.iter().find(|volume| !is_ordinary_path(volume) || volume.trim_matches('/').is_empty())
         {
             return Err(ConfigError::Volume(shorten(volume)));
+        }
+        if words(config.env()) > MAX_VARIABLES {
+            return Err(ConfigError::Variables(words(config.env())));
         }
         let names = config.env().iter().flatten();
         let environment = names.map(|entry| entry.split('=').next().unwrap_or_default().to_owned()).collect();
@@ -160,6 +169,16 @@ mod tests {
         }
         let volumes: serde_json::Map<_, _> = (0..17).map(|n| (format!("/v{n}"), json!({}))).collect();
         assert!(matches!(parse(&json!({"Cmd": ["/x"], "Volumes": volumes})), Err(ConfigError::Volumes(17))));
+    }
+
+    #[test]
+    fn variables_are_counted() {
+        let with = |count: usize| {
+            let variables: Vec<String> = (0..count).map(|number| format!("V{number}=x")).collect();
+            parse(&json!({"Cmd": ["/x"], "Env": variables}))
+        };
+        assert_eq!(with(1000).expect("at the limit").environment.len(), 1000);
+        assert!(matches!(with(1001), Err(ConfigError::Variables(1001))));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! cannot be told. With several attacks, or with none for all of them, each is tried in a process of its own and gets a
 //! line: `kept NAME`, `broken NAME: …` or `unknown NAME: …`. `torno-probe list` lists them.
 //!
+//! `occupy`, `litter` and `hole` are no attacks by themselves: what the hostile suite looks at is what comes of them.
+//!
 //! Which promise each attack tests is in `src/attack.rs`. Whatever succeeds here must do no harm: a container that is
 //! not confined is what this is looking for.
 
@@ -11,6 +13,7 @@ mod files;
 mod identity;
 mod kernel;
 mod limits;
+mod neighbour;
 mod network;
 mod processes;
 mod system;
@@ -102,6 +105,9 @@ fn main() -> ExitCode {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     match names[..] {
         [limits::BOMB] => limits::explode(),
+        ["occupy"] => neighbour::done(neighbour::occupy),
+        ["litter"] => neighbour::done(neighbour::litter),
+        ["hole"] => neighbour::done(neighbour::hole),
         ["list"] => {
             for (name, _) in ATTACKS {
                 println!("{name}");

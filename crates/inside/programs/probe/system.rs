@@ -22,6 +22,7 @@ macro_rules! numbers {
 }
 
 numbers! {
+    SHMGET: 29, 194;
     SOCKET: 41, 198;
     CLONE: 56, 220;
     EXIT_GROUP: 231, 94;
@@ -47,6 +48,7 @@ numbers! {
     ADD_KEY: 248, 217;
     REQUEST_KEY: 249, 218;
     KEYCTL: 250, 219;
+    FSETXATTR: 190, 7;
     MKNODAT: 259, 33;
     UNSHARE: 272, 97;
     PERF_EVENT_OPEN: 298, 241;
