@@ -158,7 +158,14 @@ struct State {
     users: Arc<Users>,
     version: Option<Version>,
     /// Checks under way. Many requests of one login arrive together, and one check serves them all.
-    checking: HashMap<[u8; 32], Arc<OnceCell<Answer>>>,
+    checking: HashMap<[u8; 32], Awaited>,
+}
+
+/// A check under way, and how many wait for it.
+#[derive(Debug, Default)]
+struct Awaited {
+    cell: Arc<OnceCell<Answer>>,
+    by: usize,
 }
 
 /// What a check came to.
@@ -392,8 +399,10 @@ struct Checking<'a> {
 
 impl<'a> Checking<'a> {
     fn of(authenticator: &'a Authenticator, digest: [u8; 32]) -> Self {
-        let cell = Arc::clone(authenticator.state().checking.entry(digest).or_default());
-        Self { authenticator, digest, cell }
+        let mut state = authenticator.state();
+        let awaited = state.checking.entry(digest).or_default();
+        awaited.by += 1;
+        Self { authenticator, digest, cell: Arc::clone(&awaited.cell) }
     }
 
     /// Nobody else joins it.
@@ -401,19 +410,24 @@ impl<'a> Checking<'a> {
         self.end_if(|_| true);
     }
 
-    fn end_if(&self, over: impl FnOnce(&Arc<OnceCell<Answer>>) -> bool) {
+    /// What somebody else has begun since, under the same digest, stays.
+    fn end_if(&self, over: impl FnOnce(&mut Awaited) -> bool) {
         let mut state = self.authenticator.state();
-        let is_this = |known: &&Arc<OnceCell<Answer>>| Arc::ptr_eq(known, &self.cell);
-        if state.checking.get(&self.digest).filter(is_this).is_some_and(over) {
+        let this = state.checking.get_mut(&self.digest);
+        if this.filter(|known| Arc::ptr_eq(&known.cell, &self.cell)).is_some_and(over) {
             state.checking.remove(&self.digest);
         }
     }
 }
 
 impl Drop for Checking<'_> {
-    /// Whoever goes away leaves nothing behind, unless others wait: the state's own handle and this one are two.
+    /// Whoever goes away leaves nothing behind, unless others wait. They are counted under the lock, so that of two who
+    /// go at one moment the second one knows.
     fn drop(&mut self) {
-        self.end_if(|cell| Arc::strong_count(cell) <= 2);
+        self.end_if(|awaited| {
+            awaited.by = awaited.by.saturating_sub(1);
+            awaited.by == 0
+        });
     }
 }
 
@@ -705,6 +719,45 @@ mod tests {
         }
         assert!(site.authenticator.state().checking.is_empty());
         assert!(site.login("ada", "first").await.is_ok());
+    }
+
+    #[test]
+    fn many_who_go_away_at_one_moment_leave_nothing_behind() {
+        const ROUNDS: u32 = 20_000;
+        let site = site();
+        let all = std::sync::Barrier::new(2);
+        let goes_away = || {
+            for round in 0..ROUNDS {
+                let checking = Checking::of(&site.authenticator, [0; 32]);
+                all.wait();
+                drop(checking);
+                all.wait();
+                assert!(site.authenticator.state().checking.is_empty(), "round {round}");
+                all.wait();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(goes_away);
+            scope.spawn(goes_away);
+        });
+    }
+
+    #[test]
+    fn what_ends_takes_nothing_that_somebody_else_has_begun_since() {
+        let site = site();
+        let digest = site.authenticator.digest("ada", "first");
+        let over = Checking::of(&site.authenticator, digest);
+        over.is_over();
+        let next = Checking::of(&site.authenticator, digest);
+        assert!(!Arc::ptr_eq(&over.cell, &next.cell), "nobody joins what is over");
+        over.is_over();
+        drop(over);
+        let joined = Checking::of(&site.authenticator, digest);
+        assert!(Arc::ptr_eq(&next.cell, &joined.cell), "it is still there");
+        drop(next);
+        assert_eq!(site.authenticator.state().checking.len(), 1, "somebody still waits for it");
+        drop(joined);
+        assert!(site.authenticator.state().checking.is_empty());
     }
 
     #[test]
