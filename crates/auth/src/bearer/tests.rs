@@ -153,3 +153,53 @@ fn a_key_that_is_removed_is_trusted_no_longer() {
     site.tokens.rotate(SystemTime::now()).expect("rotated");
     assert!(site.tokens.check(&token).is_err());
 }
+
+#[test]
+fn a_key_that_is_removed_while_tokens_are_checked_is_trusted_no_longer() {
+    let site = Site::new();
+    for round in 0..20 {
+        let issue = |_| site.tokens.issue(&ada(), &access(), None, LIFETIME).expect("issued").token;
+        let tokens: Vec<String> = (0..200).map(issue).collect();
+        fs::remove_file(&site.files()[0]).expect("removed");
+        std::thread::scope(|scope| {
+            // It is in the middle of one of them when the keys change.
+            let checks = scope.spawn(|| while tokens.iter().all(|token| site.tokens.check(token).is_ok()) {});
+            site.tokens.rotate(SystemTime::now()).expect("rotated");
+            checks.join().expect("checked");
+        });
+        let good = tokens.iter().filter(|token| site.tokens.check(token).is_ok()).count();
+        assert_eq!(good, 0, "round {round}");
+    }
+}
+
+#[test]
+fn what_ends_too_late_is_good_at_no_time() {
+    let site = Site::new();
+    // Given out while the clock was wrong.
+    let ends_in = |time: Duration| {
+        let now = seconds(SystemTime::now());
+        let claims = Claims {
+            iss: HOST.into(),
+            sub: "ada".into(),
+            aud: HOST.into(),
+            exp: now + time.as_secs(),
+            nbf: now,
+            iat: now,
+            jti: String::new(),
+            access: Vec::new(),
+            grp: BTreeSet::new(),
+            tok: None,
+            lim: None,
+            vch: None,
+        };
+        let made = made_at(&site.files()[0]).expect("a key");
+        let key = Key::of(&fs::read(&site.files()[0]).expect("read"), made).expect("a key");
+        let header = Header { kid: Some(key.id), ..Header::new(Algorithm::EdDSA) };
+        let token = jsonwebtoken::encode(&header, &claims, &key.sign).expect("signed");
+        site.tokens.check(&token)
+    };
+    assert!(ends_in(MAX_LIFETIME).is_ok(), "at the limit");
+    // A second may begin meanwhile.
+    assert!(ends_in(MAX_LIFETIME + Duration::from_secs(30)).is_err(), "past it");
+    assert!(ends_in(Duration::from_hours(24 * 365)).is_err());
+}
