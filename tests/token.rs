@@ -331,3 +331,37 @@ fn docker_keeps_a_token_and_not_the_password() {
     docker.ok(&["pull", "--quiet", &name]);
     site.http_with("ada", &secret).push_manifest("x/y", "v", OCI_IMAGE, b"{}").expect(400);
 }
+
+/// Whoever is given a token can use it; what could not be used is not given out.
+#[test]
+fn no_token_is_longer_than_a_request_can_bring() {
+    let site = site(&["ada"]);
+    let name = |number: usize, length: usize| format!("run/heart/{number:03}{}", "x".repeat(length));
+    let query = |length: usize| {
+        let names =
+            (0..40).map(|number| name(number, 200)).chain((40..50).map(|number| name(number, length)));
+        let scopes: Vec<String> = names.map(|name| format!("repository:{name}:pull,push")).collect();
+        format!("/token?offline_token=true&service={}&scope={}", site.host(), scopes.join("%20"))
+    };
+    // The longest that is given out, found by halving.
+    let (mut given, mut refused) = (1, 220);
+    let (mut longest, mut answered) = (String::new(), 0);
+    while refused - given > 1 {
+        let middle = usize::midpoint(given, refused);
+        let answer = site.http("ada").get(&query(middle));
+        if answer.status == 200 {
+            (given, longest) = (middle, token(&answer));
+            answered += 1;
+        } else {
+            let message = answer.expect_error(400, "UNSUPPORTED");
+            assert!(message.contains("ask for fewer scopes at once"), "{message}");
+            refused = middle;
+        }
+    }
+    assert!(longest.len() > 16 * 1024 - 16, "{} bytes: the limit is elsewhere", longest.len());
+    site.bearer(&longest).get("/v2/").expect(200);
+    // Those that were refused left no login behind.
+    let logins = site.torno_ok(&["token", "list"]);
+    let kept = logins.lines().filter(|line| line.contains("login") && !line.contains("revoked"));
+    assert_eq!(kept.count(), answered, "{logins}");
+}

@@ -30,8 +30,9 @@ const TRUSTED: Duration = Duration::from_hours(24);
 /// The longest lifetime of a token.
 pub const MAX_LIFETIME: Duration = Duration::from_hours(1);
 
-/// The longest token looked at, in bytes. Docker's requests have at most a few repositories in them.
-const MAX_LENGTH: usize = 16 * 1024;
+/// The longest token given out and looked at, in bytes: a request's head has to have room for it. Docker's have at most a
+/// few repositories in them.
+pub const MAX_TOKEN_LENGTH: usize = 16 * 1024;
 
 /// Tokens whose signatures need not be checked again.
 const REMEMBERED: usize = 4096;
@@ -58,6 +59,22 @@ pub enum KeyError {
     /// The system makes no keys.
     #[error("no key could be made")]
     Make,
+}
+
+/// Why no token was given out.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// There is nothing to sign it with.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Longer than [`MAX_TOKEN_LENGTH`]: no request could bring it.
+    #[error(
+        "a token for all of this would have {0} bytes, and {MAX_TOKEN_LENGTH} is the limit; ask for fewer scopes at once"
+    )]
+    TooLong(
+        /// How long it would be, in bytes.
+        usize,
+    ),
 }
 
 /// A bearer token that is not to be trusted: expired, of another service, signed by nobody known, or none at all.
@@ -213,7 +230,7 @@ impl Tokens {
         granted: &Wish,
         voucher: Option<&Voucher>,
         lifetime: Duration,
-    ) -> Result<Issued, KeyError> {
+    ) -> Result<Issued, IssueError> {
         let now = SystemTime::now();
         let lifetime = lifetime.min(MAX_LIFETIME);
         let seconds = seconds(now);
@@ -249,13 +266,16 @@ impl Tokens {
         let key = self.trusted.load().keys.last().cloned().ok_or(KeyError::Make)?;
         let header = Header { kid: Some(key.id), ..Header::new(Algorithm::EdDSA) };
         let token = jsonwebtoken::encode(&header, &claims, &key.sign).map_err(|_| KeyError::Make)?;
+        if token.len() > MAX_TOKEN_LENGTH {
+            return Err(IssueError::TooLong(token.len()));
+        }
         Ok(Issued { token, at: now, lifetime })
     }
 
     /// Who comes with a token, if it is one of ours and still good. Whether what stood behind it still does is for
     /// the caller to ask.
     pub fn check(&self, token: &str) -> Result<Bearer, BadToken> {
-        if token.len() > MAX_LENGTH {
+        if token.len() > MAX_TOKEN_LENGTH {
             return Err(BadToken);
         }
         let digest: [u8; 32] = Sha256::digest(token).into();

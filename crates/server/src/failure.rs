@@ -6,7 +6,7 @@ use std::fmt;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 use torno_audit::AuditError;
-use torno_auth::{AuthenticationError, BadToken, KeyError, Refusal};
+use torno_auth::{AuthenticationError, BadToken, IssueError, KeyError, Refusal};
 use torno_oci::{ErrorCode, ManifestError};
 use torno_registry::{MetadataError, RegistryError};
 
@@ -44,6 +44,8 @@ pub(crate) enum Failure {
     Service(String),
     #[error("no token can be given out")]
     Keys(#[source] KeyError),
+    #[error(transparent)]
+    TokenTooLong(IssueError),
     #[error(transparent)]
     Route(#[from] RouteError),
     #[error("project `{0}` is not known here, or not to you")]
@@ -100,6 +102,15 @@ struct Told {
     status: StatusCode,
     code: ErrorCode,
     message: String,
+}
+
+impl From<IssueError> for Failure {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Key(error) => Self::Keys(error),
+            too_long @ IssueError::TooLong(_) => Self::TokenTooLong(too_long),
+        }
+    }
 }
 
 impl Failure {
@@ -187,7 +198,7 @@ impl Failure {
             Self::NoDigest | Self::Query("digest" | "digest-algorithm" | "mount", _) => {
                 told(StatusCode::BAD_REQUEST, Code::DigestInvalid)
             }
-            Self::Query(..) | Self::InClear | Self::Grant(_) | Self::Service(_) => {
+            Self::Query(..) | Self::InClear | Self::Grant(_) | Self::Service(_) | Self::TokenTooLong(_) => {
                 told(StatusCode::BAD_REQUEST, Code::Unsupported)
             }
             Self::ContentRange => told(StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),

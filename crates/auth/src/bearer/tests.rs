@@ -117,7 +117,7 @@ fn forged_tokens_are_known() {
         confused,
         String::new(),
         "a.b.c".into(),
-        "x".repeat(MAX_LENGTH + 1),
+        "x".repeat(MAX_TOKEN_LENGTH + 1),
     ] {
         assert!(site.tokens.check(&bad).is_err(), "{bad}");
     }
@@ -202,4 +202,30 @@ fn what_ends_too_late_is_good_at_no_time() {
     // A second may begin meanwhile.
     assert!(ends_in(MAX_LIFETIME + Duration::from_secs(30)).is_err(), "past it");
     assert!(ends_in(Duration::from_hours(24 * 365)).is_err());
+}
+
+#[test]
+fn what_is_given_out_is_taken_up_to_the_limit() {
+    let site = Site::new();
+    // Some 300 bytes each, and then one byte more at a time.
+    let name = |number: usize, length: usize| format!("{number:03}{}", "x".repeat(length)).parse();
+    let with = |length: usize| {
+        let names =
+            (0..44).map(|number| name(number, 200)).chain((44..50).map(|number| name(number, length)));
+        let repositories = names.map(|name| (name.expect("name"), [Action::Pull].into())).collect();
+        site.tokens.issue(&ada(), &Wish { repositories, catalog: false }, None, LIFETIME)
+    };
+    let mut longest = 0;
+    let past = (1..200).find_map(|length| match with(length) {
+        Ok(issued) => {
+            assert!(site.tokens.check(&issued.token).is_ok(), "{} bytes", issued.token.len());
+            longest = issued.token.len();
+            None
+        }
+        Err(IssueError::TooLong(past)) => Some(past),
+        Err(IssueError::Key(error)) => panic!("{error}"),
+    });
+    // Six names grow by a byte each, which are eight in Base64.
+    assert!(longest > MAX_TOKEN_LENGTH - 8 && longest <= MAX_TOKEN_LENGTH, "{longest}");
+    assert!(past.is_some_and(|past| past > MAX_TOKEN_LENGTH && past <= longest + 8), "{past:?}");
 }
