@@ -263,16 +263,20 @@ struct Pull(Option<UserName>, RepositoryName, Tag);
 impl Waited {
     /// How long after a wait the next question is the same pull.
     const SAME_PULL: Duration = Duration::from_secs(5);
-    /// Questions remembered at most; past it, old ones are dropped.
+    /// Questions remembered at most; past it none is until older ones are over: whoever asks then waits twice.
     const MAX: usize = 10_000;
 
     /// Notes that someone's HEAD has waited in vain.
     pub(crate) fn note(&self, who: &Identity, name: &RepositoryName, tag: &Tag) {
         let mut waited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waited.len() >= Self::MAX {
+        let pull = Pull(who.name().cloned(), name.clone(), tag.clone());
+        if waited.len() >= Self::MAX && !waited.contains_key(&pull) {
             waited.retain(|_, since| since.elapsed() < Self::SAME_PULL);
+            if waited.len() >= Self::MAX {
+                return;
+            }
         }
-        waited.insert(Pull(who.name().cloned(), name.clone(), tag.clone()), Instant::now());
+        waited.insert(pull, Instant::now());
     }
 
     /// Whether this is the second question of a pull whose first has waited.
@@ -280,5 +284,31 @@ impl Waited {
         let mut waited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = waited.remove(&Pull(who.name().cloned(), name.clone(), tag.clone()));
         since.is_some_and(|since| since.elapsed() < Self::SAME_PULL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_remembered_of_waits_than_the_limit() {
+        let waited = Waited::default();
+        let (who, name) = (Identity::anonymous(), "results/p/x".parse().expect("name"));
+        let tag = |number: usize| format!("t{number}").parse::<Tag>().expect("tag");
+        let len = || waited.0.lock().expect("a lock").len();
+        let begun = Instant::now();
+        for number in 0..Waited::MAX {
+            waited.note(&who, &name, &tag(number));
+        }
+        assert_eq!(len(), Waited::MAX, "at the limit");
+        waited.note(&who, &name, &tag(Waited::MAX));
+        assert!(len() <= Waited::MAX, "one past it");
+        waited.note(&who, &name, &tag(0));
+        // A machine that is busy for longer has forgotten them, and rightly so.
+        if begun.elapsed() < Waited::SAME_PULL {
+            assert!(waited.just_did(&who, &name, &tag(0)), "one that is remembered is noted again");
+            assert!(!waited.just_did(&who, &name, &tag(Waited::MAX)), "one past it waits twice");
+        }
     }
 }
