@@ -71,6 +71,8 @@ pub(crate) enum Failure {
     TooManyTags { limit: usize },
     #[error("the body was cut off")]
     CutOff,
+    #[error("the request could not be carried out to its end")]
+    Unfinished,
     #[error("{0}; send it again")]
     Stalled(Stalled),
     #[error("this port speaks TLS: use https:// in front of its name")]
@@ -189,7 +191,7 @@ impl Failure {
             Self::Authentication(AuthenticationError::Directory(_)) => {
                 told(StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
             }
-            Self::Authentication(_) | Self::Keys(_) => hidden(),
+            Self::Authentication(_) | Self::Keys(_) | Self::Unfinished => hidden(),
             Self::Route(error) => told_of_route(error, self.to_string()),
             Self::Project(_) => told(StatusCode::NOT_FOUND, Code::NameUnknown),
             Self::Registry(error) => told_of_registry(error, host),

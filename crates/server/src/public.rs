@@ -20,6 +20,7 @@ use crate::{
     catalog,
     challenge::{self, Challenge},
     connection::Client,
+    ending::Endings,
     failure::Failure,
     login, manifest,
     origin::origin,
@@ -46,6 +47,7 @@ pub(crate) struct Public {
     /// Ends waits for results, so that the server can stop.
     pub(crate) stop: CancellationToken,
     pub(crate) waited: Waited,
+    pub(crate) endings: Endings,
     pages: axum::Router,
 }
 
@@ -87,8 +89,8 @@ impl Public {
         stop: CancellationToken,
     ) -> Self {
         let pages = page::routes();
-        let waited = Waited::default();
-        Self { registry, authenticator, tokens, provider, settings, dry_runs, stop, waited, pages }
+        let (waited, endings) = (Waited::default(), Endings::default());
+        Self { registry, authenticator, tokens, provider, settings, dry_runs, stop, waited, endings, pages }
     }
 
     /// Answers one request; every failure becomes an answer here. `user` is told who asked, for the log.
@@ -149,6 +151,14 @@ impl Public {
             service: self.settings.hostname.clone(),
             scope: route.map(|route| challenge::scope(&route, query)).unwrap_or_default(),
         }
+    }
+
+    /// Does what stores something, whether the client waits for it or not.
+    pub(crate) async fn to_the_end<T: Send + 'static, E: Into<Failure> + Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.endings.to_the_end(work).await?.map_err(Into::into)
     }
 
     fn log_in(&self) -> Failure {
