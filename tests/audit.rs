@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -400,6 +401,67 @@ fn what_was_answered_is_there_after_a_kill() {
         site.start();
     }
     is_whole(&site);
+}
+
+/// Somebody who hangs up when their last byte has been sent, a little later each time.
+fn hang_up(http: &Http, round: u64, method: &str, path: &str, kind: &str, body: &[u8]) {
+    let mut connection = http.raw();
+    let head = format!("content-length: {}\r\n{kind}", body.len());
+    connection.head_with(method, path, &head);
+    connection.send(body);
+    // What is to be met is a moment within the answering.
+    let until = Instant::now() + Duration::from_micros(100 * (round % 100));
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn what_is_stored_is_there_though_who_pushed_it_has_gone_away() {
+    const ROUNDS: u64 = 200;
+    let mut site = site(&[]);
+    let ada = site.http("ada");
+    let image = Image::new(&layer("gone"));
+    image.push(&ada, "run/heart/x", "first").expect(201);
+    let mounted = ada.push_blob(REPOSITORY, b"mounted");
+    let kind = format!("content-type: {}\r\n", image.media_type);
+    let blob = |round: u64| format!("blob {round}").into_bytes();
+    for round in 0..ROUNDS {
+        let path = format!("/v2/run/heart/x/manifests/t{round}");
+        hang_up(&ada, round, "PUT", &path, &kind, &image.manifest());
+        let bytes = blob(round);
+        let path = format!("{}?digest={}", ada.begin_upload(REPOSITORY), sha256(&bytes));
+        hang_up(&ada, round, "PUT", &path, "", &bytes);
+        let path = format!("/v2/tools/m{round}/blobs/uploads/?mount={mounted}&from={REPOSITORY}");
+        hang_up(&ada, round, "POST", &path, "", b"");
+    }
+    // What is under way ends, and no more comes.
+    site.stop();
+    let lines = show(&site, &[]);
+    site.start();
+    let ada = site.http("ada");
+    let count = |fields: Value| lines.iter().filter(|line| has(line, &fields)).count();
+    let tags = ada.get("/v2/run/heart/x/tags/list?n=1000").expect(200).json();
+    let (mut manifests, mut blobs, mut mounts) = (0, 0, 0);
+    for round in 0..ROUNDS {
+        let tag = format!("t{round}");
+        if tags["tags"].as_array().expect("tags").iter().any(|known| *known == *tag) {
+            manifests += 1;
+            assert_eq!(count(serde_json::json!({"event": "push", "tags": [tag]})), 1, "{tag}");
+            assert_eq!(count(serde_json::json!({"event": "run_queued", "tag": tag})), 1, "{tag}");
+        }
+        let digest = sha256(&blob(round));
+        if ada.head(&format!("/v2/{REPOSITORY}/blobs/{digest}")).status == 200 {
+            blobs += 1;
+            assert_eq!(count(serde_json::json!({"event": "blob_push", "digest": digest})), 1, "{digest}");
+        }
+        let repository = format!("tools/m{round}");
+        if ada.head(&format!("/v2/{repository}/blobs/{mounted}")).status == 200 {
+            mounts += 1;
+            assert_eq!(count(serde_json::json!({"event": "blob_mount", "repository": repository})), 1);
+        }
+    }
+    assert!(manifests > 0 && blobs > 0 && mounts > 0, "{manifests}, {blobs}, {mounts}");
 }
 
 #[test]

@@ -331,3 +331,75 @@ fn docker_keeps_a_token_and_not_the_password() {
     docker.ok(&["pull", "--quiet", &name]);
     site.http_with("ada", &secret).push_manifest("x/y", "v", OCI_IMAGE, b"{}").expect(400);
 }
+
+/// Whoever is given a token can use it; what could not be used is not given out.
+#[test]
+fn no_token_is_longer_than_a_request_can_bring() {
+    let site = site(&["ada"]);
+    let name = |number: usize, length: usize| format!("run/heart/{number:03}{}", "x".repeat(length));
+    let query = |length: usize| {
+        let names =
+            (0..40).map(|number| name(number, 200)).chain((40..50).map(|number| name(number, length)));
+        let scopes: Vec<String> = names.map(|name| format!("repository:{name}:pull,push")).collect();
+        format!("/token?offline_token=true&service={}&scope={}", site.host(), scopes.join("%20"))
+    };
+    // The longest that is given out, found by halving.
+    let (mut given, mut refused) = (1, 220);
+    let (mut longest, mut answered) = (String::new(), 0);
+    while refused - given > 1 {
+        let middle = usize::midpoint(given, refused);
+        let answer = site.http("ada").get(&query(middle));
+        if answer.status == 200 {
+            (given, longest) = (middle, token(&answer));
+            answered += 1;
+        } else {
+            let message = answer.expect_error(400, "UNSUPPORTED");
+            assert!(message.contains("ask for fewer scopes at once"), "{message}");
+            refused = middle;
+        }
+    }
+    assert!(longest.len() > 16 * 1024 - 16, "{} bytes: the limit is elsewhere", longest.len());
+    site.bearer(&longest).get("/v2/").expect(200);
+    // Those that were refused left no login behind.
+    let logins = site.torno_ok(&["token", "list"]);
+    let kept = logins.lines().filter(|line| line.contains("login") && !line.contains("revoked"));
+    assert_eq!(kept.count(), answered, "{logins}");
+}
+
+/// What a person was given would otherwise go on as a machine that has the name now.
+#[test]
+fn a_person_whose_name_becomes_a_robots_is_out() {
+    let mut site = Site::new("[projects.heart]\nresearchers = [\"bob\"]\nrobots = []\n");
+    site.add_users(&["ada"]);
+    site.start();
+    let with_a_login = site.http("ada").get("/token?offline_token=true").expect(200).json();
+    let kept = with_a_login["refresh_token"].as_str().expect("a login").to_owned();
+    let of_the_login = with_a_login["token"].as_str().expect("a token").to_owned();
+    let of_the_password = token(&site.http("ada").get("/token"));
+    let (made, _) = make(&site, &["--user", "ada"]);
+    let asks = || {
+        let form = format!("grant_type=refresh_token&refresh_token={kept}");
+        [
+            site.bearer(&of_the_login).get("/v2/").status,
+            site.bearer(&of_the_password).get("/v2/").status,
+            post(&site.anonymous(), &form).status,
+            site.http_with("ada", &kept).get("/v2/").status,
+            site.http_with("ada", &made).get("/v2/").status,
+        ]
+    };
+    assert_eq!(asks(), [200; 5]);
+    let config = fs::read_to_string(site.path("torno.toml")).expect("configuration");
+    // In [auth], and in the project.
+    for (at, none) in config.match_indices("\nrobots = []").take(2) {
+        let robots = format!("{}\nrobots = [\"ada\"]{}", &config[..at], &config[at + none.len()..]);
+        fs::write(site.path("torno.toml"), &robots).expect("written");
+        site.signal("HUP");
+        let reloaded = || (site.http("ada").get("/v2/").status != 200).then_some(());
+        wait_until("ada is a robot, whose password lets nobody in", reloaded);
+        assert_eq!(asks(), [401; 5], "{robots}");
+        fs::write(site.path("torno.toml"), &config).expect("written");
+        site.signal("HUP");
+        wait_until("they are the person's again", || (asks() == [200; 5]).then_some(()));
+    }
+    assert_eq!(config.matches("\nrobots = []").count(), 2);
+}

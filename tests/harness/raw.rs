@@ -53,10 +53,9 @@ impl<S: Read + Write> Raw<S> {
     /// Sends the head of a request with these further header lines, each with its end.
     pub fn head_with(&mut self, method: &str, path: &str, lines: &str) {
         let Self { host, authorization, .. } = self;
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {host}\r\n{authorization}content-type: application/octet-stream\r\n\
-             {lines}\r\n"
-        );
+        let kind =
+            if lines.contains("content-type:") { "" } else { "content-type: application/octet-stream\r\n" };
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{authorization}{kind}{lines}\r\n");
         self.send(head.as_bytes());
     }
 

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs::{self, File},
     net::IpAddr,
+    ops::RangeInclusive,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -46,11 +47,14 @@ const CONVERSATIONS: usize = 4;
 /// What those are told who find too many waiting.
 const COME_AGAIN: Duration = Duration::from_secs(2);
 
-/// A hash that no password has, behind its cost: checked for unknown users so that they take as long as known ones.
+/// A hash that no password has, behind its cost: checked so that every wrong password takes as long as one can.
 const NOBODY: &str = "$abcdefghijklmnopqrstuu...............................";
 
 /// What bcrypt costs for unknown users of a file that has none.
 const COST: u32 = 10;
+
+/// The costs that there are; a hash that says another cannot be checked.
+const COSTS: RangeInclusive<u32> = 4..=31;
 
 /// Why someone could not log in.
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +135,8 @@ struct Users {
     file: Htpasswd,
     /// What stands behind each login, to be asked with every request of a token.
     vouchers: HashMap<UserName, Voucher>,
-    /// [`NOBODY`] at the cost of the dearest hash there is.
-    nobody: String,
+    /// What the dearest hash costs.
+    dearest: u32,
 }
 
 /// The file that was read, which tells by itself when it changes or goes, and when its path was looked at.
@@ -158,7 +162,14 @@ struct State {
     users: Arc<Users>,
     version: Option<Version>,
     /// Checks under way. Many requests of one login arrive together, and one check serves them all.
-    checking: HashMap<[u8; 32], Arc<OnceCell<Answer>>>,
+    checking: HashMap<[u8; 32], Awaited>,
+}
+
+/// A check under way, and how many wait for it.
+#[derive(Debug, Default)]
+struct Awaited {
+    cell: Arc<OnceCell<Answer>>,
+    by: usize,
 }
 
 /// What a check came to.
@@ -295,10 +306,10 @@ impl Authenticator {
         password: &str,
         turn: OwnedSemaphorePermit,
     ) -> Result<Answer, AuthenticationError> {
-        let hash = users.file.hash_of(user).unwrap_or(&users.nobody).to_owned();
-        let password = password.to_owned();
+        let hash = users.file.hash_of(user).map(str::to_owned);
+        let (password, dearest) = (password.to_owned(), users.dearest);
         let right = tokio::task::spawn_blocking(move || {
-            let right = bcrypt::verify(password, &hash).unwrap_or(false);
+            let right = is_right(&password, hash.as_deref(), dearest);
             // Not before, though whoever asked may have gone away: what runs has its turn.
             drop(turn);
             right
@@ -392,8 +403,10 @@ struct Checking<'a> {
 
 impl<'a> Checking<'a> {
     fn of(authenticator: &'a Authenticator, digest: [u8; 32]) -> Self {
-        let cell = Arc::clone(authenticator.state().checking.entry(digest).or_default());
-        Self { authenticator, digest, cell }
+        let mut state = authenticator.state();
+        let awaited = state.checking.entry(digest).or_default();
+        awaited.by += 1;
+        Self { authenticator, digest, cell: Arc::clone(&awaited.cell) }
     }
 
     /// Nobody else joins it.
@@ -401,19 +414,24 @@ impl<'a> Checking<'a> {
         self.end_if(|_| true);
     }
 
-    fn end_if(&self, over: impl FnOnce(&Arc<OnceCell<Answer>>) -> bool) {
+    /// What somebody else has begun since, under the same digest, stays.
+    fn end_if(&self, over: impl FnOnce(&mut Awaited) -> bool) {
         let mut state = self.authenticator.state();
-        let is_this = |known: &&Arc<OnceCell<Answer>>| Arc::ptr_eq(known, &self.cell);
-        if state.checking.get(&self.digest).filter(is_this).is_some_and(over) {
+        let this = state.checking.get_mut(&self.digest);
+        if this.filter(|known| Arc::ptr_eq(&known.cell, &self.cell)).is_some_and(over) {
             state.checking.remove(&self.digest);
         }
     }
 }
 
 impl Drop for Checking<'_> {
-    /// Whoever goes away leaves nothing behind, unless others wait: the state's own handle and this one are two.
+    /// Whoever goes away leaves nothing behind, unless others wait. They are counted under the lock, so that of two who
+    /// go at one moment the second one knows.
     fn drop(&mut self) {
-        self.end_if(|cell| Arc::strong_count(cell) <= 2);
+        self.end_if(|awaited| {
+            awaited.by = awaited.by.saturating_sub(1);
+            awaited.by == 0
+        });
     }
 }
 
@@ -421,11 +439,39 @@ impl Users {
     fn of(file: Htpasswd) -> Self {
         // The last line wins, as in `Htpasswd::hash_of`.
         let vouchers = file.entries().map(|(name, hash)| (name.clone(), Voucher::of(hash))).collect();
-        // `$2y$10$…`
-        let cost = |hash: &str| hash.split('$').nth(2)?.parse().ok();
-        let cost = file.entries().filter_map(|(_, hash)| cost(hash)).max().unwrap_or(COST);
-        Self { file, vouchers, nobody: format!("$2y${cost:02}{NOBODY}") }
+        let dearest = file.entries().filter_map(|(_, hash)| cost(hash)).max().unwrap_or(COST);
+        Self { file, vouchers, dearest }
     }
+}
+
+/// Whether this is the password behind a hash. Whoever knows it waits for their own hash only; whatever is wrong takes as
+/// long as the dearest hash, whether there is such a user or not and whatever theirs costs.
+fn is_right(password: &str, hash: Option<&str>, dearest: u32) -> bool {
+    let checked = hash.map(|hash| (cost(hash), bcrypt::verify(password, hash)));
+    let spent = match checked {
+        Some((_, Ok(true))) => return true,
+        Some((cost, Ok(false))) => cost,
+        // It is no hash, which shows at once.
+        Some((_, Err(_))) | None => None,
+    };
+    for cost in left_to_spend(spent, dearest) {
+        let _ = bcrypt::verify(password, &format!("$2y${cost:02}{NOBODY}"));
+    }
+    false
+}
+
+/// The costs of what is still to be checked, when a check of one cost has been, to make a wrong password as dear as the
+/// dearest. Each cost is twice the one before: 2⁴ + 2⁴ + 2⁵ + 2⁶ = 2⁷.
+fn left_to_spend(spent: Option<u32>, dearest: u32) -> impl Iterator<Item = u32> {
+    match spent {
+        Some(spent) => spent..dearest,
+        None => dearest..dearest.saturating_add(1),
+    }
+}
+
+/// What a hash costs to check: `$2y$10$…`.
+fn cost(hash: &str) -> Option<u32> {
+    hash.split('$').nth(2)?.parse().ok().filter(|cost| COSTS.contains(cost))
 }
 
 impl Seen {
@@ -512,208 +558,4 @@ impl Version {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::throttle::BURST;
-
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-
-    struct Site {
-        _folder: tempfile::TempDir,
-        path: PathBuf,
-        authenticator: Authenticator,
-    }
-
-    /// A site where ada logs in with `first`.
-    fn site() -> Site {
-        let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path().join("htpasswd");
-        Htpasswd::add(&path, &ada(), "first").expect("add");
-        let authenticator = Authenticator::new(&path, None).expect("authenticator");
-        Site { _folder: folder, path, authenticator }
-    }
-
-    fn ada() -> UserName {
-        "ada".parse().expect("name")
-    }
-
-    impl Site {
-        async fn login(&self, user: &str, password: &str) -> Result<Identity, AuthenticationError> {
-            let admitted = self.authenticator.authenticate(user, password, HERE, Accounts::All).await?;
-            assert_eq!(admitted.source, Source::File);
-            Ok(admitted.who)
-        }
-    }
-
-    #[tokio::test]
-    async fn right_and_wrong_and_changed_passwords() {
-        let site = site();
-        for _ in 0..2 {
-            assert_eq!(site.login("ada", "first").await.expect("right").name(), Some(&ada()));
-        }
-        let voucher = site.authenticator.voucher(&ada()).expect("read").expect("ada is there");
-        assert_eq!(voucher.to_string().parse(), Ok(voucher.clone()));
-        for (name, password) in [("ada", "wrong"), ("eve", "first"), ("", "first"), ("ada", "")] {
-            let refused = site.login(name, password).await;
-            assert!(matches!(refused, Err(AuthenticationError::Wrong)), "{name}:{password}");
-        }
-        Htpasswd::set_password(&site.path, &ada(), "second").expect("passwd");
-        assert!(site.login("ada", "first").await.is_err(), "the old password is forgotten");
-        assert!(site.login("ada", "second").await.is_ok());
-        assert_ne!(site.authenticator.voucher(&ada()).expect("read"), Some(voucher));
-        Htpasswd::remove(&site.path, &ada()).expect("remove");
-        assert!(site.login("ada", "second").await.is_err());
-        assert_eq!(site.authenticator.voucher(&ada()).expect("read"), None);
-    }
-
-    #[test]
-    fn a_user_that_there_is_not_costs_what_the_dearest_user_costs() {
-        let site = site();
-        let nobody = |lines: &str| {
-            fs::write(&site.path, lines).expect("written");
-            let users = Users::of(Htpasswd::read(&site.path).expect("read"));
-            assert!(!bcrypt::verify("", &users.nobody).expect("a hash that bcrypt can check"));
-            users.nobody.get(..7).map(str::to_owned)
-        };
-        let line = |name: &str, cost| format!("{name}:{}\n", bcrypt::hash("x", cost).expect("a hash"));
-        assert_eq!(nobody(""), Some("$2y$10$".into()));
-        assert_eq!(nobody(&line("ada", 4)), Some("$2y$04$".into()));
-        assert_eq!(nobody(&(line("ada", 6) + &line("bob", 5))), Some("$2y$06$".into()));
-    }
-
-    #[tokio::test]
-    async fn a_remembered_password_costs_no_bcrypt() {
-        let site = site();
-        site.login("ada", "first").await.expect("right");
-        site.authenticator.checks.known.close();
-        site.authenticator.checks.strangers.close();
-        assert!(site.login("ada", "first").await.is_ok(), "remembered");
-        let unfinished = site.login("ada", "wrong").await;
-        assert!(matches!(unfinished, Err(AuthenticationError::Unfinished)), "this one would cost one");
-    }
-
-    #[tokio::test]
-    async fn many_requests_of_one_login_are_one_attempt() {
-        let site = site();
-        let logins = (0..4 * BURST).map(|_| site.login("ada", "first"));
-        for login in futures_util::future::join_all(logins).await {
-            assert!(login.is_ok(), "{login:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn wrong_passwords_are_slowed_down_and_right_ones_are_not() {
-        let site = site();
-        // Quick hashes, so that what was counted is not forgotten meanwhile.
-        let hash = bcrypt::hash("first", 4).expect("a hash");
-        fs::write(&site.path, format!("ada:{hash}\nbob:{hash}\n")).expect("written");
-        site.login("ada", "first").await.expect("right");
-        for number in 0..BURST {
-            let wrong = site.login("bob", &number.to_string()).await;
-            assert!(matches!(wrong, Err(AuthenticationError::Wrong)), "{number}: {wrong:?}");
-        }
-        for name in ["bob", "eve"] {
-            let refused = site.login(name, "one more").await;
-            assert!(matches!(refused, Err(AuthenticationError::TooMany(_))), "{name}: {refused:?}");
-        }
-        site.authenticator.remembered.clear();
-        assert!(
-            site.login("ada", "first").await.is_ok(),
-            "who has logged in from here before is not touched"
-        );
-    }
-
-    #[tokio::test]
-    async fn many_people_behind_one_address_may_log_in_at_once() {
-        let site = site();
-        // The lowest cost there is, and one hash for all: how long it takes is not looked at.
-        let hash = bcrypt::hash("first", 4).expect("a hash");
-        let names: Vec<String> = (0..2 * BURST).map(|number| format!("u{number}")).collect();
-        let lines: Vec<String> = names.iter().map(|name| format!("{name}:{hash}")).collect();
-        fs::write(&site.path, lines.join("\n")).expect("written");
-        let logins = names.iter().map(|name| site.login(name, "first"));
-        for login in futures_util::future::join_all(logins).await {
-            assert!(login.is_ok(), "{login:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn wrong_passwords_at_once_do_not_slip_through() {
-        let site = site();
-        let hash = bcrypt::hash("first", 4).expect("a hash");
-        let names: Vec<String> = (0..2 * BURST).map(|number| format!("u{number}")).collect();
-        let lines: Vec<String> = names.iter().map(|name| format!("{name}:{hash}")).collect();
-        fs::write(&site.path, lines.join("\n")).expect("written");
-        let attempts = names.iter().map(|name| site.login(name, "wrong"));
-        let answers = futures_util::future::join_all(attempts).await;
-        let wrong = answers.iter().filter(|answer| matches!(answer, Err(AuthenticationError::Wrong))).count();
-        assert_eq!(wrong, BURST as usize);
-    }
-
-    /// Goes on with an attempt until bcrypt runs for it.
-    async fn until_bcrypt_runs(site: &Site, login: &mut std::pin::Pin<&mut impl Future>) {
-        let runs = std::future::poll_fn(|context| {
-            let _ = login.as_mut().poll(context);
-            context.waker().wake_by_ref();
-            match site.authenticator.checks.strangers.available_permits() {
-                0 => std::task::Poll::Ready(()),
-                _ => std::task::Poll::Pending,
-            }
-        });
-        runs.await;
-    }
-
-    #[tokio::test]
-    async fn who_goes_away_leaves_nothing_behind() {
-        let site = site();
-        for number in 0..3 {
-            let password = format!("wrong {number}");
-            {
-                let mut login = std::pin::pin!(site.login("ada", &password));
-                until_bcrypt_runs(&site, &mut login).await;
-                assert_eq!(site.authenticator.state().checking.len(), 1);
-            }
-            assert!(site.authenticator.state().checking.is_empty(), "nobody waits for {password}");
-        }
-    }
-
-    #[tokio::test]
-    async fn who_goes_away_makes_no_room_for_another_bcrypt() {
-        let site = site();
-        // A second or so.
-        let hash = bcrypt::hash("first", 14).expect("a hash");
-        fs::write(&site.path, format!("ada:{hash}\n")).expect("written");
-        {
-            let mut login = std::pin::pin!(site.login("ada", "wrong"));
-            until_bcrypt_runs(&site, &mut login).await;
-        }
-        assert_eq!(site.authenticator.checks.strangers.available_permits(), 0, "it still runs");
-        // The next one gets its turn when it is over.
-        assert!(matches!(site.login("ada", "wrong").await, Err(AuthenticationError::Wrong)));
-    }
-
-    #[tokio::test]
-    async fn one_of_many_who_goes_away_takes_nothing_from_the_others() {
-        let site = site();
-        {
-            let mut first = std::pin::pin!(site.login("ada", "first"));
-            until_bcrypt_runs(&site, &mut first).await;
-            let mut second = std::pin::pin!(site.login("ada", "first"));
-            let _ = futures_util::poll!(second.as_mut());
-            // `first` goes away when this ends, and so does `second`; what a third waits for is theirs.
-            assert_eq!(site.authenticator.state().checking.len(), 1);
-        }
-        assert!(site.authenticator.state().checking.is_empty());
-        assert!(site.login("ada", "first").await.is_ok());
-    }
-
-    #[test]
-    fn the_line_of_strangers_has_a_bounded_length() {
-        let count = AtomicUsize::new(0);
-        let line: Vec<_> = (0..MAX_WAITING).map(|_| Waiting::among(&count).expect("room")).collect();
-        assert!(matches!(Waiting::among(&count), Err(AuthenticationError::TooMany(_))), "one past it");
-        drop(line);
-        assert_eq!(count.load(Ordering::Relaxed), 0);
-        assert!(Waiting::among(&count).is_ok());
-    }
-}
+mod tests;

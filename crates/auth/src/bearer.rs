@@ -7,10 +7,11 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use quick_cache::sync::Cache;
@@ -29,8 +30,9 @@ const TRUSTED: Duration = Duration::from_hours(24);
 /// The longest lifetime of a token.
 pub const MAX_LIFETIME: Duration = Duration::from_hours(1);
 
-/// The longest token looked at, in bytes. Docker's requests have at most a few repositories in them.
-const MAX_LENGTH: usize = 16 * 1024;
+/// The longest token given out and looked at, in bytes: a request's head has to have room for it. Docker's have at most a
+/// few repositories in them.
+pub const MAX_TOKEN_LENGTH: usize = 16 * 1024;
 
 /// Tokens whose signatures need not be checked again.
 const REMEMBERED: usize = 4096;
@@ -59,6 +61,22 @@ pub enum KeyError {
     Make,
 }
 
+/// Why no token was given out.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// There is nothing to sign it with.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Longer than [`MAX_TOKEN_LENGTH`]: no request could bring it.
+    #[error(
+        "a token for all of this would have {0} bytes, and {MAX_TOKEN_LENGTH} is the limit; ask for fewer scopes at once"
+    )]
+    TooLong(
+        /// How long it would be, in bytes.
+        usize,
+    ),
+}
+
 /// A bearer token that is not to be trusted: expired, of another service, signed by nobody known, or none at all.
 #[derive(Debug, thiserror::Error)]
 #[error("the token is not valid here, or no longer")]
@@ -80,10 +98,25 @@ pub struct Tokens {
     folder: PathBuf,
     /// The name of this registry, which tokens are for.
     service: String,
+    trusted: ArcSwap<Trusted>,
+    /// Held by whoever changes the keys.
+    rotating: Mutex<()>,
+}
+
+/// Keys, and what was checked with them. Replaced as one: a token that is being checked while a key goes is remembered
+/// beside the keys that are no longer asked.
+#[derive(Debug)]
+struct Trusted {
     /// The last one signs.
-    keys: RwLock<Vec<Key>>,
+    keys: Vec<Key>,
     /// By their digests.
     remembered: Cache<[u8; 32], Bearer>,
+}
+
+impl Trusted {
+    fn of(keys: Vec<Key>) -> Self {
+        Self { keys, remembered: Cache::new(REMEMBERED) }
+    }
 }
 
 #[derive(Clone)]
@@ -151,8 +184,8 @@ impl Tokens {
         let this = Self {
             folder: folder.to_owned(),
             service: service.to_owned(),
-            keys: RwLock::default(),
-            remembered: Cache::new(REMEMBERED),
+            trusted: ArcSwap::from_pointee(Trusted::of(Vec::new())),
+            rotating: Mutex::default(),
         };
         let io = |source| KeyError::Io { path: folder.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
@@ -163,6 +196,7 @@ impl Tokens {
     /// Makes a new key when the last one has signed for long enough, and forgets those that nothing depends on any
     /// more. Reads the folder, so that keys which were removed by hand are trusted no longer. Blocks.
     pub fn rotate(&self, now: SystemTime) -> Result<(), KeyError> {
+        let _alone = self.rotating.lock().unwrap_or_else(PoisonError::into_inner);
         let mut keys = self.read()?;
         let age = |key: &Key| now.duration_since(key.made).unwrap_or_default();
         if keys.last().is_none_or(|last| age(last) >= SIGNS) {
@@ -182,11 +216,10 @@ impl Tokens {
                 kept.push(key);
             }
         }
-        let before: Vec<String> = self.with_keys(|keys| keys.iter().map(|key| key.id.clone()).collect());
-        if before.iter().any(|id| !kept.iter().any(|key| &key.id == id)) {
-            self.remembered.clear();
+        let ids = |keys: &[Key]| keys.iter().map(|key| key.id.clone()).collect::<Vec<_>>();
+        if ids(&self.trusted.load().keys) != ids(&kept) {
+            self.trusted.store(Arc::new(Trusted::of(kept)));
         }
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = kept;
         Ok(())
     }
 
@@ -197,7 +230,7 @@ impl Tokens {
         granted: &Wish,
         voucher: Option<&Voucher>,
         lifetime: Duration,
-    ) -> Result<Issued, KeyError> {
+    ) -> Result<Issued, IssueError> {
         let now = SystemTime::now();
         let lifetime = lifetime.min(MAX_LIFETIME);
         let seconds = seconds(now);
@@ -230,40 +263,45 @@ impl Tokens {
             lim: who.limit().map(ToString::to_string),
             vch: voucher.map(ToString::to_string),
         };
-        let key = self.with_keys(|keys| keys.last().cloned()).ok_or(KeyError::Make)?;
+        let key = self.trusted.load().keys.last().cloned().ok_or(KeyError::Make)?;
         let header = Header { kid: Some(key.id), ..Header::new(Algorithm::EdDSA) };
         let token = jsonwebtoken::encode(&header, &claims, &key.sign).map_err(|_| KeyError::Make)?;
+        if token.len() > MAX_TOKEN_LENGTH {
+            return Err(IssueError::TooLong(token.len()));
+        }
         Ok(Issued { token, at: now, lifetime })
     }
 
     /// Who comes with a token, if it is one of ours and still good. Whether what stood behind it still does is for
     /// the caller to ask.
     pub fn check(&self, token: &str) -> Result<Bearer, BadToken> {
-        if token.len() > MAX_LENGTH {
+        if token.len() > MAX_TOKEN_LENGTH {
             return Err(BadToken);
         }
         let digest: [u8; 32] = Sha256::digest(token).into();
-        let bearer = if let Some(known) = self.remembered.get(&digest) {
+        let trusted = self.trusted.load();
+        let bearer = if let Some(known) = trusted.remembered.get(&digest) {
             known
         } else {
-            let bearer = self.read_token(token).ok_or(BadToken)?;
-            self.remembered.insert(digest, bearer.clone());
+            let bearer = self.read_token(token, &trusted.keys).ok_or(BadToken)?;
+            trusted.remembered.insert(digest, bearer.clone());
             bearer
         };
-        if SystemTime::now() < bearer.expires { Ok(bearer) } else { Err(BadToken) }
+        // None is given out for longer: whatever ends later was given out while the clock was wrong.
+        let left = bearer.expires.duration_since(SystemTime::now()).map_err(|_| BadToken)?;
+        if left.is_zero() || left > MAX_LIFETIME { Err(BadToken) } else { Ok(bearer) }
     }
 
-    fn read_token(&self, token: &str) -> Option<Bearer> {
+    fn read_token(&self, token: &str, keys: &[Key]) -> Option<Bearer> {
         let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
-        let key =
-            self.with_keys(|keys| keys.iter().find(|key| key.id == kid).map(|key| key.check.clone()))?;
+        let key = keys.iter().find(|key| key.id == kid)?;
         let mut rules = Validation::new(Algorithm::EdDSA);
         rules.leeway = 0;
         rules.validate_nbf = false;
         rules.set_audience(&[&self.service]);
         rules.set_issuer(&[&self.service]);
         rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &rules).ok()?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.check, &rules).ok()?.claims;
         let expires = UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp))?;
         let voucher = claims.vch.as_ref().map(|text| text.parse()).transpose().ok()?;
         Some(Bearer { identity: claims.identity()?, voucher, expires })
@@ -279,7 +317,11 @@ impl Tokens {
         for entry in fs::read_dir(&self.folder).map_err(io(&self.folder))? {
             let path = entry.map_err(io(&self.folder))?.path();
             let Some(made) = made_at(&path) else { continue };
-            let bytes = fs::read(&path).map_err(io(&path))?;
+            let bytes = match fs::read(&path) {
+                // Removed by hand in this moment.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                read => read.map_err(io(&path))?,
+            };
             keys.push(Key::of(&bytes, made).ok_or(KeyError::Damaged(path))?);
         }
         keys.sort_by_key(|key| key.made);
@@ -293,10 +335,6 @@ impl Tokens {
         let document = document.map_err(|_| KeyError::Make)?;
         write(&self.folder, &path, document.as_ref()).map_err(|source| KeyError::Io { path, source })?;
         Key::of(document.as_ref(), made).ok_or(KeyError::Make)
-    }
-
-    fn with_keys<T>(&self, look: impl FnOnce(&Vec<Key>) -> T) -> T {
-        look(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

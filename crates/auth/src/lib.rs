@@ -24,7 +24,7 @@ mod throttle;
 
 pub use authenticator::{Accounts, Admitted, AuthenticationError, Authenticator, Source, Voucher};
 pub use authorities::{Authorities, AuthoritiesError};
-pub use bearer::{BadToken, Bearer, Issued, KeyError, MAX_LIFETIME, Tokens};
+pub use bearer::{BadToken, Bearer, IssueError, Issued, KeyError, MAX_LIFETIME, MAX_TOKEN_LENGTH, Tokens};
 pub use directory::{
     Directory, DirectoryError, DirectorySettings, DirectorySettingsError, DirectoryUrl, DnTemplate, Filter,
     GroupSearch, Groups, People, Service, ServicePassword, Transport,

@@ -50,6 +50,7 @@ pub use run::{ClaimedRun, ImagePermit, Publication, PullToken};
 pub use scrub::Scrubbed;
 pub use settings::{DEFAULT_UPLOAD_LIFETIME, Settings};
 pub use token::{Holder, NewToken};
+pub use upload::CompleteUpload;
 pub use usage::DiskUsage;
 pub use verify::{
     Finding, Mode, Phase, Position, Problem, Remedy, Sample, Verification, Verified, VerifyEvent,

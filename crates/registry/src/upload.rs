@@ -41,6 +41,14 @@ impl Drop for Held {
     }
 }
 
+/// An upload session that has all its bytes, which are what they should be. Dropped, it leaves nothing but what gc and
+/// time take away.
+#[derive(Debug)]
+pub struct CompleteUpload {
+    id: UploadId,
+    sealed: Sealed,
+}
+
 impl Registry {
     /// Starts an upload session.
     pub fn begin_upload(&self, permit: &PushPermit) -> Result<UploadId, RegistryError> {
@@ -92,11 +100,21 @@ impl Registry {
         id: &UploadId,
         digest: &Digest,
     ) -> Result<(), RegistryError> {
+        let complete = self.complete_upload(permit, id, digest).await?;
+        self.keep_upload(permit, complete).await
+    }
+
+    /// The first half of [`Registry::finish_upload`]: nothing is a blob yet.
+    pub async fn complete_upload(
+        &self,
+        permit: &PushPermit,
+        id: &UploadId,
+        digest: &Digest,
+    ) -> Result<CompleteUpload, RegistryError> {
         self.known_upload(permit, id)?;
         let sealed = self.blobs.seal(id, digest).await.map_err(of_upload)?;
         self.uploads.end(id);
-        let kept = self.keep(permit, sealed).await;
-        self.making_room(id, kept).await
+        Ok(CompleteUpload { id: id.clone(), sealed })
     }
 
     /// The same, with its last bytes.
@@ -104,9 +122,25 @@ impl Registry {
         &self,
         permit: &PushPermit,
         id: &UploadId,
-        mut body: S,
+        body: S,
         digest: &Digest,
     ) -> Result<(), RegistryError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let complete = self.complete_upload_with(permit, id, body, digest).await?;
+        self.keep_upload(permit, complete).await
+    }
+
+    /// The first half of [`Registry::finish_upload_with`]: nothing is a blob yet.
+    pub async fn complete_upload_with<S, E>(
+        &self,
+        permit: &PushPermit,
+        id: &UploadId,
+        mut body: S,
+        digest: &Digest,
+    ) -> Result<CompleteUpload, RegistryError>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -117,14 +151,20 @@ impl Registry {
             Ok(body) => self.blobs.finish(id, body, digest).await.map_err(of_upload),
             Err(error) => Err(error),
         };
-        let kept = match finished {
-            Ok(sealed) => {
-                self.uploads.end(id);
-                self.keep(permit, sealed).await
-            }
-            Err(error) => Err(error),
-        };
-        self.making_room(id, kept).await
+        let sealed = self.making_room(id, finished).await?;
+        self.uploads.end(id);
+        Ok(CompleteUpload { id: id.clone(), sealed })
+    }
+
+    /// Makes a complete upload a blob of the repository, durably. Cancelled, it may be one all the same.
+    pub async fn keep_upload(
+        &self,
+        permit: &PushPermit,
+        complete: CompleteUpload,
+    ) -> Result<(), RegistryError> {
+        let CompleteUpload { id, sealed } = complete;
+        let kept = self.keep(permit, sealed).await;
+        self.making_room(&id, kept).await
     }
 
     /// Gives an upload session up that has filled the disk, or somebody's quota: what it brought would keep everybody, or

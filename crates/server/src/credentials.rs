@@ -2,11 +2,12 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, header};
+use torno_auth::MAX_TOKEN_LENGTH;
 
 use crate::failure::Failure;
 
-/// The longest header looked at, in bytes: a bearer token for many repositories.
-const MAX_LENGTH: usize = 16 * 1024;
+/// The longest header looked at, in bytes: the longest bearer token that is given out.
+const MAX_LENGTH: usize = "Bearer ".len() + MAX_TOKEN_LENGTH;
 
 /// What somebody sent to show who they are. None of it is logged.
 pub(crate) enum Authorization {
@@ -71,6 +72,8 @@ mod tests {
             assert!(parse(bad.as_bytes()).is_none(), "{bad}");
         }
         assert!(parse(format!("Basic {}", "A".repeat(MAX_LENGTH)).as_bytes()).is_none());
+        assert!(parse(format!("Bearer {}", "A".repeat(MAX_TOKEN_LENGTH)).as_bytes()).is_some());
+        assert!(parse(format!("Bearer {}", "A".repeat(MAX_TOKEN_LENGTH + 1)).as_bytes()).is_none());
     }
 
     proptest! {

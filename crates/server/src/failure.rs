@@ -6,7 +6,7 @@ use std::fmt;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 use torno_audit::AuditError;
-use torno_auth::{AuthenticationError, BadToken, KeyError, Refusal};
+use torno_auth::{AuthenticationError, BadToken, IssueError, KeyError, Refusal};
 use torno_oci::{ErrorCode, ManifestError};
 use torno_registry::{MetadataError, RegistryError};
 
@@ -45,6 +45,8 @@ pub(crate) enum Failure {
     #[error("no token can be given out")]
     Keys(#[source] KeyError),
     #[error(transparent)]
+    TokenTooLong(IssueError),
+    #[error(transparent)]
     Route(#[from] RouteError),
     #[error("project `{0}` is not known here, or not to you")]
     Project(String),
@@ -69,6 +71,8 @@ pub(crate) enum Failure {
     TooManyTags { limit: usize },
     #[error("the body was cut off")]
     CutOff,
+    #[error("the request could not be carried out to its end")]
+    Unfinished,
     #[error("{0}; send it again")]
     Stalled(Stalled),
     #[error("this port speaks TLS: use https:// in front of its name")]
@@ -100,6 +104,15 @@ struct Told {
     status: StatusCode,
     code: ErrorCode,
     message: String,
+}
+
+impl From<IssueError> for Failure {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Key(error) => Self::Keys(error),
+            too_long @ IssueError::TooLong(_) => Self::TokenTooLong(too_long),
+        }
+    }
 }
 
 impl Failure {
@@ -178,7 +191,7 @@ impl Failure {
             Self::Authentication(AuthenticationError::Directory(_)) => {
                 told(StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
             }
-            Self::Authentication(_) | Self::Keys(_) => hidden(),
+            Self::Authentication(_) | Self::Keys(_) | Self::Unfinished => hidden(),
             Self::Route(error) => told_of_route(error, self.to_string()),
             Self::Project(_) => told(StatusCode::NOT_FOUND, Code::NameUnknown),
             Self::Registry(error) => told_of_registry(error, host),
@@ -187,7 +200,7 @@ impl Failure {
             Self::NoDigest | Self::Query("digest" | "digest-algorithm" | "mount", _) => {
                 told(StatusCode::BAD_REQUEST, Code::DigestInvalid)
             }
-            Self::Query(..) | Self::InClear | Self::Grant(_) | Self::Service(_) => {
+            Self::Query(..) | Self::InClear | Self::Grant(_) | Self::Service(_) | Self::TokenTooLong(_) => {
                 told(StatusCode::BAD_REQUEST, Code::Unsupported)
             }
             Self::ContentRange => told(StatusCode::BAD_REQUEST, Code::BlobUploadInvalid),

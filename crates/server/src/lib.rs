@@ -16,6 +16,7 @@ mod clear;
 mod connection;
 mod credentials;
 mod detail;
+mod ending;
 mod engine;
 mod failure;
 mod forwarded;

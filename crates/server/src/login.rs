@@ -148,6 +148,10 @@ pub(crate) async fn with_secret(public: &Public, secret: &Secret) -> Result<Logi
 async fn with_bearer(public: &Public, token: &str) -> Result<Identity, Failure> {
     let bearer = public.tokens.check(token).map_err(Failure::Bearer)?;
     let who = bearer.identity;
+    // Robots come with tokens that are kept, which are looked at below: this is a person's.
+    if who.proof() == &Proof::Password && is_robot(public, &who) {
+        return Err(Failure::Bearer(torno_auth::BadToken));
+    }
     if !vouched(public, &who, bearer.voucher.as_ref())? {
         return Err(Failure::Bearer(torno_auth::BadToken));
     }
@@ -169,8 +173,9 @@ async fn standing(public: &Public, holder: Holder) -> Result<Option<Identity>, F
     let Holder { identity: who, account, voucher } = holder;
     let Some(name) = who.name() else { return Ok(None) };
     let known = match account {
-        TokenAccount::File => public.authenticator.voucher(name)?.is_some(),
-        TokenAccount::Robot => public.registry.policy().robots.contains(name),
+        // A login of a person never goes on as a machine's that has the name now.
+        TokenAccount::File => !is_robot(public, &who) && public.authenticator.voucher(name)?.is_some(),
+        TokenAccount::Robot => is_robot(public, &who),
         TokenAccount::Directory => return in_directory(public, &who).await,
         TokenAccount::Provider => public.provider.is_some() && provider::is_free(public, name)?,
     };
@@ -182,11 +187,16 @@ async fn standing(public: &Public, holder: Holder) -> Result<Option<Identity>, F
 /// become somebody else's.
 async fn in_directory(public: &Public, who: &Identity) -> Result<Option<Identity>, Failure> {
     let Some(name) = who.name() else { return Ok(None) };
-    if public.registry.policy().robots.contains(name) {
+    if is_robot(public, who) {
         return Ok(None);
     }
     let groups = public.authenticator.directory_groups(name).await?;
     Ok(groups.map(|groups| who.clone().in_groups(groups)))
+}
+
+/// Whether their name is a robot's now.
+fn is_robot(public: &Public, who: &Identity) -> bool {
+    who.name().is_some_and(|name| public.registry.policy().robots.contains(name))
 }
 
 /// Whether the password behind something is still the same.

@@ -1,6 +1,6 @@
 //! `/v2/<name>/manifests/<reference>`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, header};
 use torno_oci::{Digest, MAX_MANIFEST_SIZE, MediaType, Reference, RepositoryName, Tag, TagError};
@@ -89,10 +89,12 @@ pub(crate) async fn put(
     let only_if = answer::condition(&asked.parts.headers, reference);
     let by = asked.by;
     let bytes = body::collect(asked.body, MAX_MANIFEST_SIZE).await?;
-    let pushed = public
-        .registry
-        .put_manifest(&permit, &by, reference, further, content_type.as_ref(), bytes, only_if)
-        .await?;
+    let (registry, pushed_as) = (Arc::clone(&public.registry), reference.clone());
+    let put = async move {
+        let kind = content_type.as_ref();
+        registry.put_manifest(&permit, &by, &pushed_as, further, kind, bytes, only_if).await
+    };
+    let pushed = public.to_the_end(put).await?;
     let mut response = answer::status(StatusCode::CREATED);
     let headers = response.headers_mut();
     answer::set(headers, header::LOCATION, &format!("/v2/{name}/manifests/{}", pushed.digest));

@@ -20,6 +20,7 @@ use crate::{
     catalog,
     challenge::{self, Challenge},
     connection::Client,
+    ending::Endings,
     failure::Failure,
     login, manifest,
     origin::origin,
@@ -46,6 +47,7 @@ pub(crate) struct Public {
     /// Ends waits for results, so that the server can stop.
     pub(crate) stop: CancellationToken,
     pub(crate) waited: Waited,
+    pub(crate) endings: Endings,
     pages: axum::Router,
 }
 
@@ -87,8 +89,8 @@ impl Public {
         stop: CancellationToken,
     ) -> Self {
         let pages = page::routes();
-        let waited = Waited::default();
-        Self { registry, authenticator, tokens, provider, settings, dry_runs, stop, waited, pages }
+        let (waited, endings) = (Waited::default(), Endings::default());
+        Self { registry, authenticator, tokens, provider, settings, dry_runs, stop, waited, endings, pages }
     }
 
     /// Answers one request; every failure becomes an answer here. `user` is told who asked, for the log.
@@ -149,6 +151,14 @@ impl Public {
             service: self.settings.hostname.clone(),
             scope: route.map(|route| challenge::scope(&route, query)).unwrap_or_default(),
         }
+    }
+
+    /// Does what stores something, whether the client waits for it or not.
+    pub(crate) async fn to_the_end<T: Send + 'static, E: Into<Failure> + Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.endings.to_the_end(work).await?.map_err(Into::into)
     }
 
     fn log_in(&self) -> Failure {
@@ -263,16 +273,20 @@ struct Pull(Option<UserName>, RepositoryName, Tag);
 impl Waited {
     /// How long after a wait the next question is the same pull.
     const SAME_PULL: Duration = Duration::from_secs(5);
-    /// Questions remembered at most; past it, old ones are dropped.
+    /// Questions remembered at most; past it none is until older ones are over: whoever asks then waits twice.
     const MAX: usize = 10_000;
 
     /// Notes that someone's HEAD has waited in vain.
     pub(crate) fn note(&self, who: &Identity, name: &RepositoryName, tag: &Tag) {
         let mut waited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waited.len() >= Self::MAX {
+        let pull = Pull(who.name().cloned(), name.clone(), tag.clone());
+        if waited.len() >= Self::MAX && !waited.contains_key(&pull) {
             waited.retain(|_, since| since.elapsed() < Self::SAME_PULL);
+            if waited.len() >= Self::MAX {
+                return;
+            }
         }
-        waited.insert(Pull(who.name().cloned(), name.clone(), tag.clone()), Instant::now());
+        waited.insert(pull, Instant::now());
     }
 
     /// Whether this is the second question of a pull whose first has waited.
@@ -280,5 +294,31 @@ impl Waited {
         let mut waited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = waited.remove(&Pull(who.name().cloned(), name.clone(), tag.clone()));
         since.is_some_and(|since| since.elapsed() < Self::SAME_PULL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_remembered_of_waits_than_the_limit() {
+        let waited = Waited::default();
+        let (who, name) = (Identity::anonymous(), "results/p/x".parse().expect("name"));
+        let tag = |number: usize| format!("t{number}").parse::<Tag>().expect("tag");
+        let len = || waited.0.lock().expect("a lock").len();
+        let begun = Instant::now();
+        for number in 0..Waited::MAX {
+            waited.note(&who, &name, &tag(number));
+        }
+        assert_eq!(len(), Waited::MAX, "at the limit");
+        waited.note(&who, &name, &tag(Waited::MAX));
+        assert!(len() <= Waited::MAX, "one past it");
+        waited.note(&who, &name, &tag(0));
+        // A machine that is busy for longer has forgotten them, and rightly so.
+        if begun.elapsed() < Waited::SAME_PULL {
+            assert!(waited.just_did(&who, &name, &tag(0)), "one that is remembered is noted again");
+            assert!(!waited.just_did(&who, &name, &tag(Waited::MAX)), "one past it waits twice");
+        }
     }
 }

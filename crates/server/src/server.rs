@@ -123,6 +123,7 @@ impl Server {
             self.dry_runs,
             stop.clone(),
         );
+        let endings = people.endings.clone();
         tokio::join!(
             connection::serve(public, Answerer::Public(Box::new(people)), self.tls, people_terms, &stop),
             async {
@@ -131,6 +132,7 @@ impl Server {
                 }
             },
         );
+        endings.drain().await;
     }
 }
 

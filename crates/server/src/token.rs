@@ -146,10 +146,14 @@ async fn give(public: &Public, asked: Asked, by: &Actor) -> Result<Response<Body
         return Err(Failure::Service(public.settings.hostname.clone()));
     }
     let granted = public.registry.granted(&who, wish).await?;
-    let refresh = match keep {
-        Keep::Nothing => None,
-        Keep::Same(secret) => Some(secret),
-        Keep::New => kept(public, by, &who, account, voucher.clone(), client).await?,
+    let (refresh, new) = match keep {
+        Keep::Nothing => (None, None),
+        Keep::Same(secret) => (Some(secret), None),
+        Keep::New => {
+            let made = kept(public, by, &who, account, voucher.clone(), client).await?;
+            let id = made.as_ref().map(|secret| secret.id().clone());
+            (made, id)
+        }
     };
     // A bearer token that comes from a login which is kept ends with it.
     let who = match (&refresh, who.proof()) {
@@ -157,7 +161,16 @@ async fn give(public: &Public, asked: Asked, by: &Actor) -> Result<Response<Body
         _ => who,
     };
     let lifetime = public.settings.token_lifetime;
-    let issued = public.tokens.issue(&who, &granted, voucher.as_ref(), lifetime).map_err(Failure::Keys)?;
+    let issued = match public.tokens.issue(&who, &granted, voucher.as_ref(), lifetime) {
+        Ok(issued) => issued,
+        Err(error) => {
+            // Nobody is told of it.
+            if let Some(id) = new {
+                public.registry.revoke_token(by, &id).await?;
+            }
+            return Err(error.into());
+        }
+    };
     let at = Timestamp::try_from(issued.at).unwrap_or_default();
     let mut value = json!({
         "token": issued.token,

@@ -1,5 +1,7 @@
 //! `/v2/<name>/blobs/uploads/` (distribution-spec: Pushing blobs).
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Body as _;
 use torno_audit::Event;
@@ -67,22 +69,30 @@ async fn mount(
     let Some(digest) = asked.query("mount") else { return Ok(None) };
     let digest: Digest =
         digest.parse().map_err(|error: torno_oci::DigestError| Failure::Query("mount", error.to_string()))?;
-    let mounted = match asked.query("from").map(|from| from.parse::<RepositoryName>()) {
-        None => public.registry.mount_from_anywhere(&asked.who, permit, &digest).await?,
-        Some(Err(_)) => false,
+    let source = match asked.query("from").map(|from| from.parse::<RepositoryName>()) {
+        None => None,
+        Some(Err(_)) => return Ok(None),
         Some(Ok(from)) => match public.registry.pull_permit(&asked.who, &from).await {
-            Ok(source) => public.registry.mount(&source, permit, &digest).await?,
-            Err(RegistryError::Refused(_)) => false,
+            Ok(source) => Some(source),
+            Err(RegistryError::Refused(_)) => return Ok(None),
             Err(other) => return Err(other.into()),
         },
     };
-    if !mounted {
-        return Ok(None);
-    }
-    let (repository, mounted) = (permit.repository().clone(), digest.clone());
-    let event = Event::BlobMount { repository, digest: mounted };
-    public.registry.audit().note(&asked.by, event).await;
-    Ok(Some(created(permit.repository(), &digest)))
+    let registry = Arc::clone(&public.registry);
+    let (who, by, permit) = (asked.who.clone(), asked.by.clone(), permit.clone());
+    let mount = async move {
+        let mounted = match source {
+            None => registry.mount_from_anywhere(&who, &permit, &digest).await?,
+            Some(source) => registry.mount(&source, &permit, &digest).await?,
+        };
+        if !mounted {
+            return Ok::<_, RegistryError>(None);
+        }
+        let event = Event::BlobMount { repository: permit.repository().clone(), digest: digest.clone() };
+        registry.audit().note(&by, event).await;
+        Ok(Some(created(permit.repository(), &digest)))
+    };
+    public.to_the_end(mount).await
 }
 
 /// `PATCH`: adds bytes, in a stream or in chunks with a `Content-Range`.
@@ -174,24 +184,29 @@ async fn complete(
     digest: &Digest,
 ) -> Result<Response<Body>, Failure> {
     let by = asked.by.clone();
-    let finished = if range::brought(&asked.parts.headers)?.is_some() {
+    let complete = if range::brought(&asked.parts.headers)?.is_some() {
         receive(public, permit, id, asked).await?;
-        public.registry.finish_upload(permit, id, digest).await
+        public.registry.complete_upload(permit, id, digest).await
     } else {
-        public.registry.finish_upload_with(permit, id, body::chunks(asked.body), digest).await
+        public.registry.complete_upload_with(permit, id, body::chunks(asked.body), digest).await
     };
-    match finished {
-        Ok(()) => {
-            let event = Event::BlobPush { repository: permit.repository().clone(), digest: digest.clone() };
-            public.registry.audit().note(&by, event).await;
-            Ok(created(permit.repository(), digest))
-        }
+    let complete = match complete {
+        Ok(complete) => complete,
         Err(error @ RegistryError::Blob(BlobError::DigestMismatch { .. })) => {
             public.registry.cancel_upload(permit, id).await?;
-            Err(error.into())
+            return Err(error.into());
         }
-        Err(error) => Err(error.into()),
-    }
+        Err(error) => return Err(error.into()),
+    };
+    let registry = Arc::clone(&public.registry);
+    let (permit, digest) = (permit.clone(), digest.clone());
+    let keep = async move {
+        registry.keep_upload(&permit, complete).await?;
+        let event = Event::BlobPush { repository: permit.repository().clone(), digest: digest.clone() };
+        registry.audit().note(&by, event).await;
+        Ok::<_, RegistryError>(created(permit.repository(), &digest))
+    };
+    public.to_the_end(keep).await
 }
 
 fn digest_of(asked: &Asked) -> Result<Option<Digest>, Failure> {

@@ -117,7 +117,7 @@ fn forged_tokens_are_known() {
         confused,
         String::new(),
         "a.b.c".into(),
-        "x".repeat(MAX_LENGTH + 1),
+        "x".repeat(MAX_TOKEN_LENGTH + 1),
     ] {
         assert!(site.tokens.check(&bad).is_err(), "{bad}");
     }
@@ -152,4 +152,80 @@ fn a_key_that_is_removed_is_trusted_no_longer() {
     fs::remove_file(&site.files()[0]).expect("removed");
     site.tokens.rotate(SystemTime::now()).expect("rotated");
     assert!(site.tokens.check(&token).is_err());
+}
+
+#[test]
+fn a_key_that_is_removed_while_tokens_are_checked_is_trusted_no_longer() {
+    let site = Site::new();
+    for round in 0..20 {
+        let issue = |_| site.tokens.issue(&ada(), &access(), None, LIFETIME).expect("issued").token;
+        let tokens: Vec<String> = (0..200).map(issue).collect();
+        fs::remove_file(&site.files()[0]).expect("removed");
+        std::thread::scope(|scope| {
+            // It is in the middle of one of them when the keys change.
+            let checks = scope.spawn(|| while tokens.iter().all(|token| site.tokens.check(token).is_ok()) {});
+            site.tokens.rotate(SystemTime::now()).expect("rotated");
+            checks.join().expect("checked");
+        });
+        let good = tokens.iter().filter(|token| site.tokens.check(token).is_ok()).count();
+        assert_eq!(good, 0, "round {round}");
+    }
+}
+
+#[test]
+fn what_ends_too_late_is_good_at_no_time() {
+    let site = Site::new();
+    // Given out while the clock was wrong.
+    let ends_in = |time: Duration| {
+        let now = seconds(SystemTime::now());
+        let claims = Claims {
+            iss: HOST.into(),
+            sub: "ada".into(),
+            aud: HOST.into(),
+            exp: now + time.as_secs(),
+            nbf: now,
+            iat: now,
+            jti: String::new(),
+            access: Vec::new(),
+            grp: BTreeSet::new(),
+            tok: None,
+            lim: None,
+            vch: None,
+        };
+        let made = made_at(&site.files()[0]).expect("a key");
+        let key = Key::of(&fs::read(&site.files()[0]).expect("read"), made).expect("a key");
+        let header = Header { kid: Some(key.id), ..Header::new(Algorithm::EdDSA) };
+        let token = jsonwebtoken::encode(&header, &claims, &key.sign).expect("signed");
+        site.tokens.check(&token)
+    };
+    assert!(ends_in(MAX_LIFETIME).is_ok(), "at the limit");
+    // A second may begin meanwhile.
+    assert!(ends_in(MAX_LIFETIME + Duration::from_secs(30)).is_err(), "past it");
+    assert!(ends_in(Duration::from_hours(24 * 365)).is_err());
+}
+
+#[test]
+fn what_is_given_out_is_taken_up_to_the_limit() {
+    let site = Site::new();
+    // Some 300 bytes each, and then one byte more at a time.
+    let name = |number: usize, length: usize| format!("{number:03}{}", "x".repeat(length)).parse();
+    let with = |length: usize| {
+        let names =
+            (0..44).map(|number| name(number, 200)).chain((44..50).map(|number| name(number, length)));
+        let repositories = names.map(|name| (name.expect("name"), [Action::Pull].into())).collect();
+        site.tokens.issue(&ada(), &Wish { repositories, catalog: false }, None, LIFETIME)
+    };
+    let mut longest = 0;
+    let past = (1..200).find_map(|length| match with(length) {
+        Ok(issued) => {
+            assert!(site.tokens.check(&issued.token).is_ok(), "{} bytes", issued.token.len());
+            longest = issued.token.len();
+            None
+        }
+        Err(IssueError::TooLong(past)) => Some(past),
+        Err(IssueError::Key(error)) => panic!("{error}"),
+    });
+    // Six names grow by a byte each, which are eight in Base64.
+    assert!(longest > MAX_TOKEN_LENGTH - 8 && longest <= MAX_TOKEN_LENGTH, "{longest}");
+    assert!(past.is_some_and(|past| past > MAX_TOKEN_LENGTH && past <= longest + 8), "{past:?}");
 }
