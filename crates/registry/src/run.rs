@@ -1,13 +1,15 @@
 //! The executor's side: claiming runs, moving them on, publishing what they leave.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use torno_auth::PushPermit;
 use torno_blob::Reading;
-use torno_metadata::{FinishedRun, NewManifest, Outcome, Run, RunLog, Selection, StoredManifest};
+use torno_metadata::{
+    FinishedRun, Given, Measured, NewManifest, Outcome, Run, RunLog, Selection, StoredManifest,
+};
 use torno_oci::{Digest, Manifest, RunId};
 
 use crate::{Content, Registry, RegistryError, Settings, manifest::new_manifest};
@@ -90,11 +92,11 @@ impl Registry {
         Ok(())
     }
 
-    /// Notes that the engine is about to be told to start a run's container, and ends its pull token. What cannot be
-    /// recorded does not start.
-    pub async fn starting(&self, run: RunId, limit: Duration) -> Result<(), RegistryError> {
+    /// Notes that the engine is about to be told to start a run's container, and what that is given, and ends its pull
+    /// token. What cannot be recorded does not start.
+    pub async fn starting(&self, run: RunId, given: Given) -> Result<(), RegistryError> {
         self.record_start(run).await?;
-        self.metadata.starting_run(run, limit).await?;
+        self.metadata.starting_run(run, given).await?;
         self.news.changed();
         Ok(())
     }
@@ -106,9 +108,9 @@ impl Registry {
         Ok(())
     }
 
-    /// Notes that a run's container has ended.
-    pub async fn collecting(&self, run: RunId) -> Result<(), RegistryError> {
-        Ok(self.metadata.collecting_run(run).await?)
+    /// Notes that a run's container has ended, and what it was seen to use.
+    pub async fn collecting(&self, run: RunId, measured: Measured) -> Result<(), RegistryError> {
+        Ok(self.metadata.collecting_run(run, measured).await?)
     }
 
     /// Ends a run and publishes what it leaves, all or nothing, and nothing that cannot be recorded.
