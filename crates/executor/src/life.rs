@@ -27,6 +27,7 @@ use crate::{
     executor::Wait,
     instance::Instance,
     policy::NoSample,
+    provenance::SigningKey,
 };
 
 use prepare::Unready;
@@ -46,6 +47,8 @@ pub(crate) struct Site {
     pub engine: Engine,
     pub projects: Arc<ArcSwap<BTreeMap<ProjectName, ProjectPolicy>>>,
     pub instance: Instance,
+    /// What results are signed with.
+    pub key: SigningKey,
     /// Where the engine finds the images.
     pub pull_from: SocketAddr,
     /// Where what runs leave is kept while it is read, in a file without a name.

@@ -162,7 +162,7 @@ impl Report<'_> {
     }
 
     /// What it was held to; `null` of a run that an earlier Torno has started.
-    fn plan(&self) -> Value {
+    pub(crate) fn plan(&self) -> Value {
         self.run.given.as_ref().map_or(Value::Null, |given| {
             let limits = &given.limits;
             json!({

@@ -184,6 +184,8 @@ pub struct FinishedRun {
     pub log: RunLog,
     /// The manifest to publish in the results repository: the result, or the log of a failure.
     pub publish: Option<NewManifest>,
+    /// What speaks of that manifest and is published with it.
+    pub attachments: Vec<NewManifest>,
     /// When it was over.
     pub at: Timestamp,
 }
@@ -446,10 +448,12 @@ fn publish_result(
 ) -> Result<(), MetadataError> {
     let results = run.repository.results().ok_or(MetadataError::Corrupt("run: its repository"))?;
     let repository = repository::ensure(connection, &results, &run.owner, finished.at)?;
-    if !named::compare(connection, repository, &results, publish)?.missing.is_empty() {
-        return Err(MetadataError::Corrupt("result: what it names is not there"));
+    for manifest in std::iter::once(publish).chain(&finished.attachments) {
+        if !named::compare(connection, repository, &results, manifest)?.missing.is_empty() {
+            return Err(MetadataError::Corrupt("result: what it names is not there"));
+        }
+        manifest::insert(connection, repository, manifest, finished.at)?;
     }
-    manifest::insert(connection, repository, publish, finished.at)?;
     let suffix = if finished.outcome == Outcome::Succeeded { "" } else { ".log" };
     let sql = "SELECT 1 FROM runs WHERE repository = ?1 AND tag = ?2 AND id > ?3";
     let later = params![run.repository.as_str(), run.tag.as_str(), integer(run.id.number())];

@@ -10,7 +10,7 @@ use torno_blob::Reading;
 use torno_metadata::{
     FinishedRun, Given, Measured, NewManifest, Outcome, Run, RunLog, Selection, StoredManifest,
 };
-use torno_oci::{Digest, Manifest, RunId};
+use torno_oci::{Digest, Manifest, Reference, RunId};
 
 use crate::{Content, Registry, RegistryError, Settings, manifest::new_manifest};
 
@@ -45,25 +45,42 @@ pub struct ImagePermit {
     run: RunId,
 }
 
-/// What a run leaves in its results repository: an image manifest whose blobs have been pushed there.
+/// What a run leaves in its results repository: an image manifest whose blobs have been pushed there, and what is
+/// attached to it. All of it becomes visible at once.
 #[derive(Clone, Debug)]
-pub struct Publication(NewManifest);
+pub struct Publication {
+    result: NewManifest,
+    attachments: Vec<NewManifest>,
+}
 
 impl Publication {
     /// A manifest to publish, from its exact bytes.
     pub fn new(bytes: Vec<u8>) -> Result<Self, RegistryError> {
         let manifest = Manifest::parse(None, &bytes)?;
-        Ok(Self(new_manifest(Digest::sha256(&bytes), &manifest, bytes, Settings::default())))
+        let result = new_manifest(Digest::sha256(&bytes), &manifest, bytes, Settings::default());
+        Ok(Self { result, attachments: Vec::new() })
+    }
+
+    /// With another manifest that speaks of this one. It goes when this one does.
+    pub fn with(mut self, bytes: Vec<u8>) -> Result<Self, RegistryError> {
+        let manifest = Manifest::parse(None, &bytes)?;
+        let attachment = new_manifest(Digest::sha256(&bytes), &manifest, bytes, Settings::default());
+        if attachment.refers.as_ref().is_none_or(|refers| refers.subject != self.result.digest) {
+            let result = Reference::Digest(self.result.digest);
+            return Err(RegistryError::ManifestUnknown(result));
+        }
+        self.attachments.push(attachment);
+        Ok(self)
     }
 
     /// Its digest.
     pub fn digest(&self) -> &Digest {
-        &self.0.digest
+        &self.result.digest
     }
 
-    /// The manifest, to be stored.
+    /// The manifest alone, to be stored.
     pub(crate) fn into_manifest(self) -> NewManifest {
-        self.0
+        self.result
     }
 }
 
@@ -122,8 +139,13 @@ impl Registry {
         publish: Option<Publication>,
     ) -> Result<(), RegistryError> {
         self.record_end(run, &outcome, publish.as_ref().map(Publication::digest)).await?;
-        let publish = publish.map(|publication| publication.0);
-        self.metadata.finish_run(run, FinishedRun { outcome, log, publish, at: Timestamp::now() }).await?;
+        let (publish, attachments) = match publish {
+            Some(Publication { result, attachments }) => (Some(result), attachments),
+            None => (None, Vec::new()),
+        };
+        self.metadata
+            .finish_run(run, FinishedRun { outcome, log, publish, attachments, at: Timestamp::now() })
+            .await?;
         self.news.changed();
         Ok(())
     }

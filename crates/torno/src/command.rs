@@ -10,6 +10,7 @@ pub(crate) mod gc;
 pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod projects;
+pub(crate) mod provenance;
 pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod token;
@@ -168,6 +169,12 @@ pub(crate) enum Failure {
     /// The executor failed.
     #[error("runs cannot be carried out: {0}")]
     Executor(#[from] ExecutorError),
+    /// There is no key to tell by.
+    #[error("{0}")]
+    ProvenanceKey(#[source] torno_executor::KeyError),
+    /// A result is not to be believed.
+    #[error("not verified: {0}")]
+    Provenance(#[source] torno_executor::ProvenanceError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {

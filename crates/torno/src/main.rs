@@ -21,6 +21,7 @@ use command::{
     import::{Export, Import},
     init::Init,
     projects::Projects,
+    provenance::Provenance,
     runs::Runs,
     serve::Serve,
     token::Token,
@@ -72,6 +73,7 @@ enum Command {
     Export(Export),
     Verify(Verify),
     Audit(Audit),
+    Provenance(Provenance),
 }
 
 fn main() -> ExitCode {
@@ -100,6 +102,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Export(export) => export.run(),
         Command::Verify(verify) => verify.run(),
         Command::Audit(audit) => audit.run(),
+        Command::Provenance(provenance) => provenance.run(),
     }
 }
 

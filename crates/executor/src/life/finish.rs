@@ -16,6 +16,7 @@ use crate::{
     executor::Wait,
     log,
     pack::Package,
+    provenance::{self, Origin},
     report::Report,
 };
 
@@ -152,7 +153,15 @@ impl Life {
             files.push(("stdout.log", log::file(&printed.stdout)));
         }
         let permit = registry.publish_permit(run)?;
-        Package { run, image: &image, outcome, finished, output, files }.push(registry, &permit).await
+        let package = Package { run, image: &image, outcome, finished, output: output.clone(), files };
+        let packed = package.push(registry, &permit).await?;
+        let origin = Origin { image: &image, instance: &self.site.instance, key: &self.site.key };
+        let signed = provenance::attachment(&report, &origin, &packed).map_err(ExecutorError::pack)?;
+        let mut publication = Publication::new(packed.manifest.clone())?;
+        for attachment in [signed] {
+            publication = publication.with(packed.attach(registry, &permit, attachment).await?)?;
+        }
+        Ok(publication)
     }
 
     /// Ends the run, then removes it from the engine.
