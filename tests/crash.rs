@@ -80,6 +80,16 @@ fn ends_once(site: &mut Site, ada: &Docker, starts: &Starts, image: &str) {
     ada.files(&result, folder.path());
     assert_eq!(fs::read_to_string(folder.path().join("output/done")).expect("done"), "done\n");
     assert_eq!(site.torno_ok(&["runs", "list"]).lines().count(), 2, "one run and the heading");
+    // What is attached to the result came with it, once.
+    let name = format!("results/{image}");
+    assert!(site.torno_ok(&["provenance", "verify", &name]).contains("run        1 (succeeded)"));
+    let (repository, tag) = name.rsplit_once(':').expect("a tag");
+    let http = site.http("ada");
+    let digest = http.head(&format!("/v2/{repository}/manifests/{tag}")).header("docker-content-digest");
+    let attached = http.get(&format!("/v2/{repository}/referrers/{digest}")).json();
+    let types: Vec<_> =
+        attached["manifests"].as_array().expect("a list").iter().map(|one| &one["artifactType"]).collect();
+    assert_eq!(types, ["application/vnd.in-toto+json"]);
 }
 
 #[test]

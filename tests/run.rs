@@ -166,6 +166,56 @@ fn the_same_files_make_the_same_layer() {
     assert_eq!(layer("1"), layer("2"));
 }
 
+/// Checks a `run.json` with a validator of JSON schemas that is none of ours.
+fn validate(folder: &std::path::Path) {
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/run.schema.json");
+    let file = folder.join("run/run.json");
+    tool("/usr/bin/python3", &["-m", "jsonschema", "-i", file.to_str().expect("UTF-8"), schema]);
+}
+
+#[test]
+fn run_json_is_what_its_schema_says() {
+    let site = site();
+    let ada = Docker::login(&site, "ada");
+    // It holds 30 MB for as long as it takes to count, however fast the machine is.
+    ada.run(
+        "one/use:1",
+        "x=$(head -c 30000000 /dev/zero | tr '\\0' a); i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done\n\
+         echo ${#x} > /output/length; echo 12345 > /output/y; ln -s /etc/passwd /output/link",
+    );
+    let image = ada.pull_result("one/use:1");
+    let files = tempfile::tempdir().expect("folder");
+    ada.files(&image, files.path());
+    validate(files.path());
+    let report = run_json(files.path());
+    assert_eq!(report["datasets"], serde_json::json!([{"name": "numbers", "mount": "/input"}]));
+    assert_eq!(report["plan"]["limits"]["memoryBytes"], 128 << 20);
+    assert_eq!((&report["outputBytes"], &report["leftOutCount"]), (&15.into(), &1.into()));
+    let (memory, cpu) = (&report["used"]["peakMemoryBytes"], &report["used"]["cpuSeconds"]);
+    assert!((28 << 20..=128 << 20).contains(&memory.as_u64().expect("seen")), "{memory}");
+    let took = report["wallClockSeconds"].as_u64().expect("known") + 1;
+    assert!(cpu.as_f64().is_some_and(|cpu| cpu > 0.1), "{cpu}");
+    assert!(cpu.as_f64() < took.to_string().parse::<f64>().ok(), "{cpu} of {took}: one processor");
+    let text = report.to_string();
+    for secret in [site.path("").to_str().expect("UTF-8"), site.host(), "SEED"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    let shown = site.torno_ok(&["runs", "show", "1"]);
+    assert!(shown.contains("peak memory") && !shown.contains("peak memory  -"), "{shown}");
+
+    ada.run("one/use:2", "exit 7");
+    assert_eq!(site.wait_for_run(2), "exit status 7");
+    let log = ada.name("results/one/use:2.log");
+    ada.ok(&["pull", "--quiet", &log]);
+    ada.remember(&log);
+    let container = ada.ok(&["create", &log]);
+    let files = tempfile::tempdir().expect("folder");
+    ada.ok(&["cp", &format!("{}:/run", container.trim()), files.path().to_str().expect("UTF-8")]);
+    ada.ok(&["rm", container.trim()]);
+    validate(files.path());
+    assert_eq!(run_json(files.path())["outcome"]["kind"], "exit-status");
+}
+
 #[test]
 fn a_failure_says_so_and_shows_its_log() {
     let site = site();

@@ -17,7 +17,10 @@ use std::{
 };
 
 use bollard::{
-    API_DEFAULT_VERSION, Docker, auth::DockerCredentials, container::LogOutput, models::VolumeCreateRequest,
+    API_DEFAULT_VERSION, Docker,
+    auth::DockerCredentials,
+    container::LogOutput,
+    models::{ContainerStatsResponse, VolumeCreateRequest},
     query_parameters as query,
 };
 use bytes::Bytes;
@@ -25,7 +28,7 @@ use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use tokio::{sync::Mutex, time::timeout};
 use torno_oci::RunId;
-use torno_registry::{RunLog, Stream as Std};
+use torno_registry::{Measured, RunLog, Stream as Std};
 
 use crate::{
     instance::{INSTANCE_LABEL, Instance, RUN_LABEL},
@@ -232,6 +235,17 @@ impl Engine {
         Ok(tails.into_log())
     }
 
+    /// What a container that runs uses now, as `docker stats` counts it: memory without the pages of files that can be
+    /// dropped at any time. Nothing is known of one that has ended.
+    pub(crate) async fn used(&self, name: &str) -> Result<Measured, EngineError> {
+        let docker = self.connected().await?;
+        let options = query::StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let stats = docker.stats(name, Some(options));
+        let mut stats = std::pin::pin!(stats);
+        let next = async { stats.next().await.transpose() };
+        Ok(self.call(next).await?.map(|stats| used(&stats)).unwrap_or_default())
+    }
+
     /// The output folder of a container that has ended, as a tar archive. Its bytes are the run's: trust nothing.
     pub(crate) async fn archive(
         &self,
@@ -322,6 +336,23 @@ impl Engine {
     }
 }
 
+fn used(stats: &ContainerStatsResponse) -> Measured {
+    let memory = stats.memory_stats.as_ref();
+    let files = memory.and_then(|memory| {
+        let stats = memory.stats.as_ref()?;
+        // Of control groups version 1, and of version 2.
+        stats.get("total_inactive_file").or_else(|| stats.get("inactive_file")).copied()
+    });
+    let cpu = stats.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref()?.total_usage);
+    Measured {
+        peak_memory: memory
+            .and_then(|memory| memory.usage)
+            .filter(|usage| *usage > 0)
+            .map(|usage| usage.saturating_sub(files.unwrap_or(0))),
+        cpu: cpu.filter(|cpu| *cpu > 0).map(Duration::from_nanos),
+    }
+}
+
 /// The next of a stream, or an error when nothing comes for too long.
 async fn heard<T>(next: impl Future<Output = T>) -> Result<T, EngineError> {
     timeout(SILENCE, next).await.map_err(|_| EngineError::Timeout(SILENCE))
@@ -364,6 +395,21 @@ fn owned_folder() -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_used_is_read_of_both_versions_of_control_groups() {
+        let used = |text: &str| used(&serde_json::from_str(text).expect("an answer"));
+        let seen = |memory, cpu| Measured { peak_memory: memory, cpu };
+        let first = r#"{"memory_stats": {"usage": 1000, "max_usage": 9000, "stats": {"total_inactive_file": 300}},
+            "cpu_stats": {"cpu_usage": {"total_usage": 5000000}}}"#;
+        assert_eq!(used(first), seen(Some(700), Some(Duration::from_millis(5))));
+        let second = r#"{"memory_stats": {"usage": 1000, "stats": {"inactive_file": 2000}},
+            "cpu_stats": {"cpu_usage": {"total_usage": 7}}}"#;
+        assert_eq!(used(second), seen(Some(0), Some(Duration::from_nanos(7))));
+        // A container that has ended.
+        let ended = r#"{"memory_stats": {}, "cpu_stats": {"cpu_usage": {"total_usage": 0}}}"#;
+        assert_eq!((used(ended), used("{}")), (seen(None, None), seen(None, None)));
+    }
 
     #[test]
     fn what_has_not_happened_has_no_moment() {

@@ -7,7 +7,7 @@ use std::{
 
 use torno_registry::RegistryError;
 
-use crate::{collect::CollectError, engine::EngineError, walk::WalkError};
+use crate::{collect::CollectError, engine::EngineError, provenance::KeyError, walk::WalkError};
 
 /// Why runs cannot be executed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,9 @@ pub enum ExecutorError {
     /// The operating system gave no random bytes.
     #[error("no random bytes could be had: {0}")]
     Random(getrandom::Error),
+    /// There is nothing to sign results with.
+    #[error("results cannot be signed: {0}")]
+    Key(#[from] KeyError),
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),

@@ -22,6 +22,7 @@ use crate::{
     fingerprint,
     instance::{ExecutorLock, Instance},
     life::{Life, Site},
+    provenance::{KEYS, SigningKey},
     recover, sample,
 };
 
@@ -70,6 +71,7 @@ impl Executor {
             engine: Engine::new(&settings.engine),
             projects,
             instance: Instance::of(data)?,
+            key: SigningKey::open(&data.join(KEYS))?,
             pull_from,
             spool: data.join("uploads"),
         };

@@ -2,7 +2,8 @@
 //!
 //! [`Executor`] is the loop; `life.rs` is one run from its claim to its end; `plan.rs` says, without doing anything,
 //! what its container is made with; `engine.rs` alone speaks the Docker API. What a run leaves is read by
-//! `collect.rs`, described by `report.rs` and `log.rs`, and packed by `pack.rs`.
+//! `collect.rs`, described by `report.rs` and `log.rs`, and packed by `pack.rs`; `provenance.rs`
+//! signs where it came from.
 
 mod collect;
 mod doctor;
@@ -18,6 +19,7 @@ mod moment;
 mod pack;
 mod plan;
 mod policy;
+mod provenance;
 mod recover;
 mod report;
 mod sample;
@@ -33,4 +35,7 @@ pub use fingerprint::{Advance, DataFolder, fingerprint};
 pub use walk::WalkError;
 
 pub use policy::{Cpus, Dataset, Limits, LogPolicy, ProjectPolicy, Settings};
+pub use provenance::{
+    EnvelopeError, KEYS, KeyError, Provenance, ProvenanceError, PublicKey, SigningKey, verify,
+};
 pub use torno_inside::{Attack, attack};

@@ -3,16 +3,23 @@
 
 mod data;
 mod finish;
+mod measure;
 mod prepare;
 mod watch;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use torno_auth::ProjectName;
 use torno_oci::Namespace;
-use torno_registry::{Outcome, PullToken, Registry, Run, RunLog};
+use torno_registry::{Measured, Outcome, PullToken, Registry, Run, RunLog};
 
 use crate::{
     ExecutorError, LogPolicy, ProjectPolicy,
@@ -20,6 +27,7 @@ use crate::{
     executor::Wait,
     instance::Instance,
     policy::NoSample,
+    provenance::SigningKey,
 };
 
 use prepare::Unready;
@@ -39,6 +47,8 @@ pub(crate) struct Site {
     pub engine: Engine,
     pub projects: Arc<ArcSwap<BTreeMap<ProjectName, ProjectPolicy>>>,
     pub instance: Instance,
+    /// What results are signed with.
+    pub key: SigningKey,
     /// Where the engine finds the images.
     pub pull_from: SocketAddr,
     /// Where what runs leave is kept while it is read, in a file without a name.
@@ -71,6 +81,8 @@ pub(crate) struct Life {
     project: Option<ProjectName>,
     /// What its project says now, or how a run ends of which it says nothing any more.
     policy: Result<ProjectPolicy, Outcome>,
+    /// What it was seen to use since this process takes care of it.
+    measured: Mutex<Measured>,
 }
 
 /// Whether this process saw the whole of a run's time in the engine.
@@ -103,7 +115,7 @@ impl Life {
             }),
             _ => Err(Outcome::ProjectGone),
         };
-        Self { site: Arc::clone(site), run, project, policy }
+        Self { site: Arc::clone(site), run, project, policy, measured: Mutex::default() }
     }
 
     /// A run that has been claimed, from the beginning.
@@ -162,7 +174,10 @@ impl Life {
     /// Starts the container if nobody has, waits for its end and concludes the run.
     async fn live(&self, watched: Watched) {
         let ended = match self.start().await {
-            Ok(Some(container)) => self.watch(container, watched).await,
+            Ok(Some(container)) => tokio::select! {
+                ended = self.watch(container, watched) => ended,
+                never = self.measure() => match never {},
+            },
             Ok(None) => Ok(None),
             Err(Unready::Ends(outcome)) => return self.end(outcome, RunLog::default(), None).await,
             Err(Unready::Failed(error)) => Err(error),

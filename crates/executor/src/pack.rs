@@ -19,7 +19,7 @@ use oci_spec::image::{
 use tokio::{sync::mpsc, task::spawn_blocking};
 use torno_auth::PushPermit;
 use torno_oci::{Algorithm, Digest, Hasher, Platform, media_types};
-use torno_registry::{Outcome, Publication, Registry, Run, StoredManifest};
+use torno_registry::{Outcome, Registry, Run, StoredManifest};
 
 use crate::{
     ExecutorError,
@@ -32,8 +32,41 @@ const CHUNK: usize = 256 * 1024;
 /// How many of them may wait: while one is written to the disk, the next are compressed.
 const WAITING: usize = 4;
 
+/// The name of a layer, for people and for clients that make a file or a folder of it.
+const TITLE: &str = "org.opencontainers.image.title";
+
+/// The config of what has none (image-spec: Guidance for an Empty Descriptor).
+const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
+const EMPTY: &[u8] = b"{}";
+
 /// What goes into the layer `run`, by name.
 pub(crate) type Files = Vec<(&'static str, Vec<u8>)>;
+
+/// A result whose blobs are in the registry; what is left to do is to publish its manifest.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// The manifest.
+    pub manifest: Vec<u8>,
+    /// Its digest.
+    pub digest: Digest,
+    /// What is in it, each part by its title.
+    pub parts: Vec<(&'static str, Digest)>,
+}
+
+/// What is attached to a result: one document.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    /// What kind of attachment it is.
+    pub artifact_type: &'static str,
+    /// What the document is.
+    pub media_type: &'static str,
+    /// The name of the file that clients make of it.
+    pub title: &'static str,
+    /// What else is said of the document.
+    pub annotations: Vec<(&'static str, &'static str)>,
+    /// The document.
+    pub bytes: Vec<u8>,
+}
 
 /// What is published of a run.
 #[derive(Debug)]
@@ -59,15 +92,23 @@ pub(crate) struct Layer {
     pub(crate) diff_id: Digest,
 }
 
+impl Layer {
+    /// Its title and its digest.
+    fn part(&self) -> Result<(&'static str, Digest), ExecutorError> {
+        let digest = self.descriptor.digest().as_ref().parse().map_err(ExecutorError::pack)?;
+        Ok((self.title, digest))
+    }
+}
+
 impl Package<'_> {
-    /// Pushes the layers and the config; what is left to do is to publish the manifest.
+    /// Pushes the layers and the config.
     ///
     /// Cancelled, it leaves blobs that nothing names, which gc removes.
     pub(crate) async fn push(
         self,
         registry: &Registry,
         permit: &PushPermit,
-    ) -> Result<Publication, ExecutorError> {
+    ) -> Result<Packed, ExecutorError> {
         let mut layers = Vec::new();
         let output = self.output.clone();
         if let Some(output) = output {
@@ -77,14 +118,11 @@ impl Package<'_> {
         layers.push(push_layer(registry, permit, "run", move |tar| write_files(tar, &files)).await?);
         let command = if self.output.is_some() { "/output" } else { "/run" };
         let config = config(&layers, command, self.finished).map_err(ExecutorError::pack)?;
-        let digest = Digest::sha256(&config);
-        let size = config.len() as u64;
-        let upload = registry.begin_upload(permit)?;
-        let body = futures_util::stream::iter([Ok::<_, io::Error>(Bytes::from(config))]);
-        registry.append(permit, &upload, Some(0), body).await?;
-        registry.finish_upload(permit, &upload, &digest).await?;
-        let config = descriptor(media_types::OCI_CONFIG, size, &digest)?;
-        Ok(Publication::new(self.manifest(config, layers).map_err(ExecutorError::pack)?)?)
+        let config = push_bytes(registry, permit, media_types::OCI_CONFIG, config).await?;
+        let parts: Result<_, ExecutorError> = layers.iter().map(Layer::part).collect();
+        let parts = parts?;
+        let manifest = self.manifest(config, layers).map_err(ExecutorError::pack)?;
+        Ok(Packed { digest: Digest::sha256(&manifest), manifest, parts })
     }
 
     fn manifest(
@@ -98,7 +136,7 @@ impl Package<'_> {
         let layers = layers.into_iter().map(|layer| {
             let mut descriptor = layer.descriptor;
             descriptor.set_annotations(Some(HashMap::from([
-                (text("org.opencontainers.image.title"), text(layer.title)),
+                (text(TITLE), text(layer.title)),
                 // ORAS unpacks a layer that says so into a folder of the title's name.
                 (text("io.deis.oras.content.unpack"), text("true")),
                 (text("io.deis.oras.content.digest"), layer.diff_id.to_string()),
@@ -118,8 +156,7 @@ impl Package<'_> {
                 (text("org.torno.outcome"), report::kind(self.outcome)),
             ]))
             .build()?;
-        // By way of a value, whose keys are sorted: the builder's maps have a new order each time.
-        Ok(serde_json::to_vec(&serde_json::to_value(&manifest)?)?)
+        Ok(sorted(&manifest)?)
     }
 }
 
@@ -151,7 +188,57 @@ pub(crate) async fn push_layer(
     let size = appended?;
     let (digest, diff_id) = made.map_err(ExecutorError::pack)?;
     registry.finish_upload(permit, &upload, &digest).await?;
-    Ok(Layer { title, descriptor: descriptor(media_types::OCI_LAYER_GZIP, size, &digest)?, diff_id })
+    let descriptor = descriptor(media_types::OCI_LAYER_GZIP, size, &digest)?;
+    Ok(Layer { title, descriptor, diff_id })
+}
+
+/// Writes a blob that is in memory.
+async fn push_bytes(
+    registry: &Registry,
+    permit: &PushPermit,
+    media_type: &str,
+    bytes: Vec<u8>,
+) -> Result<Descriptor, ExecutorError> {
+    let (digest, size) = (Digest::sha256(&bytes), bytes.len() as u64);
+    let upload = registry.begin_upload(permit)?;
+    let body = futures_util::stream::iter([Ok::<_, io::Error>(Bytes::from(bytes))]);
+    registry.append(permit, &upload, Some(0), body).await?;
+    registry.finish_upload(permit, &upload, &digest).await?;
+    descriptor(media_type, size, &digest)
+}
+
+impl Packed {
+    /// Pushes what an attachment holds; its manifest, which speaks of this result (image-spec: Guidelines for Artifact
+    /// Usage).
+    pub(crate) async fn attach(
+        &self,
+        registry: &Registry,
+        permit: &PushPermit,
+        attachment: Attachment,
+    ) -> Result<Vec<u8>, ExecutorError> {
+        let Attachment { artifact_type, media_type, title, annotations, bytes } = attachment;
+        let empty = push_bytes(registry, permit, OCI_EMPTY, EMPTY.to_vec()).await?;
+        let mut document = push_bytes(registry, permit, media_type, bytes).await?;
+        let annotations = annotations.into_iter().chain([(TITLE, title)]);
+        let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        document.set_annotations(Some(annotations.collect()));
+        let size = self.manifest.len() as u64;
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(SCHEMA_VERSION)
+            .media_type(SpecMediaType::ImageManifest)
+            .artifact_type(SpecMediaType::from(artifact_type))
+            .config(empty)
+            .layers(vec![document])
+            .subject(descriptor(media_types::OCI_MANIFEST, size, &self.digest)?)
+            .build()
+            .map_err(ExecutorError::pack)?;
+        sorted(&manifest).map_err(ExecutorError::pack)
+    }
+}
+
+/// The keys of maps in their order, by way of a value: the builders' maps have a new one each time.
+fn sorted(document: &impl serde::Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&serde_json::to_value(document)?)
 }
 
 /// The archive, hashed on its way into the compressor.
@@ -228,7 +315,7 @@ fn config(
         .config(ConfigBuilder::default().cmd(vec![command.to_owned()]).build()?)
         .rootfs(RootFsBuilder::default().typ("layers".to_owned()).diff_ids(diff_ids).build()?)
         .build()?;
-    Ok(serde_json::to_vec(&serde_json::to_value(&config)?)?)
+    Ok(sorted(&config)?)
 }
 
 pub(crate) fn descriptor(media_type: &str, size: u64, digest: &Digest) -> Result<Descriptor, ExecutorError> {

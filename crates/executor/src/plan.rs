@@ -13,6 +13,7 @@ use std::{
 use bytesize::ByteSize;
 use torno_auth::ProjectName;
 use torno_oci::{RunConfig, RunId};
+use torno_registry::{Given, GivenDataset, GivenLimits};
 
 use crate::{Limits, ProjectPolicy, instance::Instance};
 
@@ -187,6 +188,35 @@ impl Resources {
             oom_score_adj: OOM_SCORE,
             log_file: limits.log.as_u64().saturating_mul(LOG_FILE_FACTOR).max(LEAST_LOG_FILE.as_u64()),
             log_files: LOG_FILES,
+        }
+    }
+}
+
+impl Plan {
+    /// What of it the run's researchers may know.
+    pub(crate) fn given(&self, policy: &ProjectPolicy) -> Given {
+        let limits = &policy.limits;
+        let dataset = |data: &DataMount| GivenDataset {
+            name: data.dataset.clone(),
+            mount: data.target.clone(),
+            digest: None,
+        };
+        Given {
+            datasets: self.data.iter().map(dataset).collect(),
+            network: match self.confinement.network {
+                Network::None => "none".into(),
+            },
+            user: self.user.clone(),
+            limits: GivenLimits {
+                nano_cpus: self.resources.nano_cpus,
+                memory_bytes: self.resources.memory,
+                pids: self.resources.pids,
+                millis: u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX),
+                output_bytes: limits.output.as_u64(),
+                output_entries: limits.entries,
+                tmp_bytes: limits.tmp.as_u64(),
+                log_bytes: limits.log.as_u64(),
+            },
         }
     }
 }

@@ -1,10 +1,6 @@
 //! What the site allows the runs of a project: the half of a plan that the image has no say in.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use torno_inside::Attack;
@@ -66,11 +62,6 @@ impl ProjectPolicy {
             limits: Limits { entries: TRY_ENTRIES, log: limits.log.max(TRY_LOG), ..*limits },
             logs: LogPolicy::Always,
         })
-    }
-
-    /// The names of the datasets, sorted.
-    pub fn dataset_names(&self) -> BTreeSet<&str> {
-        self.datasets.iter().map(|dataset| dataset.name.as_str()).collect()
     }
 }
 

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use torno_oci::Digest;
 use torno_registry::{Outcome, Run};
 
-use crate::{ProjectPolicy, collect::Collected, moment};
+use crate::{collect::Collected, moment};
+
+/// How exactly memory is told: a run chooses how much it uses.
+const MEMORY_STEP: u64 = 1 << 20;
 
 /// A run that is over, as far as its result tells.
 #[derive(Debug)]
@@ -18,8 +21,6 @@ pub(crate) struct Report<'a> {
     pub run: &'a Run,
     /// The project it belongs to.
     pub project: &'a str,
-    /// What it was given.
-    pub policy: &'a ProjectPolicy,
     /// How it ended.
     pub outcome: &'a Outcome,
     /// When its container started.
@@ -34,13 +35,13 @@ impl Report<'_> {
     /// `run.json`.
     pub(crate) fn run_json(&self) -> Vec<u8> {
         let run = self.run;
-        let limits = &self.policy.limits;
         let files = self.files().map(
             |(path, size, digest)| json!({"path": format!("output/{path}"), "size": size, "sha256": digest.hex()}),
         );
         let left_out = self.output.map(|output| &output.left_out);
         let listed = left_out.into_iter().flat_map(|left_out| &left_out.listed);
         let document = json!({
+            "version": 1,
             "run": run.id.number(),
             "project": self.project,
             "image": {
@@ -53,18 +54,14 @@ impl Report<'_> {
             "started": self.started.map(moment::shown),
             "finished": moment::shown(self.finished),
             "wallClockSeconds": self.wall_clock().map(|time| time.as_secs()),
-            "datasets": self.policy.dataset_names(),
-            "limits": {
-                "nanoCpus": limits.cpus.nanos(),
-                "memoryBytes": limits.memory.as_u64(),
-                "pids": limits.pids,
-                "seconds": limits.time.as_secs_f64(),
-                "outputBytes": limits.output.as_u64(),
-                "outputEntries": limits.entries,
-                "tmpBytes": limits.tmp.as_u64(),
-                "logBytes": limits.log.as_u64(),
+            "datasets": self.datasets().collect::<Vec<_>>(),
+            "plan": self.plan(),
+            "used": {
+                "peakMemoryBytes": run.measured.peak_memory.map(|memory| memory.next_multiple_of(MEMORY_STEP)),
+                "cpuSeconds": run.measured.cpu.map(tenths),
             },
             "output": files.collect::<Vec<_>>(),
+            "outputBytes": self.files().map(|(_, size, _)| size).sum::<u64>(),
             "leftOut": listed
                 .map(|(path, reason)| json!({"path": path, "reason": reason.to_string()}))
                 .collect::<Vec<_>>(),
@@ -78,7 +75,9 @@ impl Report<'_> {
         let run = self.run;
         let image = format!("#{}", run.image);
         let action = format!("#run-{}", run.id);
-        let datasets = self.policy.dataset_names();
+        let given = self.run.given.as_ref();
+        let datasets: Vec<&str> =
+            given.iter().flat_map(|given| &given.datasets).map(|dataset| dataset.name.as_str()).collect();
         let files: Vec<_> =
             self.files().map(|(path, size, digest)| (file_id(path), path, size, digest)).collect();
         let results: Vec<_> = files.iter().map(|(id, ..)| json!({"@id": id})).collect();
@@ -151,6 +150,38 @@ impl Report<'_> {
         written(&json!({"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph}))
     }
 
+    /// The data it saw.
+    fn datasets(&self) -> impl Iterator<Item = Value> {
+        self.run.given.iter().flat_map(|given| &given.datasets).map(|dataset| {
+            let mut shown = json!({"name": dataset.name, "mount": dataset.mount});
+            if let (Some(shown), Some(digest)) = (shown.as_object_mut(), &dataset.digest) {
+                shown.insert("digest".into(), digest.as_str().into());
+            }
+            shown
+        })
+    }
+
+    /// What it was held to; `null` of a run that an earlier Torno has started.
+    pub(crate) fn plan(&self) -> Value {
+        self.run.given.as_ref().map_or(Value::Null, |given| {
+            let limits = &given.limits;
+            json!({
+                "network": given.network,
+                "user": given.user,
+                "limits": {
+                    "nanoCpus": limits.nano_cpus,
+                    "memoryBytes": limits.memory_bytes,
+                    "pids": limits.pids,
+                    "seconds": limits.time().as_secs_f64(),
+                    "outputBytes": limits.output_bytes,
+                    "outputEntries": limits.output_entries,
+                    "tmpBytes": limits.tmp_bytes,
+                    "logBytes": limits.log_bytes,
+                },
+            })
+        })
+    }
+
     fn files(&self) -> impl Iterator<Item = (&str, u64, &Digest)> {
         self.output.into_iter().flat_map(Collected::files)
     }
@@ -158,6 +189,13 @@ impl Report<'_> {
     fn wall_clock(&self) -> Option<Duration> {
         self.started.and_then(|started| moment::between(started, self.finished))
     }
+}
+
+/// Down to a tenth of a second.
+fn tenths(time: Duration) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "no run takes 2^52 tenths of a second")]
+    let tenths = (time.as_millis() / 100) as f64;
+    tenths / 10.0
 }
 
 /// The one word of an outcome, as it is kept in the database.
@@ -193,9 +231,9 @@ mod tests {
     use std::io;
 
     use torno_oci::RunId;
-    use torno_registry::RunState;
+    use torno_registry::{Given, GivenDataset, GivenLimits, Measured, RunState};
 
-    use crate::{Dataset, collect};
+    use crate::collect;
 
     use super::*;
 
@@ -213,6 +251,29 @@ mod tests {
             started_at: None,
             finished_at: None,
             result: None,
+            given: Some(Given {
+                datasets: vec![
+                    GivenDataset { name: "eyes".into(), mount: "/input/eyes".into(), digest: None },
+                    GivenDataset {
+                        name: "ears".into(),
+                        mount: "/input/ears".into(),
+                        digest: Some(Digest::sha256(b"ears")),
+                    },
+                ],
+                network: "none".into(),
+                user: "65532:65532".into(),
+                limits: GivenLimits {
+                    nano_cpus: 1,
+                    memory_bytes: 2,
+                    pids: 3,
+                    millis: 4500,
+                    output_bytes: 5,
+                    output_entries: 6,
+                    tmp_bytes: 7,
+                    log_bytes: 8,
+                },
+            }),
+            measured: Measured { peak_memory: Some((3 << 20) + 1), cpu: Some(Duration::from_millis(1299)) },
         }
     }
 
@@ -233,18 +294,12 @@ mod tests {
     }
 
     #[test]
-    fn a_report_names_the_data_and_says_nothing_of_the_host() {
-        let policy = ProjectPolicy {
-            datasets: vec![Dataset::folder("eyes", "/srv/secret")],
-            environment: [("KEY".to_owned(), "hidden".to_owned())].into(),
-            ..ProjectPolicy::default()
-        };
+    fn a_report_says_what_was_given_used_and_left() {
         let output = output();
         let run = run();
         let report = Report {
             run: &run,
             project: "retina",
-            policy: &policy,
             outcome: &Outcome::Succeeded,
             started: Some("2026-01-01T00:00:01Z".parse().expect("time")),
             finished: "2026-01-01T00:00:03.5Z".parse().expect("time"),
@@ -254,17 +309,22 @@ mod tests {
         assert_eq!(json["run"], 7);
         assert_eq!(json["outcome"], json!({"kind": "succeeded", "message": "succeeded"}));
         assert_eq!(json["wallClockSeconds"], 2);
-        assert_eq!(json["datasets"], json!(["eyes"]));
+        let digest = Digest::sha256(b"ears");
+        let eyes = json!({"name": "eyes", "mount": "/input/eyes"});
+        let ears = json!({"name": "ears", "mount": "/input/ears", "digest": digest.as_str()});
+        assert_eq!(json["datasets"], json!([eyes, ears]));
+        assert_eq!(json["plan"]["limits"]["seconds"], 4.5);
+        // What it used is told in steps.
+        assert_eq!(json["used"], json!({"peakMemoryBytes": 4 << 20, "cpuSeconds": 1.2}));
         assert_eq!(json["output"][0]["path"], "output/ä b.csv");
         assert_eq!(json["leftOut"], json!([{"path": "output/l", "reason": "a symbolic link"}]));
         let ro_crate: Value = serde_json::from_slice(&report.ro_crate()).expect("json");
         let graph = ro_crate["@graph"].as_array().expect("graph");
         let find = |kind: &str| graph.iter().find(|node| node["@type"] == kind).expect("node");
         assert_eq!(find("CreateAction")["result"], json!([{"@id": "../output/%C3%A4%20b.csv"}]));
-        assert_eq!(find("CreateAction")["object"], json!([{"@id": "#dataset-eyes"}]));
-        for text in [report.run_json(), report.ro_crate()] {
-            let text = String::from_utf8(text).expect("utf-8");
-            assert!(!text.contains("secret") && !text.contains("hidden"), "{text}");
-        }
+        assert_eq!(
+            find("CreateAction")["object"],
+            json!([{"@id": "#dataset-eyes"}, {"@id": "#dataset-ears"}])
+        );
     }
 }

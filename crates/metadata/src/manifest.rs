@@ -290,12 +290,31 @@ pub(crate) fn unlink(
         "INSERT INTO suspects (repository, blob) SELECT ?1, blob FROM manifest_blobs WHERE manifest = ?2";
     execute(connection, sql, parameters)?;
     suspect_manifest(connection, manifest)?;
+    for attachment in attachments(connection, repository, manifest)? {
+        unlink(connection, repository, &attachment)?;
+    }
     let sql = "SELECT child FROM manifest_children WHERE manifest = ?1";
     let children: Vec<Digest> = all(connection, sql, [manifest.as_str()], |row| parsed(row, "child"))?;
     for child in children {
         orphan(connection, repository, &child)?;
     }
     Ok(true)
+}
+
+/// What speaks of a result: it was published with it and goes with it. Elsewhere whoever pushed such a manifest takes it
+/// away.
+fn attachments(
+    connection: &Connection,
+    repository: i64,
+    manifest: &Digest,
+) -> Result<Vec<Digest>, MetadataError> {
+    let sql = "SELECT name FROM repositories WHERE id = ?1";
+    let name: Option<RepositoryName> = first(connection, sql, [repository], |row| parsed(row, "name"))?;
+    if name.is_none_or(|name| name.source().is_none()) {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT manifest FROM referrers WHERE repository = ?1 AND subject = ?2";
+    all(connection, sql, params![repository, manifest.as_str()], |row| parsed(row, "manifest"))
 }
 
 /// Leaves a manifest to gc, unless a tag or an index of its repository still names it.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use torno_oci::{Digest, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Metadata, MetadataError, NewManifest, NewRun, RunLog, StoredManifest,
+    Given, Measured, Metadata, MetadataError, NewManifest, NewRun, RunLog, StoredManifest,
     collect::suspect_manifest,
     manifest, named, repository,
     row::{
@@ -169,6 +169,10 @@ pub struct Run {
     pub finished_at: Option<Timestamp>,
     /// The manifest it published.
     pub result: Option<Digest>,
+    /// What it was given when it started.
+    pub given: Option<Given>,
+    /// What it was seen to use.
+    pub measured: Measured,
 }
 
 /// What is known of a run when it is over.
@@ -180,6 +184,8 @@ pub struct FinishedRun {
     pub log: RunLog,
     /// The manifest to publish in the results repository: the result, or the log of a failure.
     pub publish: Option<NewManifest>,
+    /// What speaks of that manifest and is published with it.
+    pub attachments: Vec<NewManifest>,
     /// When it was over.
     pub at: Timestamp,
 }
@@ -216,12 +222,14 @@ impl Metadata {
         .await
     }
 
-    /// Notes that the engine is about to be told to start a claimed run.
-    pub async fn starting_run(&self, id: RunId, limit: Duration) -> Result<(), MetadataError> {
+    /// Notes that the engine is about to be told to start a claimed run, and what that is given.
+    pub async fn starting_run(&self, id: RunId, given: Given) -> Result<(), MetadataError> {
         self.write(move |connection| {
-            let sql = "UPDATE runs SET state = 'starting', token_hash = NULL, time_limit = ?2
+            let sql = "UPDATE runs SET state = 'starting', token_hash = NULL, time_limit = ?2, given = ?3
                 WHERE id = ?1 AND state = 'pulling'";
-            changed(execute(connection, sql, params![integer(id.number()), millis(limit)])?)
+            let limit = millis(given.limits.time());
+            let given = serde_json::to_string(&given).map_err(|_| MetadataError::Corrupt("given"))?;
+            changed(execute(connection, sql, params![integer(id.number()), limit, given])?)
         })
         .await
     }
@@ -236,10 +244,17 @@ impl Metadata {
         .await
     }
 
-    /// Notes that a run's container has ended.
-    pub async fn collecting_run(&self, id: RunId) -> Result<(), MetadataError> {
-        let sql = "UPDATE runs SET state = 'collecting' WHERE id = ?1 AND finished_at IS NULL";
-        self.step(id, sql).await
+    /// Notes that a run's container has ended, and what it was seen to use; what was seen before stays where nothing
+    /// was seen since.
+    pub async fn collecting_run(&self, id: RunId, measured: Measured) -> Result<(), MetadataError> {
+        self.write(move |connection| {
+            let sql = "UPDATE runs SET state = 'collecting', peak_memory = coalesce(?2, peak_memory),
+                cpu_time = coalesce(?3, cpu_time) WHERE id = ?1 AND finished_at IS NULL";
+            let parameters =
+                params![integer(id.number()), measured.peak_memory.map(integer), measured.cpu.map(millis)];
+            changed(execute(connection, sql, parameters)?)
+        })
+        .await
     }
 
     /// Ends a run: publishes what it leaves and notes how it ended, all or nothing.
@@ -433,10 +448,12 @@ fn publish_result(
 ) -> Result<(), MetadataError> {
     let results = run.repository.results().ok_or(MetadataError::Corrupt("run: its repository"))?;
     let repository = repository::ensure(connection, &results, &run.owner, finished.at)?;
-    if !named::compare(connection, repository, &results, publish)?.missing.is_empty() {
-        return Err(MetadataError::Corrupt("result: what it names is not there"));
+    for manifest in std::iter::once(publish).chain(&finished.attachments) {
+        if !named::compare(connection, repository, &results, manifest)?.missing.is_empty() {
+            return Err(MetadataError::Corrupt("result: what it names is not there"));
+        }
+        manifest::insert(connection, repository, manifest, finished.at)?;
     }
-    manifest::insert(connection, repository, publish, finished.at)?;
     let suffix = if finished.outcome == Outcome::Succeeded { "" } else { ".log" };
     let sql = "SELECT 1 FROM runs WHERE repository = ?1 AND tag = ?2 AND id > ?3";
     let later = params![run.repository.as_str(), run.tag.as_str(), integer(run.id.number())];
@@ -469,7 +486,13 @@ fn run(row: &Row<'_>) -> Result<Run, MetadataError> {
         }
         _ => return Err(MetadataError::Corrupt("state")),
     };
-    let limit: Option<i64> = row.get("time_limit")?;
+    let span = |column: &str| -> Result<Option<Duration>, MetadataError> {
+        let millis: Option<i64> = row.get(column)?;
+        Ok(millis.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis))
+    };
+    let given: Option<String> = row.get("given")?;
+    let given = given.map(|given| serde_json::from_str(&given)).transpose();
+    let memory: Option<i64> = row.get("peak_memory")?;
     Ok(Run {
         id: run_id(row.get("id")?)?,
         repository: parsed(row, "repository")?,
@@ -478,11 +501,16 @@ fn run(row: &Row<'_>) -> Result<Run, MetadataError> {
         image: parsed(row, "image")?,
         state,
         attempt: number(row, "attempt")?,
-        time_limit: limit.and_then(|limit| u64::try_from(limit).ok()).map(Duration::from_millis),
+        time_limit: span("time_limit")?,
         queued_at: time(row, "queued_at")?,
         started_at: time_option(row, "started_at")?,
         finished_at: time_option(row, "finished_at")?,
         result: parsed_option(row, "result")?,
+        given: given.map_err(|_| MetadataError::Corrupt("given"))?,
+        measured: Measured {
+            peak_memory: memory.and_then(|memory| u64::try_from(memory).ok()),
+            cpu: span("cpu_time")?,
+        },
     })
 }
 

@@ -35,7 +35,7 @@ use crate::{Registry, RegistryError};
 const BATCH: usize = 64;
 
 /// What is copied of the state besides the database and the password file, if it is there. Not the locks.
-const FILES: [&str; 2] = ["keys/upload", "instance"];
+const FILES: [&str; 3] = ["keys/upload", "keys/provenance/key.pk8", "instance"];
 
 /// The largest of these files: they hold keys and names. A password file of so much has 100,000 users.
 const MAX_FILE: u64 = 16 * 1024 * 1024;

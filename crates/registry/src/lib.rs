@@ -58,7 +58,8 @@ pub use verify::{
 
 pub use torno_blob::{Blob, BlobError, Damage, Reading, Sharing, Uploads};
 pub use torno_metadata::{
-    Condition, DataFile, Fingerprint, FinishedRun, Garbage, Line, MetadataError, Outcome, Owned, Presence,
-    Printed, Referrer, Referrers, Run, RunData, RunLog, RunState, Selection, StoredManifest, Stream, Swept,
-    TokenAccount, TokenKind, TokenRecord, Usage, Usages, Use, Versions, Waiting, WrongSize,
+    Condition, DataFile, Fingerprint, FinishedRun, Garbage, Given, GivenDataset, GivenLimits, Line, Measured,
+    MetadataError, Outcome, Owned, Presence, Printed, Referrer, Referrers, Run, RunData, RunLog, RunState,
+    Selection, StoredManifest, Stream, Swept, TokenAccount, TokenKind, TokenRecord, Usage, Usages, Use,
+    Versions, Waiting, WrongSize,
 };

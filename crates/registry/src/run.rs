@@ -1,14 +1,16 @@
 //! The executor's side: claiming runs, moving them on, publishing what they leave.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use torno_auth::PushPermit;
 use torno_blob::Reading;
-use torno_metadata::{FinishedRun, NewManifest, Outcome, Run, RunLog, Selection, StoredManifest};
-use torno_oci::{Digest, Manifest, RunId};
+use torno_metadata::{
+    FinishedRun, Given, Measured, NewManifest, Outcome, Run, RunLog, Selection, StoredManifest,
+};
+use torno_oci::{Digest, Manifest, Reference, RunId};
 
 use crate::{Content, Registry, RegistryError, Settings, manifest::new_manifest};
 
@@ -43,25 +45,42 @@ pub struct ImagePermit {
     run: RunId,
 }
 
-/// What a run leaves in its results repository: an image manifest whose blobs have been pushed there.
+/// What a run leaves in its results repository: an image manifest whose blobs have been pushed there, and what is
+/// attached to it. All of it becomes visible at once.
 #[derive(Clone, Debug)]
-pub struct Publication(NewManifest);
+pub struct Publication {
+    result: NewManifest,
+    attachments: Vec<NewManifest>,
+}
 
 impl Publication {
     /// A manifest to publish, from its exact bytes.
     pub fn new(bytes: Vec<u8>) -> Result<Self, RegistryError> {
         let manifest = Manifest::parse(None, &bytes)?;
-        Ok(Self(new_manifest(Digest::sha256(&bytes), &manifest, bytes, Settings::default())))
+        let result = new_manifest(Digest::sha256(&bytes), &manifest, bytes, Settings::default());
+        Ok(Self { result, attachments: Vec::new() })
+    }
+
+    /// With another manifest that speaks of this one. It goes when this one does.
+    pub fn with(mut self, bytes: Vec<u8>) -> Result<Self, RegistryError> {
+        let manifest = Manifest::parse(None, &bytes)?;
+        let attachment = new_manifest(Digest::sha256(&bytes), &manifest, bytes, Settings::default());
+        if attachment.refers.as_ref().is_none_or(|refers| refers.subject != self.result.digest) {
+            let result = Reference::Digest(self.result.digest);
+            return Err(RegistryError::ManifestUnknown(result));
+        }
+        self.attachments.push(attachment);
+        Ok(self)
     }
 
     /// Its digest.
     pub fn digest(&self) -> &Digest {
-        &self.0.digest
+        &self.result.digest
     }
 
-    /// The manifest, to be stored.
+    /// The manifest alone, to be stored.
     pub(crate) fn into_manifest(self) -> NewManifest {
-        self.0
+        self.result
     }
 }
 
@@ -90,11 +109,11 @@ impl Registry {
         Ok(())
     }
 
-    /// Notes that the engine is about to be told to start a run's container, and ends its pull token. What cannot be
-    /// recorded does not start.
-    pub async fn starting(&self, run: RunId, limit: Duration) -> Result<(), RegistryError> {
+    /// Notes that the engine is about to be told to start a run's container, and what that is given, and ends its pull
+    /// token. What cannot be recorded does not start.
+    pub async fn starting(&self, run: RunId, given: Given) -> Result<(), RegistryError> {
         self.record_start(run).await?;
-        self.metadata.starting_run(run, limit).await?;
+        self.metadata.starting_run(run, given).await?;
         self.news.changed();
         Ok(())
     }
@@ -106,9 +125,9 @@ impl Registry {
         Ok(())
     }
 
-    /// Notes that a run's container has ended.
-    pub async fn collecting(&self, run: RunId) -> Result<(), RegistryError> {
-        Ok(self.metadata.collecting_run(run).await?)
+    /// Notes that a run's container has ended, and what it was seen to use.
+    pub async fn collecting(&self, run: RunId, measured: Measured) -> Result<(), RegistryError> {
+        Ok(self.metadata.collecting_run(run, measured).await?)
     }
 
     /// Ends a run and publishes what it leaves, all or nothing, and nothing that cannot be recorded.
@@ -120,8 +139,13 @@ impl Registry {
         publish: Option<Publication>,
     ) -> Result<(), RegistryError> {
         self.record_end(run, &outcome, publish.as_ref().map(Publication::digest)).await?;
-        let publish = publish.map(|publication| publication.0);
-        self.metadata.finish_run(run, FinishedRun { outcome, log, publish, at: Timestamp::now() }).await?;
+        let (publish, attachments) = match publish {
+            Some(Publication { result, attachments }) => (Some(result), attachments),
+            None => (None, Vec::new()),
+        };
+        self.metadata
+            .finish_run(run, FinishedRun { outcome, log, publish, attachments, at: Timestamp::now() })
+            .await?;
         self.news.changed();
         Ok(())
     }

@@ -11,6 +11,7 @@ pub(crate) mod gc;
 pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod projects;
+pub(crate) mod provenance;
 pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod token;
@@ -175,6 +176,12 @@ pub(crate) enum Failure {
     /// Nobody has waited for what was asked.
     #[error("stopped before everything was tried; what had been made for it is removed")]
     Interrupted,
+    /// There is no key to tell by.
+    #[error("{0}")]
+    ProvenanceKey(#[source] torno_executor::KeyError),
+    /// A result is not to be believed.
+    #[error("not verified: {0}")]
+    Provenance(#[source] torno_executor::ProvenanceError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {

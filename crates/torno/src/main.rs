@@ -22,6 +22,7 @@ use command::{
     import::{Export, Import},
     init::Init,
     projects::Projects,
+    provenance::Provenance,
     runs::Runs,
     serve::Serve,
     token::Token,
@@ -75,6 +76,7 @@ enum Command {
     Export(Export),
     Verify(Verify),
     Audit(Audit),
+    Provenance(Provenance),
 }
 
 fn main() -> ExitCode {
@@ -104,6 +106,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Export(export) => export.run(),
         Command::Verify(verify) => verify.run(),
         Command::Audit(audit) => audit.run(),
+        Command::Provenance(provenance) => provenance.run(),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     executor::Wait,
     log,
     pack::Package,
+    provenance::{self, Origin},
     report::Report,
 };
 
@@ -50,7 +51,7 @@ impl Life {
     }
 
     async fn try_to_conclude(&self, ended: &Ended) -> Result<(), ExecutorError> {
-        self.site.registry.collecting(self.run.id).await?;
+        self.site.registry.collecting(self.run.id, self.measured()).await?;
         self.compare_data().await?;
         let policy = self.policy();
         let log = self.printed().await?;
@@ -122,7 +123,15 @@ impl Life {
         printed: &RunLog,
     ) -> Result<Publication, ExecutorError> {
         let registry = &self.site.registry;
-        let run = &self.run;
+        // As it is known now: what it was given, and what any process has seen of it.
+        let mut run = registry.run(self.run.id).await?.ok_or(ExecutorError::Run("it is not known"))?;
+        let data = registry.run_data(run.id).await?;
+        for dataset in run.given.iter_mut().flat_map(|given| &mut given.datasets) {
+            // Of data that changed meanwhile nobody can say what the run saw.
+            let seen = data.iter().find(|data| data.dataset == dataset.name && !data.changed);
+            dataset.digest = seen.and_then(|data| data.fingerprint.clone());
+        }
+        let run = &run;
         let image = registry.claimed_image(run).await?;
         let image = image.ok_or(ExecutorError::Run("its image is not in the registry"))?;
         let policy = self.policy();
@@ -130,7 +139,6 @@ impl Life {
         let report = Report {
             run,
             project: self.project.as_ref().map_or("", ProjectName::as_str),
-            policy: &policy,
             outcome,
             started: ended.container.started,
             finished,
@@ -145,7 +153,15 @@ impl Life {
             files.push(("stdout.log", log::file(&printed.stdout)));
         }
         let permit = registry.publish_permit(run)?;
-        Package { run, image: &image, outcome, finished, output, files }.push(registry, &permit).await
+        let package = Package { run, image: &image, outcome, finished, output: output.clone(), files };
+        let packed = package.push(registry, &permit).await?;
+        let origin = Origin { image: &image, instance: &self.site.instance, key: &self.site.key };
+        let signed = provenance::attachment(&report, &origin, &packed).map_err(ExecutorError::pack)?;
+        let mut publication = Publication::new(packed.manifest.clone())?;
+        for attachment in [signed] {
+            publication = publication.with(packed.attach(registry, &permit, attachment).await?)?;
+        }
+        Ok(publication)
     }
 
     /// Ends the run, then removes it from the engine.

@@ -69,7 +69,7 @@ impl Life {
             }
         }
         self.note_data().await?;
-        registry.starting(self.run.id, plan.time).await?;
+        registry.starting(self.run.id, plan.given(policy)).await?;
         Ok(())
     }
 

@@ -21,8 +21,8 @@ use torno_auth::{Identity, Policy, Project, PushPermit};
 use torno_metadata::{Metadata, Sweep};
 use torno_oci::{Digest, Platform, Reference, RepositoryName, RunId, UserName};
 use torno_registry::{
-    ClaimedRun, CollectionProgress, Outcome, Progress, Publication, Reading, Registry, RegistryError,
-    Retention, RunLog, RunState, Selection, Settings,
+    ClaimedRun, CollectionProgress, Given, GivenDataset, GivenLimits, Measured, Outcome, Progress,
+    Publication, Reading, Registry, RegistryError, Retention, RunLog, RunState, Selection, Settings,
 };
 
 const NO_GRACE: Duration = Duration::ZERO;
@@ -34,6 +34,21 @@ struct Site {
 
 fn ada() -> Identity {
     Identity::of("ada".parse().expect("name"))
+}
+
+/// What a run is given that may take so long.
+fn given(time: Duration) -> Given {
+    let limits = GivenLimits {
+        nano_cpus: 1,
+        memory_bytes: 1,
+        pids: 1,
+        millis: time.as_millis().try_into().expect("short"),
+        output_bytes: 1,
+        output_entries: 1,
+        tmp_bytes: 1,
+        log_bytes: 1,
+    };
+    Given { datasets: Vec::new(), network: "none".into(), user: "1:1".into(), limits }
 }
 
 fn name(text: &str) -> RepositoryName {
@@ -116,9 +131,9 @@ impl Site {
         let publication = Publication::new(self.image(&permit, seed).await).expect("manifest");
         let digest = publication.digest().clone();
         let id = claimed.run.id;
-        self.registry.starting(id, Duration::from_mins(1)).await.expect("starting");
+        self.registry.starting(id, given(Duration::from_mins(1))).await.expect("starting");
         self.registry.started(id, Timestamp::now()).await.expect("started");
-        self.registry.collecting(id).await.expect("collecting");
+        self.registry.collecting(id, Measured::default()).await.expect("collecting");
         let log = RunLog::default();
         self.registry.finish(id, Outcome::Succeeded, log, Some(publication)).await.expect("finish");
         digest
@@ -183,7 +198,7 @@ async fn a_result_that_is_being_published_is_kept_from_gc() {
         async || site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc").blobs;
     assert_eq!(collect().await, 0, "nobody would push it again");
     let id = claimed.run.id;
-    site.registry.starting(id, Duration::from_mins(1)).await.expect("starting");
+    site.registry.starting(id, given(Duration::from_mins(1))).await.expect("starting");
     let publication = Some(Publication::new(manifest).expect("manifest"));
     site.registry.finish(id, Outcome::Succeeded, RunLog::default(), publication).await.expect("finish");
     site.pull("results/p/n", "1").await.expect("result");
@@ -262,7 +277,7 @@ async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
     assert_eq!(site.registry.run_blob(&permit, &layer, Reading::Copied).await.expect("blob").size(), 5);
     assert!(site.registry.run_blob(&permit, &Digest::sha256(b"other"), Reading::Copied).await.is_err());
 
-    site.registry.starting(run, Duration::from_secs(1)).await.expect("starting");
+    site.registry.starting(run, given(Duration::from_secs(1))).await.expect("starting");
     let late = site.registry.image_permit(run, claimed.token.secret()).await.expect("asked");
     assert!(late.is_none(), "the token ends before the container starts");
     site.registry.finish(run, Outcome::EngineGone, RunLog::default(), None).await.expect("finish");
@@ -283,7 +298,7 @@ async fn runs_are_claimed_in_their_order_and_only_once() {
     site.registry.requeue(first.run.id).await.expect("requeue");
     let again = site.claim().await;
     assert_eq!((again.run.id.number(), again.run.attempt), (1, 2));
-    site.registry.starting(again.run.id, Duration::from_secs(1)).await.expect("starting");
+    site.registry.starting(again.run.id, given(Duration::from_secs(1))).await.expect("starting");
     assert!(site.registry.requeue(again.run.id).await.is_err(), "something of it may have run");
     let unfinished = site.registry.runs(Selection::Unfinished, 10).await.expect("list");
     let states: Vec<_> = unfinished.iter().map(|run| run.state.clone()).collect();
@@ -430,4 +445,25 @@ async fn of_two_first_pushes_of_a_name_only_one_goes_on() {
     let pushed =
         site.registry.put_manifest(&bobs, &Actor::torno(), &tag("1"), Vec::new(), None, manifest, None).await;
     assert!(matches!(pushed, Err(RegistryError::Taken)));
+}
+
+#[tokio::test]
+async fn what_a_run_was_given_and_used_is_kept() {
+    let site = Site::new();
+    let (_, id) = site.push("run/p/n", "1", "image").await;
+    let id = id.expect("a run");
+    let run = async || site.registry.run(id).await.expect("read").expect("there");
+    site.claim().await;
+    assert_eq!(run().await.given, None);
+    let mut given = given(Duration::from_millis(1500));
+    let digest = Some(Digest::sha256(b"eyes"));
+    given.datasets = vec![GivenDataset { name: "eyes".into(), mount: "/input".into(), digest }];
+    site.registry.starting(id, given.clone()).await.expect("starting");
+    assert_eq!((run().await.given, run().await.time_limit), (Some(given), Some(Duration::from_millis(1500))));
+    let measured = Measured { peak_memory: Some(5), cpu: Some(Duration::from_millis(7)) };
+    site.registry.collecting(id, measured).await.expect("collecting");
+    // A process that takes it up then has seen nothing of it, or less.
+    let later = Measured { peak_memory: None, cpu: Some(Duration::from_millis(8)) };
+    site.registry.collecting(id, later).await.expect("collecting again");
+    assert_eq!(run().await.measured, Measured { cpu: later.cpu, ..measured });
 }

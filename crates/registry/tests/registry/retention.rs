@@ -13,7 +13,7 @@ use torno_metadata::Metadata;
 use torno_oci::{Digest, Reference};
 use torno_registry::{CollectionProgress, Expired, KeepImages, Outcome, Retention, Rule, RunLog};
 
-use crate::{NO_GRACE, Site, ada};
+use crate::{NO_GRACE, Site, ada, given};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -66,7 +66,7 @@ impl Site {
     /// Carries out the run that waits.
     async fn end_run(&self) {
         let id = self.claim().await.run.id;
-        self.registry.starting(id, Duration::from_mins(1)).await.expect("starting");
+        self.registry.starting(id, given(Duration::from_mins(1))).await.expect("starting");
         self.registry.finish(id, Outcome::Succeeded, RunLog::default(), None).await.expect("finish");
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use torno_oci::RunId;
 use torno_registry::{Run, RunData, RunLog, Selection};
 
@@ -127,6 +128,9 @@ fn details(run: &Run) -> String {
     line("finished", time(run.finished_at));
     line("took", took(run).map_or_else(|| "-".into(), span));
     line("time limit", run.time_limit.map_or_else(|| "-".into(), span));
+    let memory = run.measured.peak_memory.map(|memory| ByteSize::b(memory).display().iec().to_string());
+    line("peak memory", memory.unwrap_or_else(|| "-".into()));
+    line("cpu time", run.measured.cpu.map_or_else(|| "-".into(), |cpu| format!("{:.1}s", cpu.as_secs_f64())));
     line("published", run.result.as_ref().map_or_else(|| "-".into(), ToString::to_string));
     text
 }
