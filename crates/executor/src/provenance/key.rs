@@ -197,8 +197,8 @@ mod tests {
         assert!(matches!(PublicKey::of_folder(&keys), Err(KeyError::None(_))));
         let made = SigningKey::open(&keys).expect("made");
         assert_eq!(SigningKey::open(&keys).expect("read").public(), made.public());
-        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        assert_eq!((mode(&keys), mode(&keys.join(SIGNING))), (0o700, 0o600));
+        let permissions = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!((permissions(&keys), permissions(&keys.join(SIGNING))), (0o700, 0o600));
         // One that was replaced is still believed.
         fs::rename(keys.join(SIGNING), keys.join("2026.pk8")).expect("moved");
         let next = SigningKey::open(&keys).expect("made");

@@ -29,7 +29,7 @@ pub(crate) struct Statement {
     predicate: Predicate,
 }
 
-/// Something that is known by its digest (in-toto attestation: ResourceDescriptor).
+/// Something that is known by its digest (in-toto attestation: `ResourceDescriptor`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Resource {
@@ -219,7 +219,7 @@ impl Statement {
     }
 }
 
-/// A digest as in-toto writes it (in-toto attestation: DigestSet).
+/// A digest as in-toto writes it (in-toto attestation: `DigestSet`).
 fn digest_set(digest: &Digest) -> BTreeMap<String, String> {
     let (algorithm, hex) = digest.as_str().split_once(':').unwrap_or_default();
     BTreeMap::from([(algorithm.to_owned(), hex.to_owned())])

@@ -62,12 +62,11 @@ impl FromStr for Image {
     type Err = ImageError;
 
     fn from_str(text: &str) -> Result<Self, ImageError> {
-        let (name, reference) = match text.split_once('@') {
-            Some((name, digest)) => (name, Reference::Digest(digest.parse().map_err(|_| ImageError)?)),
-            None => {
-                let (name, tag) = text.rsplit_once(':').ok_or(ImageError)?;
-                (name, Reference::Tag(tag.parse().map_err(|_| ImageError)?))
-            }
+        let (name, reference) = if let Some((name, digest)) = text.split_once('@') {
+            (name, Reference::Digest(digest.parse().map_err(|_| ImageError)?))
+        } else {
+            let (name, tag) = text.rsplit_once(':').ok_or(ImageError)?;
+            (name, Reference::Tag(tag.parse().map_err(|_| ImageError)?))
         };
         let without_host =
             name.split_once('/').filter(|(host, _)| host.contains(['.', ':']) || *host == "localhost");
