@@ -47,7 +47,8 @@ impl DryRun {
             let sampled = policy.datasets.iter().any(|known| known.name == *name && known.sample.is_some());
             prepare.push(if sampled {
                 let image = quoted(&format!("{host}/samples/{name}"));
-                format!("docker cp \"$(docker create {image})\":/input/. {folder}")
+                let from = quoted(&format!(":/input/{}", part(policy, name)));
+                format!("docker cp \"$(docker create {image})\"{from} {folder}")
             } else {
                 format!("# there is no sample of {name}: put files of the same form into {folder}")
             });
@@ -65,6 +66,15 @@ impl DryRun {
             let _ = writeln!(text, "{line}");
         }
         text
+    }
+}
+
+/// What is copied of a sample: the part of it that runs see.
+fn part(policy: &ProjectPolicy, name: &str) -> String {
+    let dataset = policy.datasets.iter().find(|known| known.name == *name);
+    match dataset.and_then(|dataset| dataset.part.as_ref()) {
+        Some(part) => format!("{part}/."),
+        None => ".".into(),
     }
 }
 

@@ -32,7 +32,7 @@ use tree::{Ledger, Tree};
 /// A folder of data, and what it is called where its fingerprint is kept.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DataFolder {
-    /// The dataset's name; behind `samples/` for its sample.
+    /// The dataset's name, with the part of it that is meant behind it, if not all; behind `samples/` for its sample.
     pub source: String,
     /// Where it is.
     pub path: PathBuf,
@@ -73,8 +73,11 @@ impl Drop for Going {
 pub(crate) fn folders(policy: &ProjectPolicy) -> Vec<(String, DataFolder)> {
     let folder = |dataset: &crate::Dataset| {
         let sampled = dataset.sample.as_ref() == Some(&dataset.path);
-        let source = if sampled { format!("samples/{}", dataset.name) } else { dataset.name.clone() };
-        (dataset.name.clone(), DataFolder { source, path: dataset.path.clone() })
+        let mut source = if sampled { format!("samples/{}", dataset.name) } else { dataset.name.clone() };
+        if let Some(part) = &dataset.part {
+            source = format!("{source}/{part}");
+        }
+        (dataset.name.clone(), DataFolder { source, path: dataset.place() })
     };
     policy.datasets.iter().map(folder).collect()
 }

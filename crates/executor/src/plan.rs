@@ -194,7 +194,7 @@ impl Resources {
 fn data(policy: &ProjectPolicy) -> Vec<DataMount> {
     let mount = |dataset: &crate::Dataset, target: String| DataMount {
         dataset: dataset.name.clone(),
-        source: dataset.path.clone(),
+        source: dataset.place(),
         target,
     };
     match policy.datasets.as_slice() {

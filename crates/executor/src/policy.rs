@@ -95,12 +95,22 @@ pub struct Dataset {
     pub path: PathBuf,
     /// Where a part of it, or something like it, is that may be given away.
     pub sample: Option<PathBuf>,
+    /// The folder below, of both, that a project's runs see in place of the whole: names with `/` between.
+    pub part: Option<String>,
 }
 
 impl Dataset {
     /// A folder without a sample.
     pub fn folder(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), path: path.into(), sample: None }
+        Self { name: name.into(), path: path.into(), sample: None, part: None }
+    }
+
+    /// The folder that runs see.
+    pub fn place(&self) -> PathBuf {
+        match &self.part {
+            Some(part) => self.path.join(part),
+            None => self.path.clone(),
+        }
     }
 }
 

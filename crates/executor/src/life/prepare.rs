@@ -58,6 +58,7 @@ impl Life {
         };
         let plan = Plan::new(&subject, &config, policy);
         let plan = plan.map_err(|why| Unready::Ends(Outcome::CannotStart { reason: why.to_string() }))?;
+        self.check_data().await?;
         let mut pulls = 1;
         loop {
             self.clear().await?;

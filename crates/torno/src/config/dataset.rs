@@ -78,6 +78,34 @@ fn sample_path(
     }
 }
 
+/// A folder below a dataset, as a project names it.
+pub(super) fn part_of(dataset: Dataset, part: Option<&str>) -> Result<Dataset, String> {
+    let Some(part) = part else { return Ok(dataset) };
+    let shown = part.escape_debug();
+    let plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains(char::is_control);
+    if !part.split('/').all(plain) {
+        return Err(format!(
+            "`{shown}` is not a folder below `{}`; write names with a `/` between, without `.` or `..`",
+            dataset.name
+        ));
+    }
+    let dataset = Dataset { part: Some(part.to_owned()), ..dataset };
+    let sample = dataset.sample.as_ref().map(|sample| ("sample of dataset", sample));
+    for (what, whole) in [Some(("dataset", &dataset.path)), sample].into_iter().flatten() {
+        let place = whole.join(part);
+        // What this process cannot look at is looked at before each run.
+        if fs::metadata(whole).is_err() {
+            continue;
+        }
+        match place.canonicalize() {
+            Ok(real) if real == place && real.is_dir() => {}
+            Ok(_) => return Err(format!("`{shown}` of {what} `{}` is no folder, or a link", dataset.name)),
+            Err(_) => return Err(format!("the {what} `{}` has no folder `{shown}`", dataset.name)),
+        }
+    }
+    Ok(dataset)
+}
+
 /// The folder with every link followed: what is checked here is what is mounted later.
 fn dataset_path(text: &str, base: &Path, private: &Private) -> Result<PathBuf, String> {
     let path = value::path(text, base)?;

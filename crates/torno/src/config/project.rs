@@ -263,16 +263,20 @@ impl Known<'_> {
         let mut seen = BTreeSet::new();
         let mut datasets = Vec::new();
         for item in item.into_list("a list of datasets, such as [\"retina\"]") {
-            let found = item.parse("the name of a dataset in quotes", |name| {
+            let found = item.parse("the name of a dataset in quotes", |text| {
+                let (name, part) = match text.split_once('/') {
+                    Some((name, part)) => (name, Some(part)),
+                    None => (text, None),
+                };
                 let dataset = self.datasets.get(name).ok_or_else(|| {
                     let name = name.escape_debug();
                     format!("there is no dataset `{name}`; {}", among(self.datasets.keys()))
                 })?;
-                if seen.insert(name.to_owned()) {
-                    Ok(dataset.clone())
-                } else {
-                    Err(format!("`{name}` is in this list already"))
+                if !seen.insert(name.to_owned()) {
+                    return Err(format!("`{name}` is in this list already"));
                 }
+                // One with errors of its own is reported where it stands.
+                dataset.clone().map(|dataset| dataset::part_of(dataset, part)).transpose()
             });
             datasets.extend(found.flatten());
         }

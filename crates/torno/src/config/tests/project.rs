@@ -213,6 +213,47 @@ fn a_sample_holds_nothing_confidential() {
 }
 
 #[test]
+fn a_project_may_see_a_part_of_a_dataset() {
+    let site = Site::new();
+    for folder in ["retina/train/a b", "given/train/a b", "given/only"] {
+        fs::create_dir_all(site.path(folder)).expect("folder");
+    }
+    fs::write(site.path("retina/file"), "").expect("file");
+    std::os::unix::fs::symlink("/etc", site.path("retina/out")).expect("link");
+    std::os::unix::fs::symlink("train", site.path("retina/in")).expect("link");
+    fs::create_dir(site.path("retina/unsampled")).expect("folder");
+    let text = |part: &str| {
+        format!(
+            "[datasets]\nretina = {{ path = \"retina\", sample = \"given\" }}\n\
+             [projects.p]\nresearchers = [\"ada\"]\ndatasets = [{part}]\n"
+        )
+    };
+    let config = site.good(&text("\"retina/train/a b\""));
+    let dataset = &policy_of(&config).datasets[0];
+    assert_eq!((dataset.name.as_str(), dataset.place()), ("retina", site.path("retina/train/a b")));
+    for (part, words) in [
+        ("\"retina/../given\"", "without `.` or `..`"),
+        ("\"retina/train/..\"", "without `.` or `..`"),
+        ("\"retina/./train\"", "without `.` or `..`"),
+        ("\"retina/\"", "without `.` or `..`"),
+        ("\"retina//etc\"", "without `.` or `..`"),
+        ("\"retina/a\\u0000\"", "without `.` or `..`"),
+        ("\"retina/out\"", "or a link"),
+        ("\"retina/in\"", "or a link"),
+        ("\"retina/in/a b\"", "or a link"),
+        ("\"retina/file\"", "is no folder"),
+        ("\"retina/none\"", "has no folder"),
+        ("\"retina/unsampled\"", "the sample of dataset `retina` has no folder"),
+        ("\"/retina\"", "no dataset"),
+        ("\"retina\", \"retina/train\"", "already"),
+    ] {
+        let errors = site.errors(&text(part), &Environment::default());
+        assert_eq!(errors.len(), 1, "{part}: {errors:#?}");
+        assert!(errors[0].contains(words), "{part}: {errors:#?}");
+    }
+}
+
+#[test]
 fn projects_may_stand_in_files_of_their_own() {
     let site = Site::new()
         .beside("a.toml", "[groups]\nteam = [\"ada\"]\n[datasets.retina]\npath = \"retina\"")
