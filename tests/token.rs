@@ -290,7 +290,7 @@ fn a_robot_has_a_token_and_no_password() {
     assert_eq!(site.runs(), 1);
     let named = robot.get("/api/whoami").expect(200).json();
     assert_eq!((&named["name"], &named["robot"]), (&"ci".into(), &true.into()));
-    assert_eq!(named["may_push_to"], serde_json::json!(["run/heart/<name>:<tag>"]));
+    assert_eq!(named["may_push_to"], serde_json::json!(["run/heart/<name>:<tag>", "try/heart/<name>:<tag>"]));
     assert_eq!(named["token_good_for"], "pull,push:run/heart/*");
     site.anonymous().get("/api/whoami").expect_error(401, "UNAUTHORIZED");
 }
