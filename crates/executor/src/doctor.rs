@@ -42,6 +42,7 @@ const LIMITS: Limits = Limits {
     time: PATIENCE,
     output: ByteSize::mib(1),
     entries: 1,
+    depth: 1,
     tmp: ByteSize::mib(16),
     log: ByteSize::b(SAID),
 };

@@ -251,6 +251,16 @@ impl Engine {
         }))
     }
 
+    /// Where on its host the engine keeps a volume; `None` when it has none of that name or does not say.
+    pub(crate) async fn volume_folder(&self, name: &str) -> Result<Option<PathBuf>, EngineError> {
+        let docker = self.connected().await?;
+        match self.call(docker.inspect_volume(name)).await {
+            Ok(volume) => Ok(Some(PathBuf::from(volume.mountpoint)).filter(|folder| folder.is_absolute())),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The size of a volume; `None` when the engine does not say.
     pub(crate) async fn volume_size(&self, name: &str) -> Result<Option<u64>, EngineError> {
         let mut measured = self.measured.lock().await;

@@ -71,6 +71,7 @@ impl Executor {
             projects,
             instance: Instance::of(data)?,
             pull_from,
+            keep_free: settings.keep_free,
             spool: data.join("uploads"),
         };
         Ok(Self {

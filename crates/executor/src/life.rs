@@ -3,12 +3,14 @@
 
 mod data;
 mod finish;
+mod output;
 mod prepare;
 mod watch;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use bytesize::ByteSize;
 use tokio::time::Instant;
 use torno_auth::ProjectName;
 use torno_oci::Namespace;
@@ -41,6 +43,8 @@ pub(crate) struct Site {
     pub instance: Instance,
     /// Where the engine finds the images.
     pub pull_from: SocketAddr,
+    /// What the disk of the outputs keeps free.
+    pub keep_free: ByteSize,
     /// Where what runs leave is kept while it is read, in a file without a name.
     pub spool: PathBuf,
 }

@@ -9,6 +9,8 @@ use std::{
 use bytesize::ByteSize;
 use torno_inside::Attack;
 
+use crate::collect::Bounds;
+
 /// What the executor is told at start.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -18,6 +20,8 @@ pub struct Settings {
     pub concurrent_runs: usize,
     /// Promises that this host may break and start runs all the same.
     pub accept: Vec<&'static Attack>,
+    /// What the disk of the outputs keeps free: with less, runs are stopped.
+    pub keep_free: ByteSize,
 }
 
 /// What the runs of one project are given and held to.
@@ -129,10 +133,19 @@ pub struct Limits {
     pub output: ByteSize,
     /// Files and folders in `/output`.
     pub entries: u32,
+    /// Names in a path below `/output`: 1 is what lies in it directly.
+    pub depth: u32,
     /// The size of `/tmp`, which is kept in memory and counts towards `memory`.
     pub tmp: ByteSize,
     /// How much of the end of stdout and of stderr is kept, each.
     pub log: ByteSize,
+}
+
+impl Limits {
+    /// What a run may leave in `/output`.
+    pub(crate) fn output(&self) -> Bounds {
+        Bounds { bytes: self.output.as_u64(), entries: u64::from(self.entries), depth: self.depth }
+    }
 }
 
 impl Default for Limits {
@@ -145,6 +158,7 @@ impl Default for Limits {
             time: Duration::from_hours(1),
             output: ByteSize::gib(1),
             entries: 10_000,
+            depth: 32,
             tmp: ByteSize::mib(256),
             log: ByteSize::mib(1),
         }

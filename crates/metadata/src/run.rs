@@ -89,6 +89,13 @@ pub enum Outcome {
         /// The limit.
         entries: u64,
     },
+    /// `/output` held folders in more folders than allowed, or paths that are too long to be read.
+    OutputTooDeep {
+        /// The limit, in names of a path.
+        depth: u32,
+    },
+    /// The site's disk for outputs was nearly full while it ran, whoever filled it.
+    DiskFull,
     /// The engine could not start the image's command; the reason is the engine's word for it.
     CannotStart {
         /// Why, such as `no such file or directory`.
@@ -115,6 +122,12 @@ impl fmt::Display for Outcome {
             Self::OutputTooManyFiles { entries } => {
                 write!(f, "too many files in the output (limit {entries})")
             }
+            Self::OutputTooDeep { depth } => {
+                write!(f, "folders nested too deeply in the output (limit {depth}, or a path of 3 KiB)")
+            }
+            Self::DiskFull => f.write_str(
+                "the site's disk for outputs was nearly full; push the tag again later, or tell its admin",
+            ),
             Self::CannotStart { reason } => write!(f, "the command could not be started: {reason}"),
             Self::EngineGone => f.write_str("the site's container engine went away; push the tag again"),
             Self::SampleGone => f.write_str("there is no sample to try it on any more"),

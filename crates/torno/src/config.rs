@@ -63,6 +63,9 @@ const ENGINE: &str = "/var/run/docker.sock";
 /// A machine with room for more confidential runs than this at once would be a cluster, which one engine is not.
 const CONCURRENT_RUNS: RangeInclusive<u32> = 1..=64;
 
+/// 0 keeps nothing free; more than a pebibyte is on no disk, so it is a wrong unit.
+const KEEP_FREE: RangeInclusive<ByteSize> = ByteSize::b(0)..=ByteSize::pib(1);
+
 /// Reverse proxies and clients give up on a silent server after some minutes.
 const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(5);
 
@@ -404,13 +407,17 @@ fn executor(
         .and_then(|item| limits::count_within(&item, &CONCURRENT_RUNS))
         .and_then(|count| usize::try_from(count).ok())
         .unwrap_or(1);
+    let keep_free = table
+        .take_or_variable("keep_free", environment)
+        .and_then(|item| limits::size_within(&item, &KEEP_FREE))
+        .unwrap_or(ByteSize::gib(1));
     let within = table
         .take_or_variable("within", environment)
         .and_then(|item| item.parse("\"serve\" or \"execute\"", within))
         .unwrap_or(Within::Serve);
     let accept = table.take("accept").map(accepted).unwrap_or_default();
     variables.extend(table.finish());
-    (Settings { engine, concurrent_runs, accept }, within)
+    (Settings { engine, concurrent_runs, accept, keep_free }, within)
 }
 
 fn within(text: &str) -> Result<Within, String> {

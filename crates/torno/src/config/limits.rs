@@ -27,6 +27,9 @@ const OUTPUT: RangeInclusive<ByteSize> = ByteSize::kib(4)..=ByteSize::tib(1);
 /// Each is looked at and packed one by one: a million takes minutes.
 const ENTRIES: RangeInclusive<u32> = 1..=1_000_000;
 
+/// Each step down is a folder that is open while an output is looked at.
+const DEPTH: RangeInclusive<u32> = 1..=100;
+
 /// One page is the least a tmpfs holds. What it holds counts as memory, so [`MEMORY`] bounds it too.
 const TMP: RangeInclusive<ByteSize> = ByteSize::kib(4)..=ByteSize::tib(16);
 
@@ -68,11 +71,12 @@ pub(super) fn read(item: Item<'_>) -> Limits {
     let output = table.take("output").and_then(|item| size_within(&item, &OUTPUT)).unwrap_or(defaults.output);
     let entries =
         table.take("entries").and_then(|item| count_within(&item, &ENTRIES)).unwrap_or(defaults.entries);
+    let depth = table.take("depth").and_then(|item| count_within(&item, &DEPTH)).unwrap_or(defaults.depth);
     // A project with little memory need not say that its /tmp is small too.
     let tmp = tmp(&mut table, memory).unwrap_or(defaults.tmp.min(memory));
     let log = table.take("log").and_then(|item| size_within(&item, &LOG)).unwrap_or(defaults.log);
     table.finish();
-    Limits { cpus, memory, pids, time, output, entries, tmp, log }
+    Limits { cpus, memory, pids, time, output, entries, depth, tmp, log }
 }
 
 fn cpus(item: &Item<'_>) -> Option<Cpus> {
