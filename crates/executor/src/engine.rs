@@ -71,6 +71,8 @@ pub(crate) struct Container {
     pub status: i64,
     /// Whether the kernel ended a process of it for want of memory.
     pub out_of_memory: bool,
+    /// The bytes of memory it may have.
+    pub memory: u64,
 }
 
 /// What an engine holds of this instance.
@@ -202,6 +204,7 @@ impl Engine {
             other => other?,
         };
         let state = found.state.unwrap_or_default();
+        let memory = found.host_config.and_then(|host| host.memory);
         Ok(Some(Container {
             image: found.config.and_then(|config| config.image).unwrap_or_default(),
             running: state.running.unwrap_or_default(),
@@ -209,6 +212,7 @@ impl Engine {
             finished: state.finished_at.as_deref().and_then(moment),
             status: state.exit_code.unwrap_or_default(),
             out_of_memory: state.oom_killed.unwrap_or_default(),
+            memory: memory.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
         }))
     }
 

@@ -111,10 +111,13 @@ impl Life {
     }
 
     /// A run that has been claimed, from the beginning.
-    pub(crate) async fn whole(self, token: PullToken) {
+    pub(crate) async fn whole(mut self, token: PullToken) {
         tracing::info!(run = %self.run.id, repository = %self.run.repository, attempt = self.run.attempt, "a run is prepared");
         match self.prepare(token.secret()).await {
-            Ok(()) => self.live(Watched::Whole).await,
+            Ok(time) => {
+                self.run.time_limit = Some(time);
+                self.live(Watched::Whole).await;
+            }
             Err(Unready::Ends(outcome)) => self.end(outcome, RunLog::default(), None).await,
             Err(Unready::Failed(error)) => self.try_later(error).await,
         }

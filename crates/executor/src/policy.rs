@@ -180,6 +180,11 @@ impl Cpus {
         (0.01..=1024.0).contains(&processors).then(|| Self(nanos()))
     }
 
+    /// That many billionths, within the same bounds.
+    pub(crate) fn from_nanos(nanos: u64) -> Option<Self> {
+        (10_000_000..=1024 * Self::ONE.0).contains(&nanos).then_some(Self(nanos))
+    }
+
     /// In billionths of a processor.
     pub fn nanos(self) -> u64 {
         self.0

@@ -34,7 +34,7 @@ mod upload_key;
 mod usage;
 mod verify;
 
-pub use admit::AdmissionError;
+pub use admit::{AdmissionError, Ceiling};
 pub use backup::{BackedUp, Backup, BackupError, Lost, Superfluous, restore, verify_backup};
 pub use content::{Check, Content};
 pub use error::RegistryError;

@@ -41,8 +41,8 @@ impl From<RegistryError> for Unready {
 }
 
 impl Life {
-    /// Plans, pulls, makes the container, and notes that it is about to start.
-    pub(super) async fn prepare(&self, secret: &str) -> Result<(), Unready> {
+    /// Plans, pulls, makes the container, and notes that it is about to start. How long it may run.
+    pub(super) async fn prepare(&self, secret: &str) -> Result<Duration, Unready> {
         let policy = self.policy.as_ref().map_err(|outcome| Unready::Ends(outcome.clone()))?;
         let project = self.project.as_ref().ok_or(Unready::Ends(Outcome::ProjectGone))?;
         let (registry, engine) = (&self.site.registry, &self.site.engine);
@@ -70,7 +70,7 @@ impl Life {
         }
         self.note_data().await?;
         registry.starting(self.run.id, plan.time).await?;
-        Ok(())
+        Ok(plan.time)
     }
 
     /// Data that is not there does not come by trying again; the engine looks for it, since it may see another

@@ -102,9 +102,8 @@ impl Life {
         if let Some(forced) = forced {
             return forced;
         }
-        let policy = self.policy();
         if container.out_of_memory {
-            return Outcome::OutOfMemory { bytes: policy.limits.memory.as_u64() };
+            return Outcome::OutOfMemory { bytes: container.memory };
         }
         if status == KILLED {
             // Another process may have killed it at a limit and ended before it could say so.
