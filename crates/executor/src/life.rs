@@ -14,7 +14,7 @@ use bytesize::ByteSize;
 use tokio::time::Instant;
 use torno_auth::ProjectName;
 use torno_oci::Namespace;
-use torno_registry::{Outcome, PullToken, Registry, Run, RunLog};
+use torno_registry::{Outcome, PullToken, Registry, Resources, Run, RunLog};
 
 use crate::{
     ExecutorError, LogPolicy, ProjectPolicy,
@@ -41,6 +41,8 @@ pub(crate) struct Site {
     pub engine: Engine,
     pub projects: Arc<ArcSwap<BTreeMap<ProjectName, ProjectPolicy>>>,
     pub instance: Instance,
+    /// What the limits of the runs under way may add up to.
+    pub total: Resources,
     /// Where the engine finds the images.
     pub pull_from: SocketAddr,
     /// What the disk of the outputs keeps free.
@@ -50,6 +52,12 @@ pub(crate) struct Site {
 }
 
 impl Site {
+    /// What a run of each project takes of the host.
+    pub(crate) fn needs(&self) -> BTreeMap<ProjectName, Resources> {
+        let projects = self.projects.load();
+        projects.iter().map(|(name, policy)| (name.clone(), policy.limits.resources())).collect()
+    }
+
     /// Waits until the engine answers.
     pub(crate) async fn reach(&self) {
         let mut wait = Wait::default();

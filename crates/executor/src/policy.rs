@@ -8,6 +8,7 @@ use std::{
 
 use bytesize::ByteSize;
 use torno_inside::Attack;
+use torno_registry::Resources;
 
 use crate::collect::Bounds;
 
@@ -22,6 +23,8 @@ pub struct Settings {
     pub accept: Vec<&'static Attack>,
     /// What the disk of the outputs keeps free: with less, runs are stopped.
     pub keep_free: ByteSize,
+    /// What the limits of the runs under way may add up to.
+    pub total: Resources,
 }
 
 /// What the runs of one project are given and held to.
@@ -145,6 +148,11 @@ impl Limits {
     /// What a run may leave in `/output`.
     pub(crate) fn output(&self) -> Bounds {
         Bounds { bytes: self.output.as_u64(), entries: u64::from(self.entries), depth: self.depth }
+    }
+
+    /// What a run takes of the host.
+    pub fn resources(&self) -> Resources {
+        Resources { nano_cpus: self.cpus.nanos(), memory: self.memory.as_u64() }
     }
 }
 

@@ -18,6 +18,7 @@ mod manifest;
 mod news;
 mod placer;
 mod quarantine;
+mod queue;
 mod quota;
 mod record;
 mod registry;
@@ -42,6 +43,7 @@ pub use gc::{Collected, CollectionProgress, DEFAULT_GRACE};
 pub use import::{Advance, Exported, Fault, ImportError, ImportSettings, Imported, LeftOut};
 pub use manifest::Pushed;
 pub use news::Ear;
+pub use queue::Crowded;
 pub use quota::OverQuota;
 pub use registry::Registry;
 pub use result::{NoResult, Progress};
@@ -58,6 +60,6 @@ pub use verify::{
 pub use torno_blob::{Blob, BlobError, Damage, Reading, Sharing, Uploads};
 pub use torno_metadata::{
     Condition, DataFile, Fingerprint, FinishedRun, Garbage, Line, MetadataError, Outcome, Owned, Presence,
-    Printed, Referrer, Referrers, Run, RunData, RunLog, RunState, Selection, StoredManifest, Stream, Swept,
-    TokenAccount, TokenKind, TokenRecord, Usage, Usages, Use, Versions, Waiting, WrongSize,
+    Printed, Referrer, Referrers, Resources, Run, RunData, RunLog, RunState, Selection, StoredManifest,
+    Stream, Swept, TokenAccount, TokenKind, TokenRecord, Usage, Usages, Use, Versions, Waiting, WrongSize,
 };

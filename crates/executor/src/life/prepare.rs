@@ -45,6 +45,10 @@ impl Life {
     pub(super) async fn prepare(&self, secret: &str) -> Result<Duration, Unready> {
         let policy = self.policy.as_ref().map_err(|outcome| Unready::Ends(outcome.clone()))?;
         let project = self.project.as_ref().ok_or(Unready::Ends(Outcome::ProjectGone))?;
+        // The project was given more since the executor was told how much there is.
+        if !policy.limits.resources().within(self.site.total) {
+            return Err(Unready::Ends(Outcome::TooLarge));
+        }
         let (registry, engine) = (&self.site.registry, &self.site.engine);
         let image = registry.claimed_image(&self.run).await?;
         let image = image.ok_or(Unready::Failed(ExecutorError::Run("its image is not in the registry")))?;
