@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use torno_tests::{Docker, Site};
+use torno_tests::{Disk, Docker, Engine, Site};
 
 const PROJECT: &str = "
 [projects.p]
@@ -55,15 +55,98 @@ fn output_that_grows_is_stopped_before_the_time_is_up() {
     assert_eq!(site.wait_for_run(1), "output too large (limit 1MiB)");
 }
 
-/// An engine cannot measure folders whose path is longer than the kernel takes.
+/// Each of these would go on for ten minutes, writing what it can, if nobody looked.
+#[test]
+fn attacks_on_the_disk_are_stopped_while_they_run() {
+    let site =
+        Site::start_with(&PROJECT.replace("5s", "10m").replace("entries", "depth = 3, entries"), &["ada"]);
+    let ada = Docker::login(&site, "ada");
+    let attacks = [
+        ("fast", "dd if=/dev/zero of=/output/big bs=1M count=100000", "output too large (limit 1MiB)"),
+        (
+            "sparse",
+            "dd if=/dev/zero of=/output/sparse bs=1M seek=1000000 count=1",
+            "output too large (limit 1MiB)",
+        ),
+        ("inodes", "while echo > /output/$((i=i+1)); do :; done", "too many files in the output (limit 10)"),
+        (
+            "links",
+            "echo > /output/one; while ln /output/one /output/$((i=i+1)); do :; done",
+            "too many files in the output (limit 10)",
+        ),
+        (
+            "folders",
+            "cd /output; while mkdir d && cd d; do :; done",
+            "folders nested too deeply in the output (limit 3, or a path of 3 KiB)",
+        ),
+        (
+            "behind",
+            "mkdir -p /output/1/2; ln -s /tmp /output/1/2/out; while echo > /output/1/2/$((i=i+1)); do :; done",
+            "too many files in the output (limit 10)",
+        ),
+    ];
+    for (number, (image, script, _)) in attacks.iter().enumerate() {
+        ada.run(&format!("p/{image}:{number}"), &format!("{script}; sleep 600"));
+    }
+    for (number, (image, _, expected)) in (1..).zip(attacks) {
+        assert_eq!(site.wait_for_run(number), expected, "{image}");
+    }
+    ada.run("p/honest:1", "mkdir -p /output/1/2; echo fine > /output/1/2/3");
+    assert_eq!(site.wait_for_run(7), "succeeded");
+}
+
+/// An engine cannot read folders whose path is longer than the kernel takes.
 #[test]
 fn output_that_cannot_be_measured_is_stopped() {
-    let site = Site::start_with(&PROJECT.replace("5s", "10m"), &["ada"]);
+    let name = "$(printf %0200d 0)";
+    let deep = Site::start_with(
+        &PROJECT.replace("5s", "10m").replace("entries = 10", "depth = 100, entries = 100"),
+        &["ada"],
+    );
+    let ada = Docker::login(&deep, "ada");
+    let folders =
+        format!("cd /output; while [ $((i=i+1)) -lt 25 ] && mkdir {name} && cd {name}; do :; done; cd /");
+    ada.run("p/long:1", &format!("{folders}; sleep 600"));
+    ada.run("p/long:2", &folders);
+    for run in [1, 2] {
+        let expected = "folders nested too deeply in the output (limit 100, or a path of 3 KiB)";
+        assert_eq!(deep.wait_for_run(run), expected);
+    }
+}
+
+#[test]
+fn folders_at_the_limit_and_one_past_it() {
+    let site = Site::start_with(&PROJECT.replace("entries", "depth = 2, entries"), &["ada"]);
     let ada = Docker::login(&site, "ada");
-    let script = "cd /output; n=$(printf %0200d 0)
-        i=0; while [ $i -lt 25 ]; do mkdir $n && cd $n || break; i=$((i+1)); done; cd /output; sleep 600";
-    ada.run("p/deep:1", script);
-    assert_eq!(site.wait_for_run(1), "output too large (limit 1MiB)");
+    ada.run("p/at:1", "mkdir -p /output/1/2");
+    ada.run("p/past:1", "mkdir -p /output/1/2/3");
+    assert_eq!(site.wait_for_run(1), "succeeded");
+    assert_eq!(site.wait_for_run(2), "folders nested too deeply in the output (limit 2, or a path of 3 KiB)");
+}
+
+/// A file that is deleted and still open has no name that could be counted.
+#[test]
+fn the_disk_of_the_outputs_is_never_filled() {
+    let Some(disk) = Disk::new(1024) else { return };
+    let mut engine =
+        Engine::start_with(|_| vec![format!("--data-root={}", disk.path().join("engine").display())]);
+    let mut site = Site::new(&PROJECT.replace("5s", "10m").replace("1MiB", "1TiB"))
+        .with("TORNO_EXECUTOR_ENGINE", &engine.socket())
+        .with("TORNO_EXECUTOR_KEEP_FREE", "512MiB");
+    site.add_users(&["ada"]);
+    site.start();
+    let ada = Docker::login_at(&engine.socket(), &site, "ada");
+    // Slowly: this disk is small, and what is measured is that somebody looks.
+    let script = "exec 3> /output/gone; rm /output/gone
+        while dd if=/dev/zero bs=1M count=8 >&3; do sleep 0.1; done; sleep 600";
+    ada.run("p/hidden:1", script);
+    let state = site.wait_for_run(1);
+    assert!(state.contains("disk for outputs was nearly full"), "{state}");
+    ada.run("p/honest:1", "echo fine > /output/fine");
+    assert_eq!(site.wait_for_run(2), "succeeded", "the room is there again");
+    site.stop();
+    drop(ada);
+    engine.end();
 }
 
 #[test]

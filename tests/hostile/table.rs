@@ -56,7 +56,7 @@ const OTHERS: &[Attack] = &[
     },
     Attack {
         name: "folders too deep to be measured",
-        promise: "An output that cannot be measured is ended as one that is too large.",
+        promise: "An output whose paths no engine can read is ended as one that is nested too deeply.",
         file: "tests/limits.rs",
         test: "output_that_cannot_be_measured_is_stopped",
     },

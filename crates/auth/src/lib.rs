@@ -35,7 +35,7 @@ pub use members::{Members, Others};
 pub use patterns::Patterns;
 pub use permit::{DeletePermit, PullPermit, PushPermit};
 pub use policy::{
-    Access, Charged, Plain, Policy, Project, Quota, Reach, Refusal, Sample, Standing, Visibility,
+    Access, Charged, Plain, Policy, Project, Quota, Reach, Refusal, Rerun, Sample, Standing, Visibility,
 };
 pub use provider::{Attempt, Attempts, IdTokenError, Issuer, IssuerError, Known, ProviderSettings};
 pub use scope::{Action, Grant, Scope, ScopeError, Wish};

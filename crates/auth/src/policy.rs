@@ -28,13 +28,17 @@ pub struct Policy {
     pub quota: Quota,
 }
 
-/// How much may be kept.
+/// How much may be kept, and how much may run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
     /// Bytes of blobs and manifests, those that several repositories share counted once; `None`: as many as fit.
     pub bytes: Option<u64>,
     /// Repositories; `None`: as many as fit.
     pub repositories: Option<u64>,
+    /// Runs that wait in the queue; `None`: as many as they like.
+    pub queued_runs: Option<u64>,
+    /// Runs that are queued within 24 hours; `None`: as many as they like.
+    pub daily_runs: Option<u64>,
 }
 
 /// Who is charged for what a repository holds.
@@ -61,6 +65,8 @@ pub struct Project {
     pub quota: Quota,
     /// The data that its runs see.
     pub datasets: BTreeMap<DatasetName, Sample>,
+    /// What becomes of an image that is pushed again under the same tag.
+    pub rerun: Rerun,
 }
 
 /// Whether a dataset has a sample, which may be given away.
@@ -70,6 +76,16 @@ pub enum Sample {
     Given,
     /// It has none, so nobody can try a program on it.
     None,
+}
+
+/// What becomes of an image that is pushed again under the same tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rerun {
+    /// It runs again.
+    #[default]
+    Always,
+    /// It does not while its run is queued or under way, or has succeeded and its result is there.
+    Changed,
 }
 
 /// Who may do what in repositories outside the projects. Whose they are counts no longer then.
@@ -459,6 +475,17 @@ impl Policy {
         let belongs =
             self.is_member(who, project) || (project.custodians.contains(who) && !self.is_robot(who));
         belongs && who.limit().is_none_or(|limit| good("run", limit) || good("try", limit))
+    }
+
+    /// What becomes of an image that is pushed again to the same tag of `repository`.
+    pub fn rerun(&self, repository: &RepositoryName) -> Rerun {
+        match repository.namespace() {
+            Namespace::Run { project, .. } | Namespace::Try { project, .. } => {
+                self.projects.get(project).map(|project| project.rerun)
+            }
+            _ => None,
+        }
+        .unwrap_or_default()
     }
 
     /// What somebody is here and where they may push, for themselves.

@@ -35,6 +35,8 @@ pub(crate) struct Bounds {
     pub bytes: u64,
     /// Files, folders and everything else.
     pub entries: u64,
+    /// Names in a path: 1 is what lies in the output folder itself.
+    pub depth: u32,
 }
 
 /// What a run left.
@@ -125,6 +127,9 @@ pub enum CollectError {
     /// There are more entries than allowed.
     #[error("the output has more than {0} entries")]
     TooMany(u64),
+    /// Folders lie in each other more deeply than allowed.
+    #[error("the output has folders in more than {0} folders")]
+    TooDeep(u32),
     /// The engine's archive is none, or ends too early.
     #[error("the engine's archive of the output cannot be read: {0}")]
     Malformed(&'static str),
@@ -193,6 +198,9 @@ impl Collector {
         self.bytes = self.bytes.saturating_add(member.size);
         if self.bytes > self.bounds.bytes {
             return Err(CollectError::TooLarge(self.bounds.bytes));
+        }
+        if name::depth(&member.path) > self.bounds.depth {
+            return Err(CollectError::TooDeep(self.bounds.depth));
         }
         match self.judge(member, path) {
             Err(reason) => {

@@ -42,6 +42,7 @@ const LIMITS: Limits = Limits {
     time: PATIENCE,
     output: ByteSize::mib(1),
     entries: 1,
+    depth: 1,
     tmp: ByteSize::mib(16),
     log: ByteSize::b(SAID),
 };
@@ -180,8 +181,7 @@ fn plan(instance: &Instance, image: &str, data: &Path) -> Result<Plan, ExecutorE
         limits: LIMITS,
         ..ProjectPolicy::default()
     };
-    let nothing =
-        RunConfig { environment: Vec::new(), volumes: Vec::new(), working_directory: String::new() };
+    let nothing = RunConfig::default();
     let project = "probe".parse().map_err(|_| ExecutorError::Run("a name was none"))?;
     let subject = Subject { instance, run: run()?, attempt: 1, project: &project, image };
     Plan::new(&subject, &nothing, &policy).map_err(|_| ExecutorError::Run("the probe cannot be planned"))

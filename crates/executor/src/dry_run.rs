@@ -32,8 +32,7 @@ impl DryRun {
         let instance = Instance::of_nobody();
         let image = "\"$IMAGE\"";
         // Of an image that is not known yet; one's own engine looks at the image that it is given.
-        let config =
-            RunConfig { environment: Vec::new(), volumes: Vec::new(), working_directory: String::new() };
+        let config = RunConfig::default();
         let subject = Subject { instance: &instance, run: RunId::FIRST, attempt: 1, project, image };
         let plan = Plan::new(&subject, &config, policy);
         // Only what an image declares can be in the way.

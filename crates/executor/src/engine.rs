@@ -74,6 +74,8 @@ pub(crate) struct Container {
     pub status: i64,
     /// Whether the kernel ended a process of it for want of memory.
     pub out_of_memory: bool,
+    /// The bytes of memory it may have.
+    pub memory: u64,
 }
 
 /// What an engine holds of this instance.
@@ -205,6 +207,7 @@ impl Engine {
             other => other?,
         };
         let state = found.state.unwrap_or_default();
+        let memory = found.host_config.and_then(|host| host.memory);
         Ok(Some(Container {
             image: found.config.and_then(|config| config.image).unwrap_or_default(),
             running: state.running.unwrap_or_default(),
@@ -212,6 +215,7 @@ impl Engine {
             finished: state.finished_at.as_deref().and_then(moment),
             status: state.exit_code.unwrap_or_default(),
             out_of_memory: state.oom_killed.unwrap_or_default(),
+            memory: memory.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
         }))
     }
 
@@ -263,6 +267,16 @@ impl Engine {
                 Err(error) => Some((Err(error), None)),
             }
         }))
+    }
+
+    /// Where on its host the engine keeps a volume; `None` when it has none of that name or does not say.
+    pub(crate) async fn volume_folder(&self, name: &str) -> Result<Option<PathBuf>, EngineError> {
+        let docker = self.connected().await?;
+        match self.call(docker.inspect_volume(name)).await {
+            Ok(volume) => Ok(Some(PathBuf::from(volume.mountpoint)).filter(|folder| folder.is_absolute())),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The size of a volume; `None` when the engine does not say.

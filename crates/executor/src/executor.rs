@@ -72,7 +72,9 @@ impl Executor {
             projects,
             instance: Instance::of(data)?,
             key: SigningKey::open(&data.join(KEYS))?,
+            total: settings.total,
             pull_from,
+            keep_free: settings.keep_free,
             spool: data.join("uploads"),
         };
         Ok(Self {
@@ -124,7 +126,7 @@ impl Executor {
             while under_way.tasks.len() < self.concurrent_runs {
                 // A run is claimed only when there is an engine for it: until then it is queued and says so.
                 site.reach().await;
-                match site.registry.claim().await {
+                match site.registry.claim(site.needs(), site.total).await {
                     Ok(Some(claimed)) => {
                         wait = Wait::default();
                         under_way.begin(claimed.run.id, Life::new(site, claimed.run).whole(claimed.token));

@@ -16,6 +16,7 @@ mod instance;
 mod life;
 mod log;
 mod moment;
+mod output;
 mod pack;
 mod plan;
 mod policy;

@@ -4,6 +4,7 @@
 mod data;
 mod finish;
 mod measure;
+mod output;
 mod prepare;
 mod watch;
 
@@ -16,10 +17,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytesize::ByteSize;
 use tokio::time::Instant;
 use torno_auth::ProjectName;
 use torno_oci::Namespace;
-use torno_registry::{Measured, Outcome, PullToken, Registry, Run, RunLog};
+use torno_registry::{Measured, Outcome, PullToken, Registry, Resources, Run, RunLog};
 
 use crate::{
     ExecutorError, LogPolicy, ProjectPolicy,
@@ -49,13 +51,23 @@ pub(crate) struct Site {
     pub instance: Instance,
     /// What results are signed with.
     pub key: SigningKey,
+    /// What the limits of the runs under way may add up to.
+    pub total: Resources,
     /// Where the engine finds the images.
     pub pull_from: SocketAddr,
+    /// What the disk of the outputs keeps free.
+    pub keep_free: ByteSize,
     /// Where what runs leave is kept while it is read, in a file without a name.
     pub spool: PathBuf,
 }
 
 impl Site {
+    /// What a run of each project takes of the host.
+    pub(crate) fn needs(&self) -> BTreeMap<ProjectName, Resources> {
+        let projects = self.projects.load();
+        projects.iter().map(|(name, policy)| (name.clone(), policy.limits.resources())).collect()
+    }
+
     /// Waits until the engine answers.
     pub(crate) async fn reach(&self) {
         let mut wait = Wait::default();
@@ -119,10 +131,13 @@ impl Life {
     }
 
     /// A run that has been claimed, from the beginning.
-    pub(crate) async fn whole(self, token: PullToken) {
+    pub(crate) async fn whole(mut self, token: PullToken) {
         tracing::info!(run = %self.run.id, repository = %self.run.repository, attempt = self.run.attempt, "a run is prepared");
         match self.prepare(token.secret()).await {
-            Ok(()) => self.live(Watched::Whole).await,
+            Ok(time) => {
+                self.run.time_limit = Some(time);
+                self.live(Watched::Whole).await;
+            }
             Err(Unready::Ends(outcome)) => self.end(outcome, RunLog::default(), None).await,
             Err(Unready::Failed(error)) => self.try_later(error).await,
         }

@@ -409,7 +409,7 @@ mod tests {
             archive.append_data(&mut header, format!("output/{path}"), bytes.as_slice()).expect("in memory");
         }
         let bytes = archive.into_inner().expect("in memory");
-        let bounds = Bounds { bytes: 1 << 30, entries: 100 };
+        let bounds = Bounds { bytes: 1 << 30, entries: 100, depth: 32 };
         collect(bytes.as_slice(), &std::env::temp_dir(), bounds).expect("archive")
     }
 

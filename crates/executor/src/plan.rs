@@ -15,7 +15,7 @@ use torno_auth::ProjectName;
 use torno_oci::{RunConfig, RunId};
 use torno_registry::{Given, GivenDataset, GivenLimits};
 
-use crate::{Limits, ProjectPolicy, instance::Instance};
+use crate::{Cpus, Limits, ProjectPolicy, instance::Instance};
 
 pub(crate) use confinement::{Capabilities, Confinement, HealthCheck, Namespace, Network, SystemCalls};
 
@@ -154,13 +154,13 @@ impl Plan {
         config: &RunConfig,
         policy: &ProjectPolicy,
     ) -> Result<Self, Unplannable> {
-        let limits = &policy.limits;
+        let limits = &limits(config, policy);
         let data = data(policy);
-        let environment = environment(subject, policy);
+        let environment = environment(subject, config, policy);
         let name = subject.instance.container(subject.run);
         Ok(Self {
             image: subject.image.to_owned(),
-            labels: subject.instance.labels(subject.run, subject.attempt),
+            labels: labels(subject, config),
             hostname: "run".into(),
             user: format!("{UID}:{UID}"),
             working_directory: working_directory(config),
@@ -236,10 +236,41 @@ fn data(policy: &ProjectPolicy) -> Vec<DataMount> {
     }
 }
 
-/// What the project sets and what a run is told.
-fn environment(subject: &Subject<'_>, policy: &ProjectPolicy) -> BTreeMap<String, String> {
+/// The project's limits, or less where the image asks for less. What it may ask for was looked at when it was pushed;
+/// the project's limits may be lower by now.
+fn limits(config: &RunConfig, policy: &ProjectPolicy) -> Limits {
+    let (limits, wishes) = (policy.limits, &config.wishes);
+    let memory = wishes.memory.map_or(limits.memory, |bytes| ByteSize::b(bytes).min(limits.memory));
+    Limits {
+        time: wishes.time.map_or(limits.time, |time| time.min(limits.time)),
+        cpus: wishes.nano_cpus.and_then(Cpus::from_nanos).map_or(limits.cpus, |cpus| cpus.min(limits.cpus)),
+        memory,
+        tmp: limits.tmp.min(memory),
+        ..limits
+    }
+}
+
+/// What Torno finds the container by. The image's own labels, which an engine would put on it too, are emptied: other
+/// programs of the host start commands for what is labelled so.
+fn labels(subject: &Subject<'_>, config: &RunConfig) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<_, _> =
+        config.labels.iter().map(|label| (label.clone(), String::new())).collect();
+    labels.extend(subject.instance.labels(subject.run, subject.attempt));
+    labels
+}
+
+/// What the project sets, what the image's parameters say and what a run is told.
+fn environment(
+    subject: &Subject<'_>,
+    config: &RunConfig,
+    policy: &ProjectPolicy,
+) -> BTreeMap<String, String> {
     let mut set = BTreeMap::from([("HOME".to_owned(), TMP.to_owned())]);
     set.extend(policy.environment.clone());
+    let parameters = config.wishes.parameters.iter();
+    set.extend(
+        parameters.map(|(name, value)| (format!("TORNO_PARAM_{}", name.to_uppercase()), value.clone())),
+    );
     set.extend([
         ("TORNO_INPUT".to_owned(), normal(&policy.mount)),
         ("TORNO_OUTPUT".to_owned(), OUTPUT.to_owned()),

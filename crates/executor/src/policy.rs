@@ -4,6 +4,9 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use torno_inside::Attack;
+use torno_registry::Resources;
+
+use crate::collect::Bounds;
 
 /// What the executor is told at start.
 #[derive(Clone, Debug)]
@@ -14,6 +17,10 @@ pub struct Settings {
     pub concurrent_runs: usize,
     /// Promises that this host may break and start runs all the same.
     pub accept: Vec<&'static Attack>,
+    /// What the disk of the outputs keeps free: with less, runs are stopped.
+    pub keep_free: ByteSize,
+    /// What the limits of the runs under way may add up to.
+    pub total: Resources,
 }
 
 /// What the runs of one project are given and held to.
@@ -120,10 +127,24 @@ pub struct Limits {
     pub output: ByteSize,
     /// Files and folders in `/output`.
     pub entries: u32,
+    /// Names in a path below `/output`: 1 is what lies in it directly.
+    pub depth: u32,
     /// The size of `/tmp`, which is kept in memory and counts towards `memory`.
     pub tmp: ByteSize,
     /// How much of the end of stdout and of stderr is kept, each.
     pub log: ByteSize,
+}
+
+impl Limits {
+    /// What a run may leave in `/output`.
+    pub(crate) fn output(&self) -> Bounds {
+        Bounds { bytes: self.output.as_u64(), entries: u64::from(self.entries), depth: self.depth }
+    }
+
+    /// What a run takes of the host.
+    pub fn resources(&self) -> Resources {
+        Resources { nano_cpus: self.cpus.nanos(), memory: self.memory.as_u64() }
+    }
 }
 
 impl Default for Limits {
@@ -136,6 +157,7 @@ impl Default for Limits {
             time: Duration::from_hours(1),
             output: ByteSize::gib(1),
             entries: 10_000,
+            depth: 32,
             tmp: ByteSize::mib(256),
             log: ByteSize::mib(1),
         }
@@ -155,6 +177,11 @@ impl Cpus {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
         let nanos = || (processors * 1e9).round() as u64;
         (0.01..=1024.0).contains(&processors).then(|| Self(nanos()))
+    }
+
+    /// That many billionths, within the same bounds.
+    pub(crate) fn from_nanos(nanos: u64) -> Option<Self> {
+        (10_000_000..=1024 * Self::ONE.0).contains(&nanos).then_some(Self(nanos))
     }
 
     /// In billionths of a processor.

@@ -289,7 +289,7 @@ mod tests {
             archive.append_data(&mut header, path, io::empty()).expect("in memory");
         }
         let bytes = archive.into_inner().expect("in memory");
-        let bounds = collect::Bounds { bytes: 0, entries: 2 };
+        let bounds = collect::Bounds { bytes: 0, entries: 2, depth: 32 };
         collect::collect(bytes.as_slice(), &std::env::temp_dir(), bounds).expect("archive")
     }
 

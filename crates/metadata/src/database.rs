@@ -33,7 +33,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0009-tokens.sql"),
     include_str!("../migrations/0010-fingerprints.sql"),
     include_str!("../migrations/0011-log-times.sql"),
-    include_str!("../migrations/0012-given.sql"),
+    include_str!("../migrations/0012-queue.sql"),
+    include_str!("../migrations/0013-given.sql"),
 ];
 
 /// Reading connections. Reads are short; more would only compete for two cores.

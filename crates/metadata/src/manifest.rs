@@ -8,12 +8,13 @@ use rusqlite::{Connection, Row, params};
 use torno_oci::{Digest, MediaType, Reference, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Condition, Metadata, MetadataError, Named, NamedKind, Refers, WrongSize,
+    Admission, Condition, Metadata, MetadataError, Named, NamedKind, Refers, TooManyRuns, WrongSize,
     cache::{Answer, Question, Stale},
     collect::suspect_manifest,
-    condition, named, quarantine, referrer, repository,
+    condition, named, quarantine,
+    queue::{self, Queued},
+    referrer, repository,
     row::{all, execute, exists, first, parsed, parsed_option, repository_id},
-    run,
 };
 
 /// A manifest on its way in.
@@ -47,8 +48,10 @@ pub struct NewRun {
 pub enum PutManifest {
     /// It is there, and durable.
     Stored {
-        /// The runs that were queued, one for each tag.
-        runs: Vec<RunId>,
+        /// The runs that were queued, each with its tag.
+        runs: Vec<(Tag, RunId)>,
+        /// The runs of the same image under the same tags because of which none was queued.
+        unchanged: Vec<RunId>,
         /// What it names and need not, and does not, have in its repository.
         absent: Vec<Digest>,
     },
@@ -56,6 +59,8 @@ pub enum PutManifest {
     Missing(Vec<Digest>),
     /// Nothing changed: a descriptor tells a size that its content does not have.
     WrongSize(WrongSize),
+    /// Nothing changed: somebody has as many runs as they may.
+    TooManyRuns(TooManyRuns),
     /// Nothing changed: the condition does not hold of what is there, a manifest or nothing.
     Changed(Option<Digest>),
 }
@@ -86,16 +91,16 @@ pub struct StoredManifest {
 }
 
 impl Metadata {
-    /// Stores a manifest in `owner`'s repository, moves `tags` to it and queues `run` for each of them, all or nothing.
+    /// Stores a manifest in `owner`'s repository, moves `tags` to it and queues a run for each of them, all or nothing.
     ///
-    /// With a run, the result tags of these tags are taken away: from now on they speak of these runs only.
+    /// With a run, the result tag of its tag is taken away: from now on it speaks of that run only.
     pub async fn put_manifest(
         &self,
         name: &RepositoryName,
         owner: &UserName,
         manifest: NewManifest,
         tags: Vec<Tag>,
-        run: Option<NewRun>,
+        admission: Option<Admission>,
         now: Timestamp,
     ) -> Result<PutManifest, MetadataError> {
         let (name, owner) = (name.clone(), owner.clone());
@@ -109,7 +114,7 @@ impl Metadata {
             }
             let named::Compared { mut missing, absent, wrong } =
                 named::compare(connection, repository, &name, &manifest)?;
-            if let Some(run) = &run {
+            if let Some(Admission { run, .. }) = &admission {
                 missing.extend(named::missing_of_run(connection, repository, &manifest.digest, run)?);
             }
             if !missing.is_empty() {
@@ -118,15 +123,21 @@ impl Metadata {
             if let Some(wrong) = wrong {
                 return Ok(PutManifest::WrongSize(wrong));
             }
+            // Before the tags move: an unchanged one is one that stays where it is.
+            let queued = match &admission {
+                Some(admission) => queue::admit(connection, &name, &tags, &owner, admission, now)?,
+                None => Ok(Queued::default()),
+            };
+            let queued = match queued {
+                Ok(queued) => queued,
+                Err(too_many) => return Ok(PutManifest::TooManyRuns(too_many)),
+            };
             insert(connection, repository, &manifest, now)?;
-            let mut runs = Vec::new();
             for tag in &tags {
                 point(connection, repository, tag, &manifest.digest, now)?;
-                if let Some(run) = &run {
-                    runs.push(run::queue(connection, &name, tag, &owner, run, now)?);
-                }
             }
-            Ok(PutManifest::Stored { runs, absent })
+            let Queued { runs, unchanged } = queued;
+            Ok(PutManifest::Stored { runs, unchanged, absent })
         })
         .await
     }

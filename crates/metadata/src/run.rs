@@ -9,13 +9,10 @@ use serde::{Deserialize, Serialize};
 use torno_oci::{Digest, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Given, Measured, Metadata, MetadataError, NewManifest, NewRun, RunLog, StoredManifest,
+    Given, Measured, Metadata, MetadataError, NewManifest, RunLog, StoredManifest,
     collect::suspect_manifest,
     manifest, named, repository,
-    row::{
-        all, execute, exists, first, integer, millis, number, parsed, parsed_option, repository_id, time,
-        time_option,
-    },
+    row::{all, execute, exists, first, integer, millis, number, parsed, parsed_option, time, time_option},
 };
 
 /// How far a run has come. Each state comes after the one before it, but for [`RunState::Finished`], which may
@@ -89,6 +86,13 @@ pub enum Outcome {
         /// The limit.
         entries: u64,
     },
+    /// `/output` held folders in more folders than allowed, or paths that are too long to be read.
+    OutputTooDeep {
+        /// The limit, in names of a path.
+        depth: u32,
+    },
+    /// The site's disk for outputs was nearly full while it ran, whoever filled it.
+    DiskFull,
     /// The engine could not start the image's command; the reason is the engine's word for it.
     CannotStart {
         /// Why, such as `no such file or directory`.
@@ -100,6 +104,8 @@ pub enum Outcome {
     ProjectGone,
     /// A sample was taken out of the configuration before the run that was to be tried on it began.
     SampleGone,
+    /// Its project's runs need more than the site lets all runs have together.
+    TooLarge,
     /// Something at the site failed; the admin's log knows.
     SiteFailure,
 }
@@ -115,10 +121,19 @@ impl fmt::Display for Outcome {
             Self::OutputTooManyFiles { entries } => {
                 write!(f, "too many files in the output (limit {entries})")
             }
+            Self::OutputTooDeep { depth } => {
+                write!(f, "folders nested too deeply in the output (limit {depth}, or a path of 3 KiB)")
+            }
+            Self::DiskFull => f.write_str(
+                "the site's disk for outputs was nearly full; push the tag again later, or tell its admin",
+            ),
             Self::CannotStart { reason } => write!(f, "the command could not be started: {reason}"),
             Self::EngineGone => f.write_str("the site's container engine went away; push the tag again"),
             Self::SampleGone => f.write_str("there is no sample to try it on any more"),
             Self::ProjectGone => f.write_str("its project is no longer offered here"),
+            Self::TooLarge => f.write_str(
+                "its project's runs need more than this site has for all runs together; tell its admin",
+            ),
             Self::SiteFailure => {
                 f.write_str("something failed at this site; tell its admin the run's number")
             }
@@ -202,22 +217,12 @@ pub enum Selection {
 }
 
 impl Metadata {
-    /// Claims the run that has waited longest. `token_hash` is the SHA-256 of what the engine will pull with.
-    pub async fn claim_run(&self, token_hash: [u8; 32]) -> Result<Option<Run>, MetadataError> {
-        self.write(move |connection| {
-            let sql = "UPDATE runs SET state = 'pulling', attempt = attempt + 1, token_hash = ?1
-                WHERE id = (SELECT id FROM runs WHERE state = 'queued' AND finished_at IS NULL ORDER BY id LIMIT 1)
-                RETURNING *";
-            first(connection, sql, [token_hash.as_slice()], run)
-        })
-        .await
-    }
-
     /// Puts a claimed run back into the queue, at its old place. Only for one of which nothing has run.
     pub async fn requeue_run(&self, id: RunId) -> Result<(), MetadataError> {
         self.step(
             id,
-            "UPDATE runs SET state = 'queued', token_hash = NULL WHERE id = ?1 AND state = 'pulling'",
+            "UPDATE runs SET state = 'queued', token_hash = NULL, cpus = NULL, memory = NULL
+                WHERE id = ?1 AND state = 'pulling'",
         )
         .await
     }
@@ -336,15 +341,6 @@ impl Metadata {
         .await
     }
 
-    /// How many runs stand before this one in the queue.
-    pub async fn runs_before(&self, id: RunId) -> Result<u64, MetadataError> {
-        self.read(move |connection| {
-            let sql = "SELECT count(*) AS n FROM runs WHERE finished_at IS NULL AND id < ?1";
-            Ok(first(connection, sql, [integer(id.number())], |row| number(row, "n"))?.unwrap_or(0))
-        })
-        .await
-    }
-
     /// What a run's container printed, kept when it ended.
     pub async fn run_log(&self, id: RunId) -> Result<Option<RunLog>, MetadataError> {
         self.read(move |connection| {
@@ -400,44 +396,8 @@ impl Metadata {
 }
 
 /// A step that changed no row was taken from a state that does not lead there.
-fn changed(rows: usize) -> Result<(), MetadataError> {
+pub(crate) fn changed(rows: usize) -> Result<(), MetadataError> {
     if rows == 1 { Ok(()) } else { Err(MetadataError::Corrupt("run: it is not in the state for this step")) }
-}
-
-/// Puts a run into the queue and takes away what its result tags said of earlier runs.
-pub(crate) fn queue(
-    connection: &Connection,
-    name: &RepositoryName,
-    tag: &Tag,
-    who: &UserName,
-    new: &NewRun,
-    now: Timestamp,
-) -> Result<RunId, MetadataError> {
-    let sql = "INSERT INTO runs (repository, tag, owner, image, image_type, state, queued_at)
-        VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6)";
-    let parameters = params![
-        name.as_str(),
-        tag.as_str(),
-        who.as_str(),
-        new.image.as_str(),
-        new.media_type.as_str(),
-        now.as_millisecond()
-    ];
-    execute(connection, sql, parameters)?;
-    let id = run_id(connection.last_insert_rowid())?;
-    if let Some(repository) =
-        name.results().map(|results| repository_id(connection, &results)).transpose()?.flatten()
-    {
-        for suffix in ["", ".log"] {
-            let stale = format!("{tag}{suffix}");
-            execute(
-                connection,
-                "DELETE FROM tags WHERE repository = ?1 AND tag = ?2",
-                params![repository, stale],
-            )?;
-        }
-    }
-    Ok(id)
 }
 
 fn publish_result(
@@ -468,11 +428,11 @@ fn publish_result(
     Ok(())
 }
 
-fn run_id(number: i64) -> Result<RunId, MetadataError> {
+pub(crate) fn run_id(number: i64) -> Result<RunId, MetadataError> {
     u64::try_from(number).ok().and_then(RunId::new).ok_or(MetadataError::Corrupt("run id"))
 }
 
-fn run(row: &Row<'_>) -> Result<Run, MetadataError> {
+pub(crate) fn run(row: &Row<'_>) -> Result<Run, MetadataError> {
     let state: String = row.get("state")?;
     let state = match state.as_str() {
         "queued" => RunState::Queued,

@@ -3,7 +3,7 @@
 use oci_spec::image as spec;
 
 use crate::{
-    Platform,
+    Platform, WishError, Wishes,
     spelling::{self, LEAF, Shape},
 };
 
@@ -23,12 +23,19 @@ const KEYS: Shape = Shape(&[
     ("rootfs", Shape(&[("type", LEAF), ("diff_ids", LEAF)])),
     (
         "config",
-        Shape(&[("Cmd", LEAF), ("Entrypoint", LEAF), ("Env", LEAF), ("Volumes", LEAF), ("WorkingDir", LEAF)]),
+        Shape(&[
+            ("Cmd", LEAF),
+            ("Entrypoint", LEAF),
+            ("Env", LEAF),
+            ("Labels", LEAF),
+            ("Volumes", LEAF),
+            ("WorkingDir", LEAF),
+        ]),
     ),
 ]);
 
 /// The configuration of an image that can run: there is no value of this type for one that cannot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunConfig {
     /// Names of the environment variables that the image sets.
     pub environment: Vec<String>,
@@ -36,6 +43,10 @@ pub struct RunConfig {
     pub volumes: Vec<String>,
     /// The working directory; empty when the image says nothing.
     pub working_directory: String,
+    /// The names of all labels: an engine puts them on the container, where other programs of the host obey them.
+    pub labels: Vec<String>,
+    /// What the labels ask.
+    pub wishes: Wishes,
 }
 
 /// Why an image cannot run here, and the way out. The Docker client shows this to the person who pushed.
@@ -74,6 +85,9 @@ pub enum ConfigError {
     /// More than 1000 variables.
     #[error("the image sets {0} variables; at most {MAX_VARIABLES} can be: put the rest into a file")]
     Variables(usize),
+    /// Labels that ask for what cannot be given.
+    #[error(transparent)]
+    Wish(#[from] WishError),
 }
 
 impl RunConfig {
@@ -112,7 +126,11 @@ impl RunConfig {
         }
         let names = config.env().iter().flatten();
         let environment = names.map(|entry| entry.split('=').next().unwrap_or_default().to_owned()).collect();
-        Ok(Self { environment, volumes, working_directory })
+        let labels = config.labels().clone().unwrap_or_default();
+        let wishes = Wishes::parse(&labels)?;
+        let mut labels: Vec<_> = labels.into_keys().collect();
+        labels.sort();
+        Ok(Self { environment, volumes, working_directory, labels, wishes })
     }
 }
 
@@ -191,7 +209,7 @@ mod tests {
 
     #[test]
     fn wishes_in_another_spelling_are_refused() {
-        for key in ["volumes", "env", "workingdir", "ENTRYPOINT", "cmd"] {
+        for key in ["volumes", "env", "labels", "workingdir", "ENTRYPOINT", "cmd"] {
             let refused = parse(&json!({"Cmd": ["/x"], key: null}));
             assert!(matches!(refused, Err(ConfigError::Json(_))), "{key}");
         }

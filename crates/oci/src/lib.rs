@@ -15,6 +15,7 @@ mod reference;
 mod run_id;
 mod spelling;
 mod upload_id;
+mod wishes;
 
 pub use config::{ConfigError, MAX_CONFIG_SIZE, RunConfig};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
@@ -27,3 +28,4 @@ pub use platform::Platform;
 pub use reference::{Reference, ReferenceError, Tag, TagError};
 pub use run_id::{RunId, RunIdError};
 pub use upload_id::{UploadId, UploadIdError};
+pub use wishes::{WishError, Wishes};

@@ -1,9 +1,12 @@
 //! What is refused at the push of an image that would run: everything that can be known before any data is near.
 
+use std::time::Duration;
+
+use bytesize::ByteSize;
 use torno_metadata::{NewRun, Run, StoredManifest};
 use torno_oci::{
-    ConfigError, Descriptor, Digest, MAX_CONFIG_SIZE, Manifest, ManifestKind, Platform, Reference,
-    RepositoryName, RunConfig, Tag, media_types,
+    ConfigError, Descriptor, Digest, MAX_CONFIG_SIZE, Manifest, ManifestKind, Namespace, Platform, Reference,
+    RepositoryName, RunConfig, Tag, Wishes, media_types,
 };
 
 use crate::{Registry, RegistryError};
@@ -38,6 +41,18 @@ pub enum AdmissionError {
     /// The configuration says it cannot run.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A label that asks for more than the project gives.
+    #[error(
+        "the image asks for {asked} (label `{label}`) and this project gives a run at most {most}; ask for less, or ask the site for more"
+    )]
+    Wish {
+        /// Which.
+        label: &'static str,
+        /// What it asks for.
+        asked: String,
+        /// The bound.
+        most: String,
+    },
     /// An index without a manifest for this site.
     #[error("this site runs {site} and the index offers {}; build it with `docker build --platform {site}`", offers(.offered))]
     Platforms {
@@ -133,8 +148,12 @@ impl Registry {
         }
         let bytes = self.small_blob(repository, &config.digest, MAX_CONFIG_SIZE).await?;
         let bytes = bytes.ok_or_else(|| RegistryError::Missing(vec![config.digest.clone()]))?;
-        RunConfig::parse(&bytes, &self.platform).map_err(AdmissionError::from)?;
-        Ok(())
+        let config = RunConfig::parse(&bytes, &self.platform).map_err(AdmissionError::from)?;
+        let (Namespace::Run { project, .. } | Namespace::Try { project, .. }) = repository.namespace() else {
+            return Ok(());
+        };
+        let ceiling = self.ceiling(project);
+        Ok(ceiling.map_or(Ok(()), |ceiling| ceiling.admit(&config.wishes))?)
     }
 
     /// What the executor must know of a run's image to plan it.
@@ -151,6 +170,42 @@ impl Registry {
         }
         let bytes = self.all_bytes(&config.digest, size).await?;
         Ok(RunConfig::parse(&bytes, &self.platform).map_err(AdmissionError::from)?)
+    }
+}
+
+/// The most that a project gives a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ceiling {
+    /// Wall-clock time.
+    pub time: Duration,
+    /// Billionths of a processor.
+    pub nano_cpus: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+}
+
+impl Ceiling {
+    fn admit(&self, wishes: &Wishes) -> Result<(), AdmissionError> {
+        let shown = |time: Duration| humantime::format_duration(time).to_string();
+        if let Some(time) = wishes.time.filter(|time| *time > self.time) {
+            let (asked, most) = (shown(time), shown(self.time));
+            return Err(AdmissionError::Wish { label: "org.torno.timeout", asked, most });
+        }
+        let shown = |nanos: u64| match nanos {
+            1_000_000_000 => "1 processor".to_owned(),
+            #[expect(clippy::cast_precision_loss, reason = "at most 1024 processors are shown")]
+            nanos => format!("{} processors", nanos as f64 / 1e9),
+        };
+        if let Some(nanos) = wishes.nano_cpus.filter(|nanos| *nanos > self.nano_cpus) {
+            let (asked, most) = (shown(nanos), shown(self.nano_cpus));
+            return Err(AdmissionError::Wish { label: "org.torno.cpus", asked, most });
+        }
+        if let Some(bytes) = wishes.memory.filter(|bytes| *bytes > self.memory) {
+            let shown = |bytes| format!("{} of memory", ByteSize::b(bytes).display().iec());
+            let (asked, most) = (shown(bytes), shown(self.memory));
+            return Err(AdmissionError::Wish { label: "org.torno.memory", asked, most });
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use torno_blob::BlobError;
 use torno_metadata::{MetadataError, WrongSize};
 use torno_oci::{Digest, ManifestError, Reference, Tag};
 
-use crate::{AdmissionError, NoResult, OverQuota};
+use crate::{AdmissionError, Crowded, NoResult, OverQuota};
 
 /// Why something could not be done. What a client may be told of each is decided by whoever speaks its protocol.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,9 @@ pub enum RegistryError {
     /// There is no room left for whoever is charged.
     #[error("{0}")]
     Quota(Box<OverQuota>),
+    /// Somebody has as many runs as they may.
+    #[error("{0}")]
+    Crowded(Box<Crowded>),
     /// It could not be recorded, and so it was not done.
     #[error(transparent)]
     Audit(#[from] AuditError),

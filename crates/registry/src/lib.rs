@@ -18,6 +18,7 @@ mod manifest;
 mod news;
 mod placer;
 mod quarantine;
+mod queue;
 mod quota;
 mod record;
 mod registry;
@@ -34,7 +35,7 @@ mod upload_key;
 mod usage;
 mod verify;
 
-pub use admit::AdmissionError;
+pub use admit::{AdmissionError, Ceiling};
 pub use backup::{BackedUp, Backup, BackupError, Lost, Superfluous, restore, verify_backup};
 pub use content::{Check, Content};
 pub use error::RegistryError;
@@ -42,6 +43,7 @@ pub use gc::{Collected, CollectionProgress, DEFAULT_GRACE};
 pub use import::{Advance, Exported, Fault, ImportError, ImportSettings, Imported, LeftOut};
 pub use manifest::Pushed;
 pub use news::Ear;
+pub use queue::Crowded;
 pub use quota::OverQuota;
 pub use registry::Registry;
 pub use result::{NoResult, Progress};
@@ -59,7 +61,7 @@ pub use verify::{
 pub use torno_blob::{Blob, BlobError, Damage, Reading, Sharing, Uploads};
 pub use torno_metadata::{
     Condition, DataFile, Fingerprint, FinishedRun, Garbage, Given, GivenDataset, GivenLimits, Line, Measured,
-    MetadataError, Outcome, Owned, Presence, Printed, Referrer, Referrers, Run, RunData, RunLog, RunState,
-    Selection, StoredManifest, Stream, Swept, TokenAccount, TokenKind, TokenRecord, Usage, Usages, Use,
-    Versions, Waiting, WrongSize,
+    MetadataError, Outcome, Owned, Presence, Printed, Referrer, Referrers, Resources, Run, RunData, RunLog,
+    RunState, Selection, StoredManifest, Stream, Swept, TokenAccount, TokenKind, TokenRecord, Usage, Usages,
+    Use, Versions, Waiting, WrongSize,
 };

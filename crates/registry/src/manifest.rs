@@ -11,7 +11,7 @@ use torno_metadata::{
 };
 use torno_oci::{Descriptor, Digest, Manifest, ManifestKind, MediaType, Namespace, Reference, RunId, Tag};
 
-use crate::{Registry, RegistryError, Settings};
+use crate::{Crowded, Registry, RegistryError, Settings};
 
 /// A manifest that has been stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +22,11 @@ pub struct Pushed {
     pub subject: Option<Digest>,
     /// The tags that now point at it.
     pub tags: Vec<Tag>,
-    /// The runs it queued, one for each tag under `run/` or `try/`.
+    /// The runs it queued, one for each tag under `run/` or `try/` but for those of `unchanged`.
     pub runs: Vec<RunId>,
+    /// The runs of the same image under the same tag because of which none was queued, where its project does not run
+    /// what has not changed.
+    pub unchanged: Vec<RunId>,
     /// What it names and its repository does not have: layers that are kept elsewhere, or, where the settings allow
     /// them, the gaps of a sparse manifest.
     pub absent: Vec<Digest>,
@@ -31,7 +34,8 @@ pub struct Pushed {
 
 impl Registry {
     /// Stores a manifest under a tag, or under its digest and any `further` tags (distribution-spec: Pushing
-    /// Manifests). Each tag under `run/` and `try/` queues a run in the same transaction.
+    /// Manifests). Each tag under `run/` and `try/` queues a run in the same transaction, unless its project does not run
+    /// what has not changed ([`Pushed::unchanged`]) or somebody has too many runs ([`RegistryError::Crowded`]).
     ///
     /// What it names must be in the repository with the size it says, but for what [`Settings`] leave optional and
     /// for layers that are kept elsewhere. Of what is run nothing may be missing. With a condition, nothing changes
@@ -84,18 +88,22 @@ impl Registry {
         let new = NewManifest { only_if, ..new_manifest(digest.clone(), &manifest, bytes, names) };
         let subject = new.refers.as_ref().map(|refers| refers.subject.clone());
         let now = Timestamp::now();
-        let put = self.metadata.put_manifest(repository, permit.owner(), new, tags.clone(), run, now).await?;
+        let admission = run.map(|run| self.admission(permit, run));
+        let put = self.metadata.put_manifest(repository, permit.owner(), new, tags.clone(), admission, now);
+        let put = put.await?;
         match put {
             PutManifest::Missing(digests) => Err(RegistryError::Missing(digests)),
             PutManifest::Changed(current) => Err(RegistryError::Changed(current)),
             PutManifest::WrongSize(wrong) => Err(RegistryError::WrongSize(wrong)),
-            PutManifest::Stored { runs, absent } => {
+            PutManifest::TooManyRuns(too_many) => Err(RegistryError::Crowded(Box::new(Crowded(too_many)))),
+            PutManifest::Stored { runs, unchanged, absent } => {
                 granted.keep();
                 if !runs.is_empty() {
                     self.news.queued();
                 }
                 self.note_push(permit, by, &digest, &tags, &runs).await;
-                Ok(Pushed { digest, subject, tags, runs, absent })
+                let runs = runs.into_iter().map(|(_, run)| run).collect();
+                Ok(Pushed { digest, subject, tags, runs, unchanged, absent })
             }
         }
     }
@@ -106,13 +114,13 @@ impl Registry {
         by: &Actor,
         digest: &Digest,
         tags: &[Tag],
-        runs: &[RunId],
+        runs: &[(Tag, RunId)],
     ) {
         let (repository, owner) = (permit.repository().clone(), permit.owner().clone());
         let (digest, pushed) = (digest.clone(), tags.to_vec());
         let push = Event::Push { repository, tags: pushed, digest: digest.clone(), owner };
         self.audit.note(by, push).await;
-        for (run, tag) in runs.iter().zip(tags) {
+        for (tag, run) in runs {
             let (repository, tag, digest) = (permit.repository().clone(), tag.clone(), digest.clone());
             self.audit.note(by, Event::RunQueued { run: *run, repository, tag, digest }).await;
         }

@@ -192,7 +192,7 @@ impl Registry {
     }
 }
 
-fn account(charged: &Charged) -> Account {
+pub(crate) fn account(charged: &Charged) -> Account {
     match charged {
         Charged::User(name) => Account::Owner(name.clone()),
         Charged::Project(name) => Account::Project(name.clone()),

@@ -1,6 +1,6 @@
 //! The registry itself: what it holds together, and who may do what with it.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Notify, OnceCell};
@@ -8,10 +8,10 @@ use torno_audit::{Actor, Audit, Rotation};
 use torno_auth::{DeletePermit, Identity, Plain, Policy, PullPermit, PushPermit, Reach, Refusal, UserName};
 use torno_blob::{Alive, BlobStore, Reserve};
 use torno_metadata::{Among, Metadata, MetadataError, Owned};
-use torno_oci::{Platform, RepositoryName, Tag};
+use torno_oci::{Platform, ProjectName, RepositoryName, Tag};
 
 use crate::{
-    RegistryError, Settings,
+    Ceiling, RegistryError, Settings,
     news::News,
     placer::Placer,
     quarantine::Quarantine,
@@ -31,6 +31,7 @@ pub struct Registry {
     pub(crate) audit: Audit,
     pub(crate) itself: Actor,
     policy: ArcSwap<Policy>,
+    ceilings: ArcSwap<BTreeMap<ProjectName, Ceiling>>,
     pub(crate) settings: Settings,
     pub(crate) upload_key: UploadKey,
     pub(crate) quotas: Quotas,
@@ -79,6 +80,7 @@ impl Registry {
             audit,
             itself: Actor::torno(),
             policy: ArcSwap::from_pointee(policy),
+            ceilings: ArcSwap::default(),
             settings,
             upload_key,
             quotas: Quotas::default(),
@@ -101,6 +103,17 @@ impl Registry {
     /// Judges by another policy from now on.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
+    }
+
+    /// Admits images by what these projects give their runs from now on. What an image of another project asks for is
+    /// not looked at.
+    pub fn set_ceilings(&self, ceilings: BTreeMap<ProjectName, Ceiling>) {
+        self.ceilings.store(Arc::new(ceilings));
+    }
+
+    /// The most that a project gives a run, if it is known.
+    pub(crate) fn ceiling(&self, project: &str) -> Option<Ceiling> {
+        self.ceilings.load().iter().find(|(name, _)| name.as_str() == project).map(|(_, ceiling)| *ceiling)
     }
 
     /// Who may do what, now.

@@ -22,7 +22,7 @@ pub struct NoResult {
 pub enum Progress {
     /// In the queue, behind so many.
     Queued {
-        /// Runs before it that are not over.
+        /// Runs of its project before it that are not over.
         before: u64,
     },
     /// Being prepared or running or being collected.
@@ -46,9 +46,11 @@ impl NoResult {
     pub fn message(&self, host: &str) -> String {
         let run = self.run;
         match &self.progress {
-            Progress::Queued { before: 0 } => format!("run {run} is queued and next"),
-            Progress::Queued { before: 1 } => format!("run {run} is queued, 1 run before it"),
-            Progress::Queued { before } => format!("run {run} is queued, {before} runs before it"),
+            Progress::Queued { before: 0 } => format!("run {run} is queued, next of its project"),
+            Progress::Queued { before: 1 } => format!("run {run} is queued, 1 run before it in its project"),
+            Progress::Queued { before } => {
+                format!("run {run} is queued, {before} runs before it in its project")
+            }
             Progress::Running { since: None, .. } => format!("run {run} is being prepared"),
             Progress::Running { since: Some(since), limit: None } => {
                 format!("run {run} has been running for {}", span(*since))

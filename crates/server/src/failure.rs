@@ -1,7 +1,7 @@
 //! Every cause of a refused request, and the one function that turns them into answers
 //! (distribution-spec: Error Codes).
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
@@ -135,9 +135,12 @@ impl Failure {
                 headers.insert(header::WWW_AUTHENTICATE, challenge.value(self.fault()));
             }
             Self::Authentication(AuthenticationError::TooMany(wait)) => {
-                // Rounded up: whoever comes back a moment too early is refused again.
-                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                answer::set(headers, header::RETRY_AFTER, &seconds.max(1).to_string());
+                answer::set(headers, header::RETRY_AFTER, &whole_seconds(*wait).to_string());
+            }
+            Self::Registry(RegistryError::Crowded(crowded)) => {
+                if let Some(wait) = crowded.wait() {
+                    answer::set(headers, header::RETRY_AFTER, &whole_seconds(wait).to_string());
+                }
             }
             Self::Route(RouteError::Method(allowed)) => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
@@ -213,6 +216,11 @@ impl Failure {
     }
 }
 
+/// Rounded up: whoever comes back a moment too early is refused again.
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
 fn told_of_route(error: &RouteError, message: String) -> Told {
     let (status, code) = match error {
         RouteError::Path => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
@@ -237,6 +245,7 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
         RegistryError::Refused(Refusal::Denied(_) | Refusal::OutOfScope(..))
         | RegistryError::Taken
         | RegistryError::Quota(_) => told(StatusCode::FORBIDDEN, Code::Denied),
+        RegistryError::Crowded(_) => told(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
         RegistryError::Damaged(_) => told(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
         RegistryError::BlobUnknown(_) => told(StatusCode::NOT_FOUND, Code::BlobUnknown),
         RegistryError::ManifestUnknown(_) => told(StatusCode::NOT_FOUND, Code::ManifestUnknown),

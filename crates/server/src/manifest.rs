@@ -112,6 +112,9 @@ pub(crate) async fn put(
     if !pushed.absent.is_empty() {
         Warning::Absent(pushed.absent).add(headers);
     }
+    if !pushed.unchanged.is_empty() {
+        Warning::Unchanged(pushed.unchanged).add(headers);
+    }
     for run in &pushed.runs {
         tracing::info!(%run, repository = %name, %reference, user = %asked.who, "run queued");
     }

@@ -131,7 +131,10 @@ pub(crate) async fn failure(
             return;
         }
         Failure::Registry(
-            error @ (RegistryError::Refused(_) | RegistryError::Taken | RegistryError::Quota(_)),
+            error @ (RegistryError::Refused(_)
+            | RegistryError::Taken
+            | RegistryError::Quota(_)
+            | RegistryError::Crowded(_)),
         ) => Event::Refused {
             method: Text::new(method.as_str()),
             path: Text::new(uri.path()),

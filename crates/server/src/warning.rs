@@ -3,7 +3,7 @@
 use std::fmt;
 
 use http::{HeaderMap, HeaderValue, header};
-use torno_oci::{Digest, MediaType};
+use torno_oci::{Digest, MediaType, RunId};
 
 /// The most bytes that all warnings of an answer may have (distribution-spec: Warnings).
 const MAX_BYTES: usize = 4096;
@@ -17,6 +17,8 @@ pub(crate) enum Warning {
     BlobStillNamed(u64),
     /// A manifest was deleted that so many indexes still name.
     ManifestStillNamed(u64),
+    /// An image was pushed that has not changed since these runs of it, so it does not run again.
+    Unchanged(Vec<RunId>),
     /// The manifest is of a type that the client did not say it accepts.
     NotAccepted(MediaType),
 }
@@ -53,6 +55,14 @@ impl fmt::Display for Warning {
                 write!(
                     f,
                     "{indexes} of this repository named this manifest and can no longer be pulled whole"
+                )
+            }
+            Self::Unchanged(runs) => {
+                let runs: Vec<String> = runs.iter().map(ToString::to_string).collect();
+                let runs = runs.join(", ");
+                write!(
+                    f,
+                    "nothing was queued: this image has not changed since run {runs}, whose result stands"
                 )
             }
             Self::NotAccepted(media_type) => {

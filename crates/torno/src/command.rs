@@ -38,7 +38,7 @@ use torno_audit::{Actor, Audit, AuditError, Event};
 use torno_auth::{HtpasswdError, ProjectName, ScopeError, TokenId, UserName};
 use torno_executor::{ExecutorError, ProjectPolicy};
 use torno_oci::RunId;
-use torno_registry::{BackupError, ImportError, Registry, RegistryError, RunState};
+use torno_registry::{BackupError, Ceiling, ImportError, Registry, RegistryError, RunState};
 
 use crate::config::{Config, ConfigErrors, Environment, Within};
 
@@ -274,8 +274,19 @@ pub(crate) fn with_new_registry<T>(
 /// Opens the registry for `itself`, in whose name is recorded what nobody asks for.
 pub(crate) fn open(config: &Config, itself: Actor) -> Result<Registry, Failure> {
     let registry = Registry::open(&config.data, config.policy.clone(), config.registry)?;
+    registry.set_ceilings(ceilings(&config.projects));
     let audit = Audit::new(config.audit.folder.clone(), config.audit.rotation)?;
     Ok(registry.recording(audit, itself))
+}
+
+/// What images may ask for when they are pushed.
+pub(crate) fn ceilings(projects: &Projects) -> BTreeMap<ProjectName, Ceiling> {
+    let ceiling = |policy: &ProjectPolicy| Ceiling {
+        time: policy.limits.time,
+        nano_cpus: policy.limits.cpus.nanos(),
+        memory: policy.limits.memory.as_u64(),
+    };
+    projects.iter().map(|(name, policy)| (name.clone(), ceiling(policy))).collect()
 }
 
 /// Records durably what a command is about to do outside the registry, and does it.

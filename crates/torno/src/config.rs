@@ -47,6 +47,7 @@ pub(crate) use value::Hostname;
 
 use auth::People;
 use error::{Place, Problems};
+use limits::QuotaKey;
 use project::{Definitions, Looks, Private};
 use reader::{Item, TableReader};
 use tls::Exposure;
@@ -62,6 +63,9 @@ const ENGINE: &str = "/var/run/docker.sock";
 
 /// A machine with room for more confidential runs than this at once would be a cluster, which one engine is not.
 const CONCURRENT_RUNS: RangeInclusive<u32> = 1..=64;
+
+/// 0 keeps nothing free; more than a pebibyte is on no disk, so it is a wrong unit.
+const KEEP_FREE: RangeInclusive<ByteSize> = ByteSize::b(0)..=ByteSize::pib(1);
 
 /// Reverse proxies and clients give up on a silent server after some minutes.
 const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(5);
@@ -170,7 +174,7 @@ impl Config {
             _ => Looks::Everywhere,
         };
         let private = Private { data: value::resolve(&settings.data), others, looks };
-        let projects = definitions.read(&base, &private, people);
+        let projects = definitions.read(&base, &private, people, settings.executor.total);
         let warnings = problems.finish(file)?;
         let Fixed {
             data,
@@ -320,9 +324,15 @@ impl Fixed {
         let (auth, people) = auth::read(&mut root, base, &data, environment, &mut variables);
 
         let mut quotas = root.table("quotas");
-        let user_bytes = quotas.take_or_variable("user_bytes", environment);
-        let user_repositories = quotas.take_or_variable("user_repositories", environment);
-        let quota = limits::quota(user_bytes, user_repositories);
+        let quota = limits::quota(|key| {
+            let key = match key {
+                QuotaKey::Bytes => "user_bytes",
+                QuotaKey::Repositories => "user_repositories",
+                QuotaKey::QueuedRuns => "user_queued_runs",
+                QuotaKey::DailyRuns => "user_daily_runs",
+            };
+            quotas.take_or_variable(key, environment)
+        });
         variables.extend(quotas.finish());
 
         let mut registry = registry(root.table("registry"), environment, &mut variables);
@@ -404,13 +414,20 @@ fn executor(
         .and_then(|item| limits::count_within(&item, &CONCURRENT_RUNS))
         .and_then(|count| usize::try_from(count).ok())
         .unwrap_or(1);
+    let keep_free = table
+        .take_or_variable("keep_free", environment)
+        .and_then(|item| limits::size_within(&item, &KEEP_FREE))
+        .unwrap_or(ByteSize::gib(1));
     let within = table
         .take_or_variable("within", environment)
         .and_then(|item| item.parse("\"serve\" or \"execute\"", within))
         .unwrap_or(Within::Serve);
     let accept = table.take("accept").map(accepted).unwrap_or_default();
+    let cpus = table.take_or_variable("cpus", environment);
+    let memory = table.take_or_variable("memory", environment);
+    let total = limits::total(cpus.as_ref(), memory.as_ref());
     variables.extend(table.finish());
-    (Settings { engine, concurrent_runs, accept }, within)
+    (Settings { engine, concurrent_runs, accept, keep_free, total }, within)
 }
 
 fn within(text: &str) -> Result<Within, String> {

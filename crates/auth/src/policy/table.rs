@@ -31,6 +31,7 @@ fn policy() -> Policy {
         visibility,
         quota: Quota::default(),
         datasets: [("eyes".parse().expect("dataset"), Sample::Given)].into(),
+        rerun: Rerun::default(),
     };
     let rule = |pattern, pull| Access {
         repositories: patterns(pattern),

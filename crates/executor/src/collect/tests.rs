@@ -5,7 +5,7 @@ use tar::Header;
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds { bytes: 1000, entries: 10 };
+const BOUNDS: Bounds = Bounds { bytes: 1000, entries: 10, depth: 32 };
 
 /// Archives, piece by piece.
 #[derive(Clone, Default)]
@@ -223,8 +223,19 @@ fn entries_are_limited() {
 }
 
 #[test]
+fn folders_lie_in_each_other_up_to_a_limit() {
+    let bounds = Bounds { depth: 3, ..BOUNDS };
+    let deep = |path: &str| collect_bytes(&Made::new().member(EntryType::Fifo, path, b"").end(), bounds);
+    assert_eq!(deep("output/a/b/c").expect("archive").left_out.count, 1);
+    // Whatever it is, and whatever it is called.
+    for path in ["output/a/b/c/d", "output/a/.wh.b/../d"] {
+        assert!(matches!(deep(path), Err(CollectError::TooDeep(3))), "{path}");
+    }
+}
+
+#[test]
 fn what_stayed_out_is_listed_up_to_a_limit() {
-    let bounds = Bounds { bytes: 0, entries: 1000 };
+    let bounds = Bounds { bytes: 0, entries: 1000, depth: 32 };
     let links = |count| {
         (0..count).fold(Made::new(), |made, n| made.member(EntryType::Symlink, &format!("output/{n}"), b""))
     };
@@ -294,7 +305,7 @@ fn extended_headers_are_limited() {
     {
         assert!(is_malformed(&huge(kind, 1 << 40)));
     }
-    let bounds = Bounds { bytes: 10, entries: 100 };
+    let bounds = Bounds { bytes: 10, entries: 100, depth: 32 };
     let long = |length| {
         let name = vec![b'n'; length];
         Made::new().member(EntryType::GNULongName, "x", &name).file("output/x", b"").end()
@@ -311,7 +322,7 @@ fn extended_headers_are_limited() {
 
 #[test]
 fn an_endless_archive_ends() {
-    let bounds = Bounds { bytes: 10, entries: 1 };
+    let bounds = Bounds { bytes: 10, entries: 1, depth: 32 };
     let header = Made::new().pax("comment", &"c".repeat(1000)).0;
     let endless = std::iter::repeat_n(header, 100_000).flatten().collect::<Vec<u8>>();
     assert!(collect_bytes(&endless, bounds).is_err());

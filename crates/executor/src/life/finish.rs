@@ -11,7 +11,7 @@ use torno_registry::{Outcome, Publication, RunLog};
 
 use crate::{
     ExecutorError, LogPolicy,
-    collect::{Bounds, CollectError, Collected, collect},
+    collect::{CollectError, Collected, collect},
     engine::start_reason,
     executor::Wait,
     log,
@@ -57,6 +57,12 @@ impl Life {
         let log = self.printed().await?;
         let mut outcome = not_started(&ended.outcome, &log).unwrap_or_else(|| ended.outcome.clone());
         let mut output = None;
+        // An engine cannot read what is nested too deeply.
+        if outcome == Outcome::Succeeded
+            && let Some(excess) = self.excess().await
+        {
+            outcome = excess;
+        }
         if outcome == Outcome::Succeeded {
             match self.collect().await {
                 Ok(collected) => output = Some(Arc::new(collected)),
@@ -65,6 +71,9 @@ impl Life {
                 }
                 Err(ExecutorError::Collect(CollectError::TooMany(entries))) => {
                     outcome = Outcome::OutputTooManyFiles { entries };
+                }
+                Err(ExecutorError::Collect(CollectError::TooDeep(depth))) => {
+                    outcome = Outcome::OutputTooDeep { depth };
                 }
                 Err(error) => return Err(error),
             }
@@ -86,8 +95,7 @@ impl Life {
 
     /// Reads the output folder. The engine's bytes go to a thread that may block, a few pieces at a time.
     async fn collect(&self) -> Result<Collected, ExecutorError> {
-        let limits = self.policy().limits;
-        let bounds = Bounds { bytes: limits.output.as_u64(), entries: u64::from(limits.entries) };
+        let bounds = self.policy().limits.output();
         let mut archive = Box::pin(self.site.engine.archive(&self.name()).await?);
         let (sender, receiver) = mpsc::channel(WAITING);
         let spool = self.site.spool.clone();

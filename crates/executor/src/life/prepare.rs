@@ -41,10 +41,14 @@ impl From<RegistryError> for Unready {
 }
 
 impl Life {
-    /// Plans, pulls, makes the container, and notes that it is about to start.
-    pub(super) async fn prepare(&self, secret: &str) -> Result<(), Unready> {
+    /// Plans, pulls, makes the container, and notes that it is about to start. How long it may run.
+    pub(super) async fn prepare(&self, secret: &str) -> Result<Duration, Unready> {
         let policy = self.policy.as_ref().map_err(|outcome| Unready::Ends(outcome.clone()))?;
         let project = self.project.as_ref().ok_or(Unready::Ends(Outcome::ProjectGone))?;
+        // The project was given more since the executor was told how much there is.
+        if !policy.limits.resources().within(self.site.total) {
+            return Err(Unready::Ends(Outcome::TooLarge));
+        }
         let (registry, engine) = (&self.site.registry, &self.site.engine);
         let image = registry.claimed_image(&self.run).await?;
         let image = image.ok_or(Unready::Failed(ExecutorError::Run("its image is not in the registry")))?;
@@ -70,7 +74,7 @@ impl Life {
         }
         self.note_data().await?;
         registry.starting(self.run.id, plan.given(policy)).await?;
-        Ok(())
+        Ok(plan.time)
     }
 
     /// Data that is not there does not come by trying again; the engine looks for it, since it may see another

@@ -13,10 +13,6 @@ use crate::{
 
 use super::{Ended, Life, PATIENCE, Watched};
 
-/// How often the size of the output is looked at. A disk writes a few gigabytes in that time, which is how far past
-/// its limit an output may grow; looking more often would keep the engine busy walking the volumes.
-const LOOK: Duration = Duration::from_secs(3);
-
 /// The statuses of containers that an engine ends when it ends itself: killed, asked to end, and lost.
 const ENDED_WITH_ENGINE: [i64; 3] = [137, 143, 255];
 
@@ -53,8 +49,8 @@ impl Life {
                     deadline = Instant::now() + PATIENCE;
                     continue;
                 }
-                bytes = &mut outgrown, if forced.is_none() => {
-                    forced = Some(Outcome::OutputTooLarge { bytes });
+                outcome = &mut outgrown, if forced.is_none() => {
+                    forced = Some(outcome);
                     self.insist(|| engine.kill(&name)).await.or_else(gone_already)?;
                     deadline = Instant::now() + PATIENCE;
                     continue;
@@ -91,23 +87,6 @@ impl Life {
         self.time_limit().saturating_sub(ran)
     }
 
-    /// Resolves when the output is larger than it may be, with the limit.
-    async fn outgrown(&self) -> u64 {
-        let limit = self.policy().limits.output.as_u64();
-        let name = self.name();
-        loop {
-            sleep(LOOK).await;
-            match self.site.engine.volume_size(&name).await {
-                Ok(Some(size)) if size > limit => return limit,
-                Ok(_) => {}
-                // The limit is looked at again when the output is collected.
-                Err(error) => {
-                    tracing::debug!(run = %self.run.id, %error, "the size of an output is not known");
-                }
-            }
-        }
-    }
-
     /// Why a container ended. `forced` is what this process ended it for.
     pub(super) async fn judge(
         &self,
@@ -123,9 +102,8 @@ impl Life {
         if let Some(forced) = forced {
             return forced;
         }
-        let policy = self.policy();
         if container.out_of_memory {
-            return Outcome::OutOfMemory { bytes: policy.limits.memory.as_u64() };
+            return Outcome::OutOfMemory { bytes: container.memory };
         }
         if status == KILLED {
             // Another process may have killed it at a limit and ended before it could say so.
@@ -133,10 +111,8 @@ impl Life {
             if ran(container).is_some_and(|ran| ran >= limit) {
                 return Outcome::TimeLimit { millis: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) };
             }
-            let bytes = policy.limits.output.as_u64();
-            let size = self.site.engine.volume_size(&self.name()).await;
-            if matches!(size, Ok(Some(size)) if size > bytes) {
-                return Outcome::OutputTooLarge { bytes };
+            if let Some(outcome) = self.excess().await {
+                return outcome;
             }
         }
         let with_engine = ENDED_WITH_ENGINE.contains(&status);

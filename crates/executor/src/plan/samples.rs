@@ -1,5 +1,9 @@
 //! Plans of every kind, for tests that look at all there is in them.
 
+use std::{collections::BTreeMap, time::Duration};
+
+use torno_oci::Wishes;
+
 use crate::{Dataset, ProjectPolicy, instance::Instance};
 
 use super::{Plan, RunConfig, RunId, Subject, Unplannable};
@@ -13,6 +17,7 @@ pub(crate) fn all() -> Vec<(&'static str, Plan)> {
         ("plain", made(&plain, &with(&["eyes"]))),
         ("several-datasets", made(&plain, &with(&["ears", "eyes"]))),
         ("hostile-image", made(&hostile(), &with(&["eyes"]))),
+        ("parameters", made(&asking(), &with(&["eyes"]))),
     ]
 }
 
@@ -20,13 +25,35 @@ pub(crate) fn all() -> Vec<(&'static str, Plan)> {
 fn hostile() -> RunConfig {
     let environment = ["PATH", "LD_PRELOAD", "NVIDIA_VISIBLE_DEVICES", "TORNO_RUN", "TORNO_X", "HOME"];
     let volumes = ["/etc/", "/input", "/output", "/tmp/x", "/var//run"];
-    RunConfig { working_directory: "//opt///escape/".into(), ..config(&environment, &volumes) }
+    RunConfig {
+        working_directory: "//opt///escape/".into(),
+        labels: ["com.example.exec", "org.torno.instance"].map(str::to_owned).into(),
+        ..config(&environment, &volumes)
+    }
+}
+
+/// An image with parameters that wants to run for less long and with less.
+fn asking() -> RunConfig {
+    let parameters = [("folds", "5"), ("odd", "$(x) \"y\"")];
+    let wishes = Wishes {
+        parameters: BTreeMap::from(parameters.map(|(name, value)| (name.to_owned(), value.to_owned()))),
+        time: Some(Duration::from_mins(5)),
+        nano_cpus: Some(500_000_000),
+        memory: Some(128 << 20),
+    };
+    RunConfig { wishes, labels: vec!["org.torno.cpus".into()], ..config(&["PATH"], &[]) }
 }
 
 /// An image's wishes: the names of its variables, and its volumes.
 pub(crate) fn config(environment: &[&str], volumes: &[&str]) -> RunConfig {
     let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
-    RunConfig { environment: owned(environment), volumes: owned(volumes), working_directory: String::new() }
+    RunConfig {
+        environment: owned(environment),
+        volumes: owned(volumes),
+        working_directory: String::new(),
+        labels: Vec::new(),
+        wishes: Wishes::default(),
+    }
 }
 
 /// Datasets of these names.

@@ -72,6 +72,19 @@ fn the_log_file_has_a_floor() {
 }
 
 #[test]
+fn an_image_gets_no_more_than_the_project_gives() {
+    let wishes = torno_oci::Wishes {
+        time: Some(Duration::from_hours(2)),
+        nano_cpus: Some(2_000_000_000),
+        memory: Some(4 << 30),
+        ..torno_oci::Wishes::default()
+    };
+    let plain = plan(&config(&[], &[]), &ProjectPolicy::default()).expect("plan");
+    let made = plan(&RunConfig { wishes, ..config(&[], &[]) }, &ProjectPolicy::default()).expect("plan");
+    assert_eq!(made, plain, "the project's limits may have been lowered since the push");
+}
+
+#[test]
 fn a_run_starts_in_a_folder_of_the_image() {
     for (said, expected) in [("", "/"), ("/", "/"), ("//app//x/", "/app/x")] {
         let config = RunConfig { working_directory: said.into(), ..config(&[], &[]) };

@@ -9,7 +9,7 @@ mod retention;
 mod scrub;
 mod sparse;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -22,7 +22,8 @@ use torno_metadata::{Metadata, Sweep};
 use torno_oci::{Digest, Platform, Reference, RepositoryName, RunId, UserName};
 use torno_registry::{
     ClaimedRun, CollectionProgress, Given, GivenDataset, GivenLimits, Measured, Outcome, Progress,
-    Publication, Reading, Registry, RegistryError, Retention, RunLog, RunState, Selection, Settings,
+    Publication, Reading, Registry, RegistryError, Resources, Retention, RunLog, RunState, Selection,
+    Settings,
 };
 
 const NO_GRACE: Duration = Duration::ZERO;
@@ -122,7 +123,7 @@ impl Site {
     }
 
     async fn claim(&self) -> ClaimedRun {
-        self.registry.claim().await.expect("claim").expect("a run waits")
+        self.registry.claim(BTreeMap::new(), Resources::UNBOUNDED).await.expect("claim").expect("a run waits")
     }
 
     /// Ends a claimed run with a result whose layer is `seed`; the result's digest.
@@ -294,7 +295,7 @@ async fn runs_are_claimed_in_their_order_and_only_once() {
     }
     let (first, second) = (site.claim().await, site.claim().await);
     assert_eq!((first.run.id.number(), second.run.id.number()), (1, 2));
-    assert!(site.registry.claim().await.expect("claim").is_none());
+    assert!(site.registry.claim(BTreeMap::new(), Resources::UNBOUNDED).await.expect("claim").is_none());
     site.registry.requeue(first.run.id).await.expect("requeue");
     let again = site.claim().await;
     assert_eq!((again.run.id.number(), again.run.attempt), (1, 2));

@@ -50,7 +50,13 @@ async fn what_runs_is_whole_though_sparse_manifests_are_accepted() {
         let Err(RegistryError::Missing(missing)) = put("v", bytes).await else { panic!("it cannot run") };
         assert_eq!(missing, std::slice::from_ref(&layer));
     }
-    assert!(site.registry.claim().await.expect("claim").is_none());
+    assert!(
+        site.registry
+            .claim(std::collections::BTreeMap::new(), torno_registry::Resources::UNBOUNDED)
+            .await
+            .expect("claim")
+            .is_none()
+    );
 
     site.push_blob(&permit, b"here").await;
     let pushed = put("v", &index).await.expect("the rest is not for this machine");

@@ -173,6 +173,7 @@ impl Serve {
         let event = match self.file.load() {
             Ok(config) => {
                 registry.set_policy(config.policy);
+                registry.set_ceilings(super::ceilings(&config.projects));
                 projects.store(Arc::new(config.projects));
                 secured.reload(config.tls);
                 tracing::info!("the configuration was read again");

@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use bytesize::ByteSize;
 use torno_auth::Quota;
 use torno_executor::{Cpus, Limits};
+use torno_registry::Resources;
 
 use super::{
     reader::{Item, TableReader},
@@ -27,6 +28,9 @@ const OUTPUT: RangeInclusive<ByteSize> = ByteSize::kib(4)..=ByteSize::tib(1);
 /// Each is looked at and packed one by one: a million takes minutes.
 const ENTRIES: RangeInclusive<u32> = 1..=1_000_000;
 
+/// Each step down is a folder that is open while an output is looked at.
+const DEPTH: RangeInclusive<u32> = 1..=100;
+
 /// One page is the least a tmpfs holds. What it holds counts as memory, so [`MEMORY`] bounds it too.
 const TMP: RangeInclusive<ByteSize> = ByteSize::kib(4)..=ByteSize::tib(16);
 
@@ -39,40 +43,101 @@ const QUOTA: RangeInclusive<ByteSize> = ByteSize::mib(1)..=ByteSize::pib(1);
 /// Without one nothing can be pushed; more than a million would limit nothing.
 const REPOSITORIES: RangeInclusive<u32> = 1..=1_000_000;
 
-/// What may be kept; without an item, as much as fits.
-pub(super) fn quota(bytes: Option<Item<'_>>, repositories: Option<Item<'_>>) -> Quota {
-    Quota {
-        bytes: bytes.and_then(|item| size_within(&item, &QUOTA)).map(|size| size.as_u64()),
-        repositories: repositories.and_then(|item| count_within(&item, &REPOSITORIES)).map(u64::from),
-    }
+/// Without one nothing can be run; more than a million would limit nothing.
+const RUNS: RangeInclusive<u32> = 1..=1_000_000;
+
+/// What may be kept and queued, from the items of these keys; without an item, as much as they like.
+pub(super) fn quota<'a>(mut item: impl FnMut(QuotaKey) -> Option<Item<'a>>) -> Quota {
+    let mut count = |key, bounds| item(key).and_then(|item| count_within(&item, bounds)).map(u64::from);
+    let repositories = count(QuotaKey::Repositories, &REPOSITORIES);
+    let queued_runs = count(QuotaKey::QueuedRuns, &RUNS);
+    let daily_runs = count(QuotaKey::DailyRuns, &RUNS);
+    let bytes = item(QuotaKey::Bytes).and_then(|item| size_within(&item, &QUOTA)).map(|size| size.as_u64());
+    Quota { bytes, repositories, queued_runs, daily_runs }
+}
+
+/// What a quota speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QuotaKey {
+    Bytes,
+    Repositories,
+    QueuedRuns,
+    DailyRuns,
 }
 
 /// The quota of a project.
 pub(super) fn quota_table(item: Item<'_>) -> Quota {
     let Some(mut table) = item.into_table() else { return Quota::default() };
-    let quota = quota(table.take("bytes"), table.take("repositories"));
+    let quota = quota(|key| {
+        table.take(match key {
+            QuotaKey::Bytes => "bytes",
+            QuotaKey::Repositories => "repositories",
+            QuotaKey::QueuedRuns => "queued_runs",
+            QuotaKey::DailyRuns => "daily_runs",
+        })
+    });
     table.finish();
     quota
 }
 
-/// The limits of a project; those not named have the defaults.
-pub(super) fn read(item: Item<'_>) -> Limits {
+/// What all runs may have together; without an item, as much as they like.
+pub(super) fn total(processors: Option<&Item<'_>>, memory: Option<&Item<'_>>) -> Resources {
+    let nano_cpus = processors.and_then(cpus).map(Cpus::nanos);
+    let memory = memory.and_then(|item| size_within(item, &MEMORY)).map(|size| size.as_u64());
+    Resources {
+        nano_cpus: nano_cpus.unwrap_or(Resources::UNBOUNDED.nano_cpus),
+        memory: memory.unwrap_or(Resources::UNBOUNDED.memory),
+    }
+}
+
+/// The limits of a project whose runs get no more than there is in `total`; those not named have the defaults.
+pub(super) fn read(item: Option<Item<'_>>, total: Resources) -> Limits {
     let defaults = Limits::default();
-    let Some(mut table) = item.into_table() else {
+    // A site with little need not say for each project that its runs are small too.
+    let memory = defaults.memory.min(ByteSize::b(total.memory));
+    let least = Cpus::ONE.nanos().min(total.nano_cpus);
+    #[expect(clippy::cast_precision_loss, reason = "it is at most one processor")]
+    let cpus_by_default = Cpus::new(least as f64 / 1e9).unwrap_or(defaults.cpus);
+    let defaults = Limits { cpus: cpus_by_default, memory, tmp: defaults.tmp.min(memory), ..defaults };
+    let Some(mut table) = item.and_then(Item::into_table) else {
         return defaults;
     };
-    let cpus = table.take("cpus").and_then(|item| cpus(&item)).unwrap_or(defaults.cpus);
-    let memory = table.take("memory").and_then(|item| size_within(&item, &MEMORY)).unwrap_or(defaults.memory);
+    let cpus = table.take("cpus").and_then(|item| {
+        let cpus = cpus(&item)?;
+        if cpus.nanos() > total.nano_cpus {
+            item.refuse(
+                "a run would have more processors than all runs together may have (executor.cpus), so none would ever \
+                 start",
+            );
+            return None;
+        }
+        Some(cpus)
+    });
+    let cpus = cpus.unwrap_or(defaults.cpus);
+    let memory = table.take("memory").and_then(|item| {
+        let memory = size_within(&item, &MEMORY)?;
+        if memory.as_u64() > total.memory {
+            item.refuse(format_args!(
+                "a run would have more memory than all runs together may have (executor.memory is {}), so none would \
+                 ever start",
+                show_size(ByteSize::b(total.memory))
+            ));
+            return None;
+        }
+        Some(memory)
+    });
+    let memory = memory.unwrap_or(defaults.memory);
     let pids = table.take("pids").and_then(|item| count_within(&item, &PIDS)).unwrap_or(defaults.pids);
     let time = table.take("time").and_then(|item| time_within(&item, &TIME)).unwrap_or(defaults.time);
     let output = table.take("output").and_then(|item| size_within(&item, &OUTPUT)).unwrap_or(defaults.output);
     let entries =
         table.take("entries").and_then(|item| count_within(&item, &ENTRIES)).unwrap_or(defaults.entries);
+    let depth = table.take("depth").and_then(|item| count_within(&item, &DEPTH)).unwrap_or(defaults.depth);
     // A project with little memory need not say that its /tmp is small too.
     let tmp = tmp(&mut table, memory).unwrap_or(defaults.tmp.min(memory));
     let log = table.take("log").and_then(|item| size_within(&item, &LOG)).unwrap_or(defaults.log);
     table.finish();
-    Limits { cpus, memory, pids, time, output, entries, tmp, log }
+    Limits { cpus, memory, pids, time, output, entries, depth, tmp, log }
 }
 
 fn cpus(item: &Item<'_>) -> Option<Cpus> {

@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use torno_auth::{Access, Members, Others, Project, ProjectName, Sample, UserName, Visibility};
-use torno_executor::{Dataset, Limits, LogPolicy, ProjectPolicy};
+use torno_auth::{Access, Members, Others, Project, ProjectName, Rerun, Sample, UserName, Visibility};
+use torno_executor::{Dataset, LogPolicy, ProjectPolicy};
 use torno_oci::DatasetName;
-use torno_registry::KeepImages;
+use torno_registry::{KeepImages, Resources};
 
 use super::{
     auth::People,
@@ -81,6 +81,8 @@ pub(super) struct Known<'r> {
     /// Names that are no people's.
     robots: &'r BTreeSet<UserName>,
     elsewhere: Elsewhere,
+    /// What all runs may have together.
+    total: Resources,
 }
 
 /// Whether a directory or an identity provider names groups too.
@@ -115,8 +117,14 @@ impl<'a> Definitions<'a> {
         }
     }
 
-    /// What they mean. Relative paths are relative to `base`.
-    pub(super) fn read(self, base: &Path, private: &Private, mut people: People<'_>) -> Projects {
+    /// What they mean. Relative paths are relative to `base`; no run gets more than `total`.
+    pub(super) fn read(
+        self,
+        base: &Path,
+        private: &Private,
+        mut people: People<'_>,
+        total: Resources,
+    ) -> Projects {
         let groups = self.groups.into_iter().map(|(name, item)| {
             let users = group(&name, item);
             (name, users)
@@ -133,7 +141,7 @@ impl<'a> Definitions<'a> {
             robots.extend(own.iter().cloned());
             tables.push((parsed, table, own, warn));
         }
-        let known = Known { groups, datasets, robots: &robots, elsewhere: people.elsewhere };
+        let known = Known { groups, datasets, robots: &robots, elsewhere: people.elsewhere, total };
         let mut projects = Projects {
             admins: people.admins(&known),
             access: people.access(&known),
@@ -198,6 +206,7 @@ impl Known<'_> {
             visibility: table.take("visibility").and_then(|item| visibility(&item)).unwrap_or_default(),
             quota: table.take("quota").map(limits::quota_table).unwrap_or_default(),
             datasets: BTreeMap::new(),
+            rerun: table.take("rerun").and_then(|item| rerun(&item)).unwrap_or_default(),
         }
     }
 
@@ -207,7 +216,7 @@ impl Known<'_> {
             datasets: table.take("datasets").map(|item| self.datasets(item)).unwrap_or_default(),
             mount: table.take("mount").and_then(|item| mount(&item)).unwrap_or(defaults.mount),
             environment: table.take("environment").map(environment).unwrap_or_default(),
-            limits: table.take("limits").map_or_else(Limits::default, limits::read),
+            limits: limits::read(table.take("limits"), self.total),
             logs: table.take("logs").and_then(|item| logs(&item)).unwrap_or_default(),
         }
     }
@@ -306,6 +315,17 @@ fn visibility(item: &Item<'_>) -> Option<Visibility> {
         "project" => Ok(Visibility::Project),
         other => Err(format!(
             "`{}` is neither \"owner\" (each researcher sees their own) nor \"project\" (all see all)",
+            other.escape_debug()
+        )),
+    })
+}
+
+fn rerun(item: &Item<'_>) -> Option<Rerun> {
+    item.parse("\"always\" or \"changed\"", |text| match text {
+        "always" => Ok(Rerun::Always),
+        "changed" => Ok(Rerun::Changed),
+        other => Err(format!(
+            "`{}` is neither \"always\" (each push runs) nor \"changed\" (the same image under the same tag runs once)",
             other.escape_debug()
         )),
     })

@@ -218,14 +218,19 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The number, whole or not.
+    /// The number, whole or not. A variable holds it as text.
     pub(super) fn number(&self) -> Option<f64> {
-        match &self.value {
+        const EXPECTED: &str = "a number, such as 2 or 0.5";
+        match (&self.value, &self.place) {
             // Only numbers far beyond every limit here lose precision.
             #[expect(clippy::cast_precision_loss, reason = "see above")]
-            Value::Integer(number) => Some(*number as f64),
-            Value::Float(number) => Some(*number),
-            _ => self.wrong_kind("a number, such as 2 or 0.5"),
+            (Value::Integer(number), _) => Some(*number as f64),
+            (Value::Float(number), _) => Some(*number),
+            (Value::String(text), Place::Variable(_)) => text
+                .parse()
+                .map_err(|_| self.refuse(format_args!("expected {EXPECTED}, found `{text}`")))
+                .ok(),
+            _ => self.wrong_kind(EXPECTED),
         }
     }
 

@@ -136,6 +136,7 @@ fn everything_can_be_said() {
         [executor]
         engine = "unix:///run/podman.sock"
         concurrent_runs = 3
+        keep_free = "2GiB"
         [registry]
         sparse_indexes = true
         sparse_images = true
@@ -169,7 +170,7 @@ fn everything_can_be_said() {
         keep_images = "2h"
         mount = "/opt/ml/model"
         environment = { SEED = "42", _a1 = "" }
-        limits = { cpus = 0.5, memory = "4GiB", pids = 7, time = "2h", output = "2GiB", entries = 9, tmp = "1MiB", log = "2KiB" }
+        limits = { cpus = 0.5, memory = "4GiB", pids = 7, time = "2h", output = "2GiB", entries = 9, depth = 5, tmp = "1MiB", log = "2KiB" }
         "#,
     );
     assert_eq!(config.data, Path::new("/nowhere/data"));
@@ -188,6 +189,7 @@ fn everything_can_be_said() {
     assert_eq!(config.auth.htpasswd, site.path("users"));
     assert_eq!(config.executor.engine, Path::new("/run/podman.sock"));
     assert_eq!(config.executor.concurrent_runs, 3);
+    assert_eq!(config.executor.keep_free, ByteSize::gib(2));
     assert_eq!(config.result_wait, Duration::from_mins(1));
     assert_eq!(config.gc, Gc { interval: Duration::ZERO, grace: Duration::from_mins(5) });
     let [rule] = &config.retention.rules[..] else { panic!("one rule") };
@@ -239,6 +241,7 @@ fn everything_can_be_said() {
         time: Duration::from_hours(2),
         output: ByteSize::gib(2),
         entries: 9,
+        depth: 5,
         tmp: ByteSize::mib(1),
         log: ByteSize::kib(2),
     };
@@ -396,6 +399,7 @@ fn settings_at_their_bounds_and_one_past_them() {
         ("[listen]\nheader_timeout", ["\"1s\"", "\"15m\""], ["\"999ms\"", "\"15m 1ms\""]),
         ("[listen]\nbody_timeout", ["\"1s\"", "\"1h\""], ["\"999ms\"", "\"1h 1ms\""]),
         ("[executor]\nconcurrent_runs", ["1", "64"], ["0", "65"]),
+        ("[executor]\nkeep_free", ["\"0B\"", "\"1PiB\""], ["\"-1B\"", "\"1025TiB\""]),
         ("[registry]\nupload_lifetime", ["\"1s\"", "\"30days\""], ["\"999ms\"", "\"30days 1ms\""]),
         ("[registry]\nchunk_min_length", ["\"1B\"", "\"1GiB\""], ["\"0B\"", "\"1073741825B\""]),
         ("[scrub]\ninterval", ["\"0s\"", "\"365days\""], ["\"-1s\"", "\"365days 1s\""]),

@@ -99,19 +99,63 @@ fn every_limit_at_its_bounds_and_one_past_them() {
 }
 
 #[test]
+fn no_run_gets_more_than_all_runs_together() {
+    let with = |limits: &str| format!("{}\n[executor]\ncpus = 0.5\nmemory = \"1GiB\"", project(limits));
+    let exactly = good(&with("limits = { cpus = 0.5, memory = \"1GiB\" }"));
+    let total = exactly.executor.total;
+    assert_eq!(policy_of(&exactly).limits.resources(), total);
+    assert_eq!(total, torno_registry::Resources { nano_cpus: 500_000_000, memory: 1 << 30 });
+    // What nobody has written is made to fit.
+    assert_eq!(policy_of(&good(&with(""))).limits.resources(), total);
+    assert_error(
+        &with("limits = { cpus = 0.51 }"),
+        "projects.p.limits.cpus",
+        "more processors than all runs",
+    );
+    assert_error(
+        &with("limits = { memory = \"1025MiB\" }"),
+        "projects.p.limits.memory",
+        "executor.memory is 1GiB",
+    );
+    let unbounded = good(&project("")).executor.total;
+    assert_eq!(unbounded, torno_registry::Resources::UNBOUNDED);
+}
+
+#[test]
+fn whether_what_has_not_changed_runs_again() {
+    let rerun = |key: &str| good(&project(key)).policy.projects.get("p").expect("project").rerun;
+    assert_eq!(rerun(""), torno_auth::Rerun::Always);
+    assert_eq!(rerun("rerun = \"always\""), torno_auth::Rerun::Always);
+    assert_eq!(rerun("rerun = \"changed\""), torno_auth::Rerun::Changed);
+    assert_error(&project("rerun = \"never\""), "projects.p.rerun", "neither \"always\"");
+}
+
+#[test]
 fn quotas_at_their_bounds_and_one_past_them() {
     let config = good("");
     assert_eq!(config.policy.quota, Quota::default(), "none unless somebody says so");
-    let config = good("[quotas]\nuser_bytes = \"1MiB\"\nuser_repositories = 1000000");
-    assert_eq!(config.policy.quota, Quota { bytes: Some(1024 * 1024), repositories: Some(1_000_000) });
+    let config = good(
+        "[quotas]\nuser_bytes = \"1MiB\"\nuser_repositories = 1000000\nuser_queued_runs = 1\nuser_daily_runs = 1000000",
+    );
+    let all = Quota {
+        bytes: Some(1024 * 1024),
+        repositories: Some(1_000_000),
+        queued_runs: Some(1),
+        daily_runs: Some(1_000_000),
+    };
+    assert_eq!(config.policy.quota, all);
     let config = good(&project("quota = { bytes = \"1PiB\" }"));
     let members = config.policy.projects.get("p").expect("project");
-    assert_eq!(members.quota, Quota { bytes: Some(1 << 50), repositories: None });
+    assert_eq!(members.quota, Quota { bytes: Some(1 << 50), ..Quota::default() });
     for (quota, place) in [
         ("bytes = \"1023KiB\"", "bytes"),
         ("bytes = \"1025TiB\"", "bytes"),
         ("repositories = 0", "repositories"),
         ("repositories = 1000001", "repositories"),
+        ("queued_runs = 0", "queued_runs"),
+        ("queued_runs = 1000001", "queued_runs"),
+        ("daily_runs = 0", "daily_runs"),
+        ("daily_runs = 1000001", "daily_runs"),
         ("tags = 1", "tags"),
     ] {
         let place = format!("projects.p.quota.{place}");
