@@ -213,8 +213,7 @@ fn what_is_attached_is_for_those_who_may_have_the_result_and_goes_with_it() {
     assert!(!attached.is_empty());
     let path = |referrer: &Value| format!("/v2/results/one/sum/manifests/{}", text(&referrer["digest"]));
     // As of a repository that nobody has: nothing refers to anything there.
-    let none = site.http("bob").get(&format!("/v2/results/one/sum/referrers/{first}"));
-    none.expect(200);
+    let none = site.http("bob").get(&format!("/v2/results/one/sum/referrers/{first}")).expect(200);
     assert_eq!(none.json()["manifests"], serde_json::json!([]));
     for referrer in &attached {
         site.http("bob").get(&path(referrer)).expect(404);
