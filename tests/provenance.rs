@@ -213,8 +213,8 @@ fn what_is_attached_is_for_those_who_may_have_the_result_and_goes_with_it() {
     assert!(!attached.is_empty());
     let path = |referrer: &Value| format!("/v2/results/one/sum/manifests/{}", text(&referrer["digest"]));
     // As of a repository that nobody has: nothing refers to anything there.
-    let none = site.http("bob").get(&format!("/v2/results/one/sum/referrers/{first}")).expect(200);
-    assert_eq!(none.json()["manifests"], serde_json::json!([]));
+    let none = site.http("bob").get(&format!("/v2/results/one/sum/referrers/{first}"));
+    assert_eq!(none.expect(200).json()["manifests"], serde_json::json!([]));
     for referrer in &attached {
         site.http("bob").get(&path(referrer)).expect(404);
         site.anonymous().get(&path(referrer)).expect(401);
@@ -249,10 +249,9 @@ fn what_is_attached_is_for_those_who_may_have_the_result_and_goes_with_it() {
     // A dry run counts them too.
     let planned = told(&["gc", "--dry-run", "--json"]);
     let done = told(&["gc", "--json"]);
-    assert_eq!(
-        (&planned["manifests"], &done["manifests"]),
-        (&json!(attached.len() + 1), &planned["manifests"])
-    );
+    assert_eq!(planned["manifests"], done["manifests"]);
+    // What else nothing needs any more, such as the images that were pushed over, goes too.
+    assert!(done["manifests"].as_u64() > Some(attached.len() as u64), "{done}");
     for referrer in &attached {
         site.http("ada").get(&path(referrer)).expect(404);
     }
