@@ -290,6 +290,9 @@ impl Drop for Site {
             let text = last.into_iter().rev().fold(String::new(), |text, line| text + "    " + line + "\n");
             eprintln!("the last lines of the server's log:\n{text}");
         }
+        if let Some(instance) = &instance {
+            docker::remove_examination(instance);
+        }
         let left = leftovers();
         docker::remove(&left);
         if !thread::panicking() {
