@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use torno_tests::{Docker, Site, binary, free_port, leftovers, tool, wait_until};
+use torno_tests::{Docker, Site, binary, free_port, leftovers, wait_until};
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
@@ -58,10 +58,15 @@ impl Compose {
         fs::create_dir_all(&data).expect("folder");
         fs::write(data.join("data.txt"), "1\n2\n3\n").expect("data");
         let configuration = format!(
-            "data = '/var/lib/torno'\n[listen]\naddress = '{address}'\n[executor]\nwithin = 'execute'\n\
+            "data = '{}'\n[listen]\naddress = '{address}'\n[executor]\nwithin = 'execute'\n\
              [datasets.numbers]\npath = '{}'\n[projects.p]\nresearchers = ['ada']\ndatasets = ['numbers']\n",
+            folder.path().join("torno").display(),
             data.display()
         );
+        let torno = folder.path().join("torno");
+        fs::create_dir(&torno).expect("folder");
+        std::os::unix::fs::chown(&torno, Some(64_201), Some(64_200)).expect("chown");
+        fs::set_permissions(&torno, fs::Permissions::from_mode(0o2770)).expect("chmod");
         fs::write(folder.path().join("torno.toml"), configuration).expect("torno.toml");
         for path in [folder.path(), &folder.path().join("data")] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -76,6 +81,7 @@ impl Compose {
             .args(arguments)
             .env("TORNO_IMAGE", &self.image)
             .env("DOCKER_GID", self.socket_group.to_string());
+        command.env("TORNO_DATA", self.folder.path().join("torno"));
         command.env("TORNO_CONFIG", self.folder.path().join("torno.toml"));
         command.env("TORNO_DATASETS", self.folder.path().join("data")).env("TORNO_NOFILE", "16384");
         command
@@ -131,8 +137,7 @@ fn compose_serves_and_executes() {
     let listed = ["exec", "-T", "execute", "/bin/torno", "runs", "list", "--config", "/etc/torno/torno.toml"];
     let runs = compose.ok(&listed);
     assert!(runs.contains("succeeded"), "{runs}");
-    let volume = format!("{}_torno-data", compose.project);
-    let data = tool("docker", &["volume", "inspect", "--format", "{{.Mountpoint}}", &volume]);
-    let instance = fs::read_to_string(Path::new(data.trim()).join("instance")).expect("whose runs they are");
+    let instance =
+        fs::read_to_string(compose.folder.path().join("torno/instance")).expect("whose runs they are");
     wait_until("nothing of the run is left", || leftovers(instance.trim()).is_empty().then_some(()));
 }
