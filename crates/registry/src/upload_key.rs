@@ -13,6 +13,7 @@ use std::{
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::Sha256;
 use torno_blob::BlobError;
 use torno_oci::{RepositoryName, UploadId, UserName};
@@ -48,8 +49,11 @@ impl UploadKey {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut key = [0; 64];
                 getrandom::fill(&mut key).map_err(RegistryError::Random)?;
-                write(file, &key).map_err(io)?;
-                Ok(Self(key))
+                match write(file, &key) {
+                    // A server and an executor that start together for the first time have one key.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::open(file),
+                    written => written.map(|()| Self(key)).map_err(io),
+                }
             }
             Err(error) => Err(io(error)),
         }
@@ -91,16 +95,20 @@ impl UploadKey {
     }
 }
 
-/// Writes a file that is there whole or not at all.
+/// Writes a file that is there whole or not at all, and is not there yet.
 fn write(file: &Path, key: &[u8]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let new = file.with_extension("new");
+    // Of its own: another process may be writing one.
+    let new = file.with_extension(format!("new-{}", std::process::id()));
     let mut options = File::options();
     let mut written = options.write(true).create(true).truncate(true).mode(0o660).open(&new)?;
     written.write_all(key)?;
     written.sync_all()?;
-    fs::rename(&new, file)?;
+    if let Err(error) = renameat_with(CWD, &new, CWD, file, RenameFlags::NOREPLACE) {
+        fs::remove_file(&new)?;
+        return Err(error.into());
+    }
     File::open(folder)?.sync_all()
 }
 
@@ -130,6 +138,9 @@ mod tests {
         assert!(again.fits(&id, &name("tools/x"), &user("ada")));
         // Whether the group may read it is said by the umask, since it may share the data directory.
         assert_eq!(fs::metadata(&file).expect("file").permissions().mode() & 0o117, 0);
+        // As another process that made one meanwhile finds it.
+        assert_eq!(write(&file, &[0; 64]).expect_err("it is there").kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_dir(file.parent().expect("a folder")).expect("folder").count(), 1);
         fs::write(&file, "short").expect("damage");
         assert!(UploadKey::open(&file).is_err(), "a damaged key is no key");
     }
