@@ -3,9 +3,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, DirBuilder, File},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use torno_oci::UserName;
 
-use crate::{Action, GroupName, Identity, Proof, Scope, TokenId, Voucher, Wish};
+use crate::{Action, GroupName, Identity, Proof, Scope, TokenId, Voucher, Wish, key_file::write_key};
 
 /// How long a key signs before the next one does.
 const SIGNS: Duration = Duration::from_hours(24 * 30);
@@ -333,7 +333,7 @@ impl Tokens {
         let path = self.folder.join(file_name(made));
         let document = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new());
         let document = document.map_err(|_| KeyError::Make)?;
-        write(&self.folder, &path, document.as_ref()).map_err(|source| KeyError::Io { path, source })?;
+        write_key(&path, document.as_ref()).map_err(|source| KeyError::Io { path, source })?;
         Key::of(document.as_ref(), made).ok_or(KeyError::Make)
     }
 }
@@ -400,16 +400,6 @@ fn made_at(path: &Path) -> Option<SystemTime> {
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// All of the key is there or nothing, whenever the power fails.
-fn write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod bearer;
 mod directory;
 mod htpasswd;
 mod identity;
+mod key_file;
 mod members;
 mod patterns;
 mod permit;
@@ -31,6 +32,7 @@ pub use directory::{
 };
 pub use htpasswd::{Htpasswd, HtpasswdError, HtpasswdProblem, MAX_PASSWORD_LENGTH};
 pub use identity::{GroupError, GroupName, Identity, Proof};
+pub use key_file::write_key;
 pub use members::{Members, Others};
 pub use patterns::Patterns;
 pub use permit::{DeletePermit, PullPermit, PushPermit};

@@ -1,16 +1,14 @@
 //! What statements are signed with, and whom they are believed by: Ed25519 (RFC 8032).
 
 use std::{
-    fmt,
-    fs::{self, DirBuilder, File},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use sha2::{Digest as _, Sha256};
+use torno_auth::write_key;
 
 /// The key that signs. Others in its folder that end alike have signed before.
 const SIGNING: &str = "key.pk8";
@@ -76,10 +74,9 @@ impl SigningKey {
         match fs::read(&path) {
             Ok(bytes) => Self::of(&bytes).ok_or(KeyError::Damaged(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
                 let document = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new());
                 let document = document.map_err(|_| KeyError::Make)?;
-                write(folder, &path, document.as_ref()).map_err(io)?;
+                write_key(&path, document.as_ref()).map_err(io)?;
                 tracing::info!(
                     "results are signed with a new key; `torno provenance key` prints its public half"
                 );
@@ -172,16 +169,6 @@ impl PublicKey {
     pub(super) fn has_signed(&self, bytes: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, self.0).verify(bytes, signature).is_ok()
     }
-}
-
-/// All of the key is there or nothing, whenever the power fails.
-fn write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
