@@ -182,12 +182,17 @@ impl Executor {
                         tracing::error!(line = name, "not kept here: {promise} ({verdict}). {remedy}");
                     }
                     tracing::error!(
-                        "no run is started on this host, and what is pushed stays queued: `torno doctor` shows every                          line, and docs/SECURITY.md says what `executor.accept` is for. The next look is in {AGAIN:?}"
+                        "no run is started on this host, and what is pushed stays queued: `torno doctor` shows every line, \
+                         and docs/SECURITY.md says what `executor.accept` is for. The next look is in {AGAIN:?}"
                     );
                     stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await
                 }
                 Err(error) => {
-                    tracing::error!(%error, "it could not be found out what this host keeps of what runs are promised, and none is started; trying again");
+                    tracing::error!(
+                        %error,
+                        "it could not be found out what this host keeps of what runs are promised, and none is started; \
+                         trying again"
+                    );
                     let again = async {
                         wait.next().await;
                         site.reach().await;

@@ -165,6 +165,20 @@ impl Public {
         Failure::Unauthenticated(self.settings.hostname.clone())
     }
 
+    /// Who asks, who must have a name.
+    async fn somebody(
+        &self,
+        request: &Request<Brought>,
+        client: &Client,
+        asking: &mut Asking,
+        user: &mut Option<String>,
+    ) -> Result<Identity, Failure> {
+        let who = login::identify(self, request.headers(), client, asking).await?;
+        let name = who.name().ok_or_else(|| self.log_in())?;
+        *user = Some(name.to_string());
+        Ok(who)
+    }
+
     async fn whoami(
         &self,
         request: &Request<Brought>,
@@ -172,9 +186,7 @@ impl Public {
         asking: &mut Asking,
         user: &mut Option<String>,
     ) -> Result<Response<Body>, Failure> {
-        let who = login::identify(self, request.headers(), client, asking).await?;
-        let name = who.name().ok_or_else(|| self.log_in())?;
-        *user = Some(name.to_string());
+        let who = self.somebody(request, client, asking, user).await?;
         Ok(whoami::answer(self, &who))
     }
 
@@ -185,9 +197,7 @@ impl Public {
         asking: &mut Asking,
         user: &mut Option<String>,
     ) -> Result<Response<Body>, Failure> {
-        let who = login::identify(self, request.headers(), client, asking).await?;
-        let name = who.name().ok_or_else(|| self.log_in())?;
-        *user = Some(name.to_string());
+        let who = self.somebody(request, client, asking, user).await?;
         project::answer(self, request, &who)
     }
 
