@@ -22,8 +22,7 @@ researchers = ['eve']
 fn site() -> Site {
     let mut site = Site::new(PROJECT);
     for folder in ["confidential", "given"] {
-        fs::create_dir(site.path(folder)).expect("folder");
-        fs::write(site.path(folder).join("data.txt"), folder).expect("data");
+        site.write_data(folder, folder);
     }
     site.add_users(&["admin", "ada", "cora", "eve"]);
     site.start();

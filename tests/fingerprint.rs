@@ -25,8 +25,7 @@ limits = { memory = '128MiB', time = '1m' }
 fn site() -> Site {
     let site = Site::new(PROJECT);
     for folder in ["confidential", "given"] {
-        fs::create_dir(site.path(folder)).expect("folder");
-        fs::write(site.path(folder).join("data.txt"), folder).expect("data");
+        site.write_data(folder, folder);
     }
     site.add_users(&["ada"]);
     site

@@ -95,7 +95,7 @@ fn membership_decides() {
     let image = Image::new(&layer("membership"));
     image.push(&site.http("ada"), "run/heart/x", "v").expect(201);
 
-    // Pushing to a repository of ada's, to a new one of heart, and to one outside the projects.
+    // Pushing to a repository of ada's, to new ones of heart, and to one outside the projects.
     for (who, theirs, new, outside) in [
         ("ada", 202, 202, 202),
         ("bob", 403, 202, 202),
@@ -106,16 +106,19 @@ fn membership_decides() {
     ] {
         let http = site.http(who);
         let begin = |name: String| http.post(&format!("/v2/{name}/blobs/uploads/"));
-        for (name, status) in
-            [("run/heart/x".into(), theirs), (format!("run/heart/{who}"), new), (format!("{who}/x"), outside)]
-        {
+        for (name, status) in [
+            ("run/heart/x".into(), theirs),
+            (format!("run/heart/{who}"), new),
+            (format!("try/heart/{who}"), new),
+            (format!("{who}/x"), outside),
+        ] {
             let answer = begin(name);
             assert_eq!(answer.status, status, "{who}: {}", String::from_utf8_lossy(&answer.body));
             if status == 403 {
                 answer.expect_error(403, "DENIED");
             }
         }
-        for name in ["results/heart/x", "results/heart/new", "run/heart", "try/heart/x", "samples/heart"] {
+        for name in ["results/heart/x", "results/heart/new", "run/heart", "samples/heart"] {
             begin(name.into()).expect_error(403, "DENIED");
             http.push_manifest(name, "v", OCI_IMAGE, &image.manifest()).expect_error(403, "DENIED");
         }

@@ -19,9 +19,7 @@ fn a_run_and_a_try_see_the_part_alone_and_a_link_in_its_place_is_refused() {
     let mut site = Site::new(PROJECT);
     for folder in ["confidential", "given"] {
         for part in ["train", "test"] {
-            fs::create_dir_all(site.path(folder).join(part)).expect("folder");
-            fs::write(site.path(folder).join(part).join("data.txt"), format!("{folder} {part}"))
-                .expect("data");
+            site.write_data(&format!("{folder}/{part}"), &format!("{folder} {part}"));
         }
     }
     site.add_users(&["ada"]);

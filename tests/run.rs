@@ -28,8 +28,7 @@ logs = 'never'
 fn site() -> Site {
     let mut site = Site::new(PROJECT);
     for (dataset, content) in [("numbers", "1\n2\n3\n"), ("words", "a\nb\n")] {
-        fs::create_dir(site.path(dataset)).expect("folder");
-        fs::write(site.path(dataset).join("data.txt"), content).expect("data");
+        site.write_data(dataset, content);
     }
     site.add_users(&["ada", "bob", "cora"]);
     site.start();

@@ -23,8 +23,7 @@ datasets = ['words']
 fn site() -> Site {
     let mut site = Site::new(PROJECTS);
     for (folder, content) in [("confidential", "secret\n"), ("given", "sample\n"), ("words", "words\n")] {
-        fs::create_dir(site.path(folder)).expect("folder");
-        fs::write(site.path(folder).join("data.txt"), content).expect("data");
+        site.write_data(folder, content);
     }
     fs::write(site.path("outside"), "outside\n").expect("file");
     fs::create_dir(site.path("given/deep")).expect("folder");

@@ -27,8 +27,7 @@ researchers = ['ada']
 fn site() -> Site {
     let mut site = Site::new(PROJECT);
     for (folder, content) in [("confidential", "secret\n"), ("given", "sample\n"), ("words", "words\n")] {
-        fs::create_dir(site.path(folder)).expect("folder");
-        fs::write(site.path(folder).join("data.txt"), content).expect("data");
+        site.write_data(folder, content);
     }
     site.add_users(&["ada", "bob", "cora"]);
     site.start();

@@ -95,6 +95,13 @@ impl Site {
         self.folder.path().join(name)
     }
 
+    /// Makes a folder of data in the site's folder, which has one file, `data.txt`.
+    pub fn write_data(&self, folder: &str, content: &str) {
+        let folder = self.path(folder);
+        fs::create_dir_all(&folder).expect("folder");
+        fs::write(folder.join("data.txt"), content).expect("data");
+    }
+
     /// Adds text to the configuration.
     pub fn append(&self, text: &str) {
         let mut file = File::options().append(true).open(self.path("torno.toml")).expect("torno.toml");

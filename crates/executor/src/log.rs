@@ -1,5 +1,6 @@
 //! What a run printed, as it is let out: text that commands no terminal and deceives no reader.
 
+use jiff::Timestamp;
 use serde_json::json;
 use torno_registry::RunLog;
 
@@ -12,12 +13,14 @@ pub(crate) fn file(printed: &[u8]) -> Vec<u8> {
     text(printed.get(cut..).unwrap_or_default()).into_bytes()
 }
 
-/// `log.jsonl`: a line of JSON for each line of both streams whose time is known.
-pub(crate) fn timed(log: &RunLog) -> Vec<u8> {
+/// `log.jsonl`: a line of JSON for each line of both streams whose time is known. The engine writes down when it read a
+/// line, and only after a start that a container has started: what was printed while a run ran is told so.
+pub(crate) fn timed(log: &RunLog, started: Option<Timestamp>, finished: Timestamp) -> Vec<u8> {
     let mut file = Vec::new();
     for line in log.lines() {
+        let at = started.map_or(line.at, |started| line.at.max(started)).min(finished);
         let record = json!({
-            "time": moment::shown(line.at),
+            "time": moment::shown(at),
             "stream": line.stream.to_string(),
             "text": text(&line.text),
         });
@@ -95,19 +98,40 @@ mod tests {
 
     #[test]
     fn every_line_has_its_second() {
-        let at = "2026-01-02T03:04:05.999Z".parse().expect("time");
-        let piece = |stream, length| Printed { at, stream, length };
+        let piece = |at: &str, stream, length| Printed { at: time(at), stream, length };
         let log = RunLog {
             stdout: b"no time\n{\"time\": \"1999\"}\n".to_vec(),
             stderr: b"\x1b[31moh\n".to_vec(),
-            pieces: vec![piece(Stream::Stderr, 8), piece(Stream::Stdout, 17)],
+            pieces: vec![
+                piece("2026-01-02T03:04:05.999Z", Stream::Stderr, 8),
+                piece("2026-01-02T03:04:06Z", Stream::Stdout, 17),
+            ],
         };
         let expected = concat!(
             r#"{"stream":"stderr","text":"oh","time":"2026-01-02T03:04:05Z"}"#,
             "\n",
-            r#"{"stream":"stdout","text":"{\"time\": \"1999\"}","time":"2026-01-02T03:04:05Z"}"#,
+            r#"{"stream":"stdout","text":"{\"time\": \"1999\"}","time":"2026-01-02T03:04:06Z"}"#,
             "\n"
         );
-        assert_eq!(String::from_utf8(timed(&log)).expect("UTF-8"), expected);
+        let file = timed(&log, None, time("2026-01-02T03:04:06Z"));
+        assert_eq!(String::from_utf8(file).expect("UTF-8"), expected);
+    }
+
+    #[test]
+    fn no_line_is_older_or_younger_than_its_run() {
+        let second = |number: i64| Timestamp::from_second(number).expect("time");
+        let told = |printed, started, finished| {
+            let piece = Printed { at: second(printed), stream: Stream::Stdout, length: 1 };
+            let log = RunLog { stdout: b"\n".to_vec(), stderr: Vec::new(), pieces: vec![piece] };
+            let file = timed(&log, started, second(finished));
+            let record: serde_json::Value = serde_json::from_slice(&file).expect("JSON");
+            record["time"].as_str().expect("time").parse::<Timestamp>().expect("time").as_second()
+        };
+        assert_eq!([4, 5, 7, 8].map(|printed| told(printed, Some(second(5)), 7)), [5, 5, 7, 7]);
+        assert_eq!(told(4, None, 7), 4);
+    }
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().expect("time")
     }
 }

@@ -156,7 +156,7 @@ impl Life {
         if policy.logs == LogPolicy::Always
             || (policy.logs == LogPolicy::OnFailure && *outcome != Outcome::Succeeded)
         {
-            files.push(("log.jsonl", log::timed(printed)));
+            files.push(("log.jsonl", log::timed(printed, report.started, finished)));
             files.push(("stderr.log", log::file(&printed.stderr)));
             files.push(("stdout.log", log::file(&printed.stdout)));
         }
