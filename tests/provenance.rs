@@ -18,6 +18,7 @@ limits = { memory = '64MiB', time = '1m' }
 
 const STATEMENT: &str = "application/vnd.in-toto+json";
 const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
+const RO_CRATE: &str = "application/vnd.torno.ro-crate.v1+json";
 const RESULT: &str = "results/one/sum:1";
 
 /// A site with the result of a run.
@@ -28,7 +29,10 @@ fn site() -> (Site, Docker) {
     site.add_users(&["ada", "bob"]);
     site.start();
     let ada = Docker::login(&site, "ada");
-    ada.run("one/sum:1", "awk '{s += $1} END {print s}' /input/data.txt > /output/sum");
+    ada.run(
+        "one/sum:1",
+        "awk '{s += $1} END {print s}' /input/data.txt > /output/sum; echo ä > '/output/a b'",
+    );
     ada.pull_result("one/sum:1");
     (site, ada)
 }
@@ -270,9 +274,9 @@ fn a_backup_has_the_key() {
     site.torno_ok(&["provenance", "verify", RESULT]);
 }
 
-/// The files of an attachment, as oras pulls them.
-fn pull(site: &Site, artifact_type: &str, oras: &Script, to: &Path) {
-    let found = referrers(site, &digest(site, "1"), artifact_type);
+/// The files of what is attached to a result, as oras pulls them.
+fn pull(site: &Site, tag: &str, artifact_type: &str, oras: &Script, to: &Path) {
+    let found = referrers(site, &digest(site, tag), artifact_type);
     let target = format!("{}/results/one/sum@{}", site.host(), text(&found[0]["digest"]));
     oras.ok(&["login", site.host(), "ada", "pw-ada"]);
     oras.ok(&["pull", &target, to.to_str().expect("UTF-8")]);
@@ -283,9 +287,63 @@ fn oras_pulls_what_is_attached() {
     let (site, _ada) = site();
     let oras = Script::new("oras_client.py");
     let folder = tempfile::tempdir().expect("folder");
-    pull(&site, STATEMENT, &oras, folder.path());
+    pull(&site, "1", STATEMENT, &oras, folder.path());
     let envelope: Value =
         serde_json::from_slice(&fs::read(folder.path().join("provenance.dsse.json")).expect("pulled"))
             .expect("JSON");
     assert_eq!(envelope["payloadType"], STATEMENT);
+}
+
+#[test]
+fn a_result_is_a_process_run_crate() {
+    let (site, ada) = site();
+    let folder = tempfile::tempdir().expect("folder");
+    pull(&site, "1", RO_CRATE, &Script::new("oras_client.py"), folder.path());
+    ada.files(&ada.name(RESULT), folder.path());
+    let read = |name: &str| fs::read(folder.path().join(name)).expect(name);
+    // Whoever knows docker alone has it too.
+    assert_eq!(read("ro-crate-metadata.json"), read("run/ro-crate-metadata.json"));
+    let reader = Script::new("ro_crate.py");
+    let path = folder.path().to_str().expect("UTF-8");
+    let told = reader.ok(&[path]);
+    let status = "status http://schema.org/CompletedActionStatus";
+    for line in ["ran run/one/sum:1", "by ada", status, "on numbers", "gave output/sum", "gave output/a%20b"]
+    {
+        assert!(told.lines().any(|told| told == line), "{line} in {told}");
+    }
+    // The reader would have seen it.
+    fs::write(folder.path().join("output/sum"), "7\n").expect("written");
+    assert!(reader.fails(&[path]).contains("output/sum"));
+
+    // What failed is described as well.
+    ada.run("one/sum:2", "exit 3");
+    assert_eq!(site.wait_for_run(2), "exit status 3");
+    let folder = tempfile::tempdir().expect("folder");
+    pull(&site, "2.log", RO_CRATE, &Script::new("oras_client.py"), folder.path());
+    let told = reader.ok(&[folder.path().to_str().expect("UTF-8")]);
+    assert!(told.contains("status http://schema.org/FailedActionStatus") && !told.contains("gave"), "{told}");
+}
+
+#[test]
+fn the_same_files_are_the_same_layer_in_whatever_order_and_when_they_were_written() {
+    let (site, ada) = site();
+    let folders = "mkdir -p /output/b /output/a";
+    let orders = [
+        format!("{folders}; echo 1 > /output/a/x; echo 2 > /output/b/y; echo 3 > /output/Z"),
+        format!(
+            "echo 3 > /output/Z; {folders}; echo 2 > /output/b/y; touch -d 2001-02-03 /output/b; echo 1 > /output/a/x"
+        ),
+    ];
+    for (name, script) in ["one", "other"].iter().zip(orders) {
+        ada.run(&format!("one/{name}:1"), &script);
+        ada.pull_result(&format!("one/{name}:1"));
+    }
+    let layers = |name: &str| {
+        let path = format!("/v2/results/one/{name}/manifests/1");
+        site.http("ada").get(&path).expect(200).json()["layers"].as_array().expect("layers").clone()
+    };
+    let (one, other) = (layers("one"), layers("other"));
+    assert_eq!(one[0], other[0]);
+    // The layer that tells of the run differs.
+    assert_ne!(one[1]["digest"], other[1]["digest"]);
 }

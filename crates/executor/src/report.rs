@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use torno_oci::Digest;
@@ -13,6 +14,12 @@ use crate::{collect::Collected, moment};
 
 /// How exactly memory is told: a run chooses how much it uses.
 const MEMORY_STEP: u64 = 1 << 20;
+
+/// What the crate says of itself.
+const PROFILE: &str = "https://w3id.org/ro/wfrun/process/0.5";
+/// What its words mean: `sha256` is of the second.
+const CONTEXTS: [&str; 2] =
+    ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"];
 
 /// A run that is over, as far as its result tells.
 #[derive(Debug)]
@@ -70,39 +77,18 @@ impl Report<'_> {
         written(&document)
     }
 
-    /// `ro-crate-metadata.json` (RO-Crate 1.1, Process Run Crate 0.5).
+    /// `ro-crate-metadata.json` (RO-Crate 1.1, Process Run Crate 0.5), for the folder that `output/` is in.
     pub(crate) fn ro_crate(&self) -> Vec<u8> {
         let run = self.run;
-        let image = format!("#{}", run.image);
-        let action = format!("#run-{}", run.id);
-        let given = self.run.given.as_ref();
-        let datasets: Vec<&str> =
-            given.iter().flat_map(|given| &given.datasets).map(|dataset| dataset.name.as_str()).collect();
+        let what = format!("{}:{}", run.repository, run.tag);
+        let (image, action) = (named_information(&run.image), format!("#run-{}", run.id));
+        let (owner, terms) = (format!("#user-{}", run.owner), format!("#terms-of-{}", self.project));
+        let datasets = run.given.iter().flat_map(|given| &given.datasets);
+        let datasets: Vec<_> =
+            datasets.map(|dataset| (format!("#dataset-{}", dataset.name), dataset.name.as_str())).collect();
         let files: Vec<_> =
             self.files().map(|(path, size, digest)| (file_id(path), path, size, digest)).collect();
-        let results: Vec<_> = files.iter().map(|(id, ..)| json!({"@id": id})).collect();
-        let objects: Vec<_> = datasets.iter().map(|name| json!({"@id": dataset_id(name)})).collect();
-        let succeeded = *self.outcome == Outcome::Succeeded;
-        let status = if succeeded { "CompletedActionStatus" } else { "FailedActionStatus" };
-        let mut act = json!({
-            "@id": action,
-            "@type": "CreateAction",
-            "name": format!("Run {} of {}:{}", run.id, run.repository, run.tag),
-            "instrument": {"@id": image},
-            "object": objects,
-            "result": results,
-            "endTime": moment::shown(self.finished),
-            "actionStatus": {"@id": format!("http://schema.org/{status}")},
-        });
-        if let Some(act) = act.as_object_mut() {
-            if let Some(started) = self.started {
-                act.insert("startTime".into(), moment::shown(started).into());
-            }
-            if !succeeded {
-                act.insert("error".into(), self.outcome.to_string().into());
-            }
-        }
-        let profile = "https://w3id.org/ro/wfrun/process/0.5";
+        let results = links(files.iter().map(|(id, ..)| id));
         let mut graph = vec![
             json!({
                 "@id": "ro-crate-metadata.json",
@@ -113,31 +99,34 @@ impl Report<'_> {
             json!({
                 "@id": "./",
                 "@type": "Dataset",
-                "name": format!("Result of run {} of {}:{}", run.id, run.repository, run.tag),
+                "name": format!("Result of run {} of {what}", run.id),
                 "description": format!("What run {} gave back: {}", run.id, self.outcome),
-                "datePublished": moment::shown(self.finished),
-                "conformsTo": {"@id": profile},
+                "datePublished": iso_8601(self.finished),
+                "conformsTo": {"@id": PROFILE},
+                "license": {"@id": terms},
+                "author": {"@id": owner},
                 "hasPart": results,
                 "mentions": {"@id": action},
             }),
+            json!({"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}),
             json!({
-                "@id": profile,
+                "@id": terms,
                 "@type": "CreativeWork",
-                "name": "Process Run Crate",
-                "version": "0.5",
+                "name": format!("Terms of the project {}", self.project),
+                "description": "It was computed from confidential data: what may be done with it, the custodians of the \
+                                project say.",
             }),
+            json!({"@id": owner, "@type": "Person", "name": run.owner.to_string()}),
             json!({
                 "@id": image,
                 "@type": "SoftwareApplication",
-                "name": format!("{}:{}", run.repository, run.tag),
+                "name": what,
                 "identifier": run.image.as_str(),
                 "softwareVersion": run.image.as_str(),
             }),
-            act,
+            self.action(&action, &image, &owner, &links(datasets.iter().map(|(id, _)| id)), &results),
         ];
-        graph.extend(
-            datasets.iter().map(|name| json!({"@id": dataset_id(name), "@type": "Dataset", "name": name})),
-        );
+        graph.extend(datasets.iter().map(|(id, name)| json!({"@id": id, "@type": "Dataset", "name": name})));
         graph.extend(files.iter().map(|(id, path, size, digest)| {
             json!({
                 "@id": id,
@@ -147,7 +136,35 @@ impl Report<'_> {
                 "sha256": digest.hex(),
             })
         }));
-        written(&json!({"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph}))
+        written(&json!({"@context": CONTEXTS, "@graph": graph}))
+    }
+
+    /// That the image ran (Process Run Crate 0.5: Requirements of the action).
+    fn action(&self, id: &str, image: &str, owner: &str, datasets: &Value, results: &Value) -> Value {
+        let Run { id: number, repository, tag, .. } = self.run;
+        let succeeded = *self.outcome == Outcome::Succeeded;
+        let status = if succeeded { "CompletedActionStatus" } else { "FailedActionStatus" };
+        let mut action = json!({
+            "@id": id,
+            "@type": "CreateAction",
+            "name": format!("Run {number} of {repository}:{tag}"),
+            "description": format!("{} ran {repository}:{tag} in the project {}", self.run.owner, self.project),
+            "instrument": {"@id": image},
+            "agent": {"@id": owner},
+            "object": datasets,
+            "result": results,
+            "endTime": iso_8601(self.finished),
+            "actionStatus": format!("http://schema.org/{status}"),
+        });
+        if let Some(action) = action.as_object_mut() {
+            if let Some(started) = self.started {
+                action.insert("startTime".into(), iso_8601(started).into());
+            }
+            if !succeeded {
+                action.insert("error".into(), self.outcome.to_string().into());
+            }
+        }
+        action
     }
 
     /// The data it saw.
@@ -204,10 +221,9 @@ pub(crate) fn kind(outcome: &Outcome) -> String {
     value.get("kind").and_then(Value::as_str).unwrap_or("unknown").to_owned()
 }
 
-/// Relative to the crate, which is the folder `run/` beside `output/` (RO-Crate 1.1: identifiers of files are
-/// URI paths).
+/// Relative to the folder that `output/` is in (RO-Crate 1.1: identifiers of files are URI paths).
 fn file_id(path: &str) -> String {
-    path.bytes().fold("../output/".to_owned(), |id, byte| {
+    path.bytes().fold("output/".to_owned(), |id, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
             id + char::from(byte).encode_utf8(&mut [0; 4])
         } else {
@@ -216,8 +232,22 @@ fn file_id(path: &str) -> String {
     })
 }
 
-fn dataset_id(name: &str) -> String {
-    format!("#dataset-{name}")
+/// A digest as a URI that needs no host (RFC 6920, section 3).
+fn named_information(digest: &Digest) -> String {
+    let algorithm = digest.algorithm().name().replacen("sha", "sha-", 1);
+    let bytes = hex::decode(digest.hex()).unwrap_or_default();
+    format!("ni:///{algorithm};{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// To entities; a list of one is that one (RO-Crate 1.1, appendix: RO-Crate JSON-LD).
+fn links<'a>(ids: impl Iterator<Item = &'a String>) -> Value {
+    let mut links: Vec<Value> = ids.map(|id| json!({"@id": id})).collect();
+    if links.len() == 1 { links.remove(0) } else { links.into() }
+}
+
+/// With the offset that Process Run Crate writes instead of `Z`.
+fn iso_8601(at: Timestamp) -> String {
+    moment::shown(at).replace('Z', "+00:00")
 }
 
 fn written(document: &Value) -> Vec<u8> {
@@ -321,7 +351,13 @@ mod tests {
         let ro_crate: Value = serde_json::from_slice(&report.ro_crate()).expect("json");
         let graph = ro_crate["@graph"].as_array().expect("graph");
         let find = |kind: &str| graph.iter().find(|node| node["@type"] == kind).expect("node");
-        assert_eq!(find("CreateAction")["result"], json!([{"@id": "../output/%C3%A4%20b.csv"}]));
+        assert_eq!(find("CreateAction")["result"], json!({"@id": "output/%C3%A4%20b.csv"}));
+        assert_eq!(find("CreateAction")["endTime"], "2026-01-01T00:00:03+00:00");
+        // By `printf image | openssl dgst -sha256 -binary | base64 | tr +/ -_`.
+        assert_eq!(
+            find("SoftwareApplication")["@id"],
+            "ni:///sha-256;YQXWzHavQAMl6U1YjOURvlv9u3O0N9xR7KQ5F9ekPj0"
+        );
         assert_eq!(
             find("CreateAction")["object"],
             json!([{"@id": "#dataset-eyes"}, {"@id": "#dataset-ears"}])

@@ -20,6 +20,8 @@ pub mod media_types {
     pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
     /// The artifact type of what a run gives back.
     pub const TORNO_RESULT: &str = "application/vnd.torno.result.v1";
+    /// The artifact type of the RO-Crate that describes a result.
+    pub const TORNO_RO_CRATE: &str = "application/vnd.torno.ro-crate.v1+json";
     /// The artifact type of a sample of a dataset.
     pub const TORNO_SAMPLE: &str = "application/vnd.torno.sample.v1";
 }

@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use tokio::{sync::mpsc, task::spawn_blocking};
 use torno_auth::ProjectName;
+use torno_oci::media_types;
 use torno_registry::{Outcome, Publication, RunLog};
 
 use crate::{
@@ -15,12 +16,15 @@ use crate::{
     engine::start_reason,
     executor::Wait,
     log,
-    pack::Package,
+    pack::{Attachment, Package},
     provenance::{self, Origin},
     report::Report,
 };
 
 use super::{Ended, Life, TRIES};
+
+/// The name of the crate, which RO-Crate gives it.
+const RO_CRATE: &str = "ro-crate-metadata.json";
 
 /// Pieces of the archive that may wait to be read.
 const WAITING: usize = 8;
@@ -152,7 +156,8 @@ impl Life {
             finished,
             output: output.as_deref(),
         };
-        let mut files = vec![("ro-crate-metadata.json", report.ro_crate()), ("run.json", report.run_json())];
+        let ro_crate = report.ro_crate();
+        let mut files = vec![(RO_CRATE, ro_crate.clone()), ("run.json", report.run_json())];
         if policy.logs == LogPolicy::Always
             || (policy.logs == LogPolicy::OnFailure && *outcome != Outcome::Succeeded)
         {
@@ -166,7 +171,14 @@ impl Life {
         let origin = Origin { image: &image, instance: &self.site.instance, key: &self.site.key };
         let signed = provenance::attachment(&report, &origin, &packed).map_err(ExecutorError::pack)?;
         let mut publication = Publication::new(packed.manifest.clone())?;
-        for attachment in [signed] {
+        let described = Attachment {
+            artifact_type: media_types::TORNO_RO_CRATE,
+            media_type: "application/ld+json",
+            title: RO_CRATE,
+            annotations: Vec::new(),
+            bytes: ro_crate,
+        };
+        for attachment in [signed, described] {
             publication = publication.with(packed.attach(registry, &permit, attachment).await?)?;
         }
         Ok(publication)
