@@ -12,7 +12,7 @@ researchers = ['ada']
 ";
 
 /// The lines of `torno doctor --json`, and whether it found that runs are started.
-fn examined(site: &Site) -> (Vec<Value>, bool) {
+pub(crate) fn examined(site: &Site) -> (Vec<Value>, bool) {
     let output = site.torno(&["doctor", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
@@ -21,7 +21,7 @@ fn examined(site: &Site) -> (Vec<Value>, bool) {
     (report["lines"].as_array().expect("lines").clone(), starts)
 }
 
-fn text<'a>(line: &'a Value, field: &str) -> &'a str {
+pub(crate) fn text<'a>(line: &'a Value, field: &str) -> &'a str {
     line[field].as_str().expect("a text")
 }
 

@@ -5,6 +5,7 @@
 
 mod apart;
 mod doctor;
+mod gvisor;
 mod image;
 mod open;
 mod output;

@@ -31,6 +31,18 @@ const OTHERS: &[Attack] = &[
         test: "two_runs_side_by_side_do_not_see_each_other",
     },
     Attack {
+        name: "the host's kernel, from a project with `runtime = \"runsc\"`",
+        promise: "A run meets a kernel of its own, and the limits hold that too.",
+        file: "tests/hostile/gvisor.rs",
+        test: "a_run_has_a_kernel_of_its_own_and_every_promise_is_kept",
+    },
+    Attack {
+        name: "a runtime that is only called gVisor",
+        promise: "No run is started on such a host.",
+        file: "tests/hostile/gvisor.rs",
+        test: "what_is_only_called_gvisor_runs_nothing",
+    },
+    Attack {
         name: "a fork bomb",
         promise: "A run's processes end at its limit, and the run by name.",
         file: "tests/limits.rs",

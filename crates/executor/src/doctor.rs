@@ -2,26 +2,27 @@
 //! that is planned and made as a run's is.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     fs::{self, Permissions},
     io,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use bytesize::ByteSize;
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
-use torno_inside::{ATTACKS, Attack, PROBE};
+use torno_inside::{ATTACKS, Against, Attack, PROBE, PROBE_ATTACKS, PROBE_GVISOR};
 use torno_oci::{RunConfig, RunId};
 
 use crate::{
-    Dataset, ExecutorError, Limits, ProjectPolicy,
+    Dataset, ExecutorError, Limits, ProjectPolicy, Runtime,
     engine::{Engine, Fact, preparation_name},
     instance::Instance,
+    life::Site,
     plan::{Plan, Subject},
 };
 
@@ -50,6 +51,8 @@ const LIMITS: Limits = Limits {
 /// What was found out.
 #[derive(Clone, Debug)]
 pub struct Examination {
+    /// What ran the probe; `None`: what the engine takes when nothing is said.
+    pub runtime: Option<Runtime>,
     /// Every promise, in the order of the table of attacks.
     pub lines: Vec<Line>,
     /// What the engine says of itself.
@@ -70,6 +73,8 @@ pub struct Line {
 pub enum Verdict {
     /// It failed: the promise was kept.
     Kept,
+    /// It met a kernel of the run's own, or ended the run as a whole, and so nothing of the host's; how that showed.
+    Contained(String),
     /// It succeeded; how that showed.
     Broken(String),
     /// It could not be tried; why.
@@ -80,16 +85,24 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kept => f.write_str("kept"),
+            Self::Contained(words) => write!(f, "contained: {words}"),
             Self::Broken(words) => write!(f, "broken: {words}"),
             Self::NotTried(words) => write!(f, "not tried: {words}"),
         }
     }
 }
 
+impl Verdict {
+    /// Whether the host has lost nothing.
+    pub fn is_harmless(&self) -> bool {
+        matches!(self, Self::Kept | Self::Contained(_))
+    }
+}
+
 impl Line {
     /// Whether no run may start because of it. A mandatory promise of which nothing is known is as good as broken.
     pub fn forbids_runs(&self, accepted: &[&'static Attack]) -> bool {
-        self.attack.mandatory && self.verdict != Verdict::Kept && !accepted.contains(&self.attack)
+        self.attack.mandatory && !self.verdict.is_harmless() && !accepted.contains(&self.attack)
     }
 }
 
@@ -100,28 +113,30 @@ impl Examination {
     }
 }
 
-/// Examines the host of the engine behind a socket, or stops when told to, and then tells nothing. `data` is the data
-/// directory: a folder in it, which is removed again, stands for confidential data, since the engine sees it where it
-/// sees what else runs are given.
+/// Examines the host of the engine behind a socket as runs of one runtime find it, or stops when told to, and then tells
+/// nothing. `data` is the data directory: a folder in it, which is removed again, stands for confidential data, since the
+/// engine sees it where it sees what else runs are given.
 ///
 /// Cancelled otherwise, it leaves a container and a volume, which nobody looks for.
 pub async fn examine(
     socket: &Path,
+    runtime: Option<Runtime>,
     data: &Path,
     stop: &CancellationToken,
 ) -> Result<Option<Examination>, ExecutorError> {
-    examine_as(&Engine::new(socket), &Instance::draw()?, data, stop).await
+    examine_as(&Engine::new(socket), &Instance::draw()?, runtime, data, stop).await
 }
 
 /// The same as one of this instance: what it leaves when it is cut off is found as what a run leaves is.
 pub(crate) async fn examine_as(
     engine: &Engine,
     instance: &Instance,
+    runtime: Option<Runtime>,
     data: &Path,
     stop: &CancellationToken,
 ) -> Result<Option<Examination>, ExecutorError> {
     let data = StandIn::make_in(data).map_err(ExecutorError::io(data))?;
-    let mut steps = Box::pin(steps(engine, instance, data.0.path(), stop));
+    let mut steps = Box::pin(steps(engine, instance, runtime, data.0.path(), stop));
     // A call that is given up may still be carried out, after everything has been removed.
     let given_up = async {
         stop.cancelled().await;
@@ -140,33 +155,106 @@ pub(crate) async fn examine_as(
     found
 }
 
+/// Which runtimes were found to keep what runs are promised.
+#[derive(Debug)]
+pub(crate) struct Fit {
+    accept: Vec<&'static Attack>,
+    data: PathBuf,
+    // Held while one is looked at: what looks has one name.
+    found: Mutex<BTreeSet<Option<Runtime>>>,
+}
+
+impl Fit {
+    pub(crate) fn new(accept: Vec<&'static Attack>, data: &Path) -> Self {
+        Self { accept, data: data.to_owned(), found: Mutex::default() }
+    }
+
+    /// The lines because of which no run may start.
+    pub(crate) fn forbidding<'e>(&self, examination: &'e Examination) -> Vec<&'e Line> {
+        examination.forbidding(&self.accept).collect()
+    }
+
+    /// Looks at every runtime that projects ask for, up to the first that does not keep a promise; what was found out
+    /// of the last one, or nothing when told to stop.
+    pub(crate) async fn examine(
+        &self,
+        site: &Site,
+        stop: &CancellationToken,
+    ) -> Result<Option<Examination>, ExecutorError> {
+        let mut last = None;
+        for runtime in site.runtimes() {
+            let Some(examination) = self.look(runtime, site, stop).await? else { return Ok(None) };
+            let unfit = !self.forbidding(&examination).is_empty();
+            last = Some(examination);
+            if unfit {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    /// Fails for a runtime that does not keep what runs are promised. One that no project had when the executor started
+    /// is looked at now.
+    pub(crate) async fn must_be(&self, runtime: Option<Runtime>, site: &Site) -> Result<(), ExecutorError> {
+        if self.found.lock().await.contains(&runtime) {
+            return Ok(());
+        }
+        let examination = self.look(runtime, site, &CancellationToken::new()).await?;
+        let is_fit = examination.is_some_and(|examination| self.forbidding(&examination).is_empty());
+        if is_fit { Ok(()) } else { Err(ExecutorError::Unfit(runtime)) }
+    }
+
+    async fn look(
+        &self,
+        runtime: Option<Runtime>,
+        site: &Site,
+        stop: &CancellationToken,
+    ) -> Result<Option<Examination>, ExecutorError> {
+        let mut found = self.found.lock().await;
+        let examination = examine_as(&site.engine, &site.instance, runtime, &self.data, stop).await?;
+        if examination.as_ref().is_some_and(|examination| self.forbidding(examination).is_empty()) {
+            found.insert(runtime);
+        }
+        Ok(examination)
+    }
+}
+
 /// What is done with the engine, one after the other, as far as nobody says to stop.
 async fn steps(
     engine: &Engine,
     instance: &Instance,
+    runtime: Option<Runtime>,
     data: &Path,
     stop: &CancellationToken,
 ) -> Result<Option<Examination>, ExecutorError> {
     let facts = engine.facts().await?;
     let image = engine.program("probe", PROBE).await?;
-    let plan = plan(instance, &image, data)?;
-    clear(engine, &plan.name).await?;
-    if stop.is_cancelled() {
-        return Ok(None);
+    let mut heard = Heard::default();
+    // Where an attack ends the run as a whole, those behind it are tried by another.
+    while let Some(attacks) = heard.left() {
+        let plan = plan(instance, &image, runtime, data, &attacks)?;
+        clear(engine, &plan.name).await?;
+        if stop.is_cancelled() {
+            return Ok(None);
+        }
+        engine.create(&plan).await?;
+        if stop.is_cancelled() {
+            return Ok(None);
+        }
+        engine.start(&plan.name).await?;
+        // Waiting changes nothing, so it can be given up at any time.
+        let in_time = match stop.run_until_cancelled(timeout(PATIENCE, engine.wait(&plan.name))).await {
+            None => return Ok(None),
+            Some(Ok(ended)) => ended.map(|()| true)?,
+            Some(Err(_)) => engine.kill(&plan.name).await.map(|()| false)?,
+        };
+        let said = engine.logs(&plan.name, SAID).await?.stdout;
+        heard.hear(&String::from_utf8_lossy(&said), in_time);
     }
-    engine.create(&plan).await?;
-    if stop.is_cancelled() {
-        return Ok(None);
+    if runtime == Some(Runtime::Runsc) && !heard.gvisor {
+        return Err(ExecutorError::NoGvisor);
     }
-    engine.start(&plan.name).await?;
-    // Waiting changes nothing, so it can be given up at any time.
-    match stop.run_until_cancelled(timeout(PATIENCE, engine.wait(&plan.name))).await {
-        None => return Ok(None),
-        Some(Ok(ended)) => ended?,
-        Some(Err(_)) => engine.kill(&plan.name).await?,
-    }
-    let said = engine.logs(&plan.name, SAID).await?.stdout;
-    Ok(Some(Examination { lines: lines(&String::from_utf8_lossy(&said)), facts }))
+    Ok(Some(Examination { runtime, lines: heard.lines(), facts }))
 }
 
 /// A number that no run has.
@@ -175,10 +263,18 @@ fn run() -> Result<RunId, ExecutorError> {
 }
 
 /// A run like any other.
-fn plan(instance: &Instance, image: &str, data: &Path) -> Result<Plan, ExecutorError> {
+fn plan(
+    instance: &Instance,
+    image: &str,
+    runtime: Option<Runtime>,
+    data: &Path,
+    attacks: &str,
+) -> Result<Plan, ExecutorError> {
     let policy = ProjectPolicy {
         datasets: vec![Dataset::folder("probe", data)],
         limits: LIMITS,
+        runtime,
+        environment: BTreeMap::from([(PROBE_ATTACKS.to_owned(), attacks.to_owned())]),
         ..ProjectPolicy::default()
     };
     let nothing = RunConfig::default();
@@ -195,26 +291,73 @@ async fn clear(engine: &Engine, name: &str) -> Result<(), ExecutorError> {
     Ok(())
 }
 
-/// Reads what the probe said. What it did not speak of was not tried.
-fn lines(said: &str) -> Vec<Line> {
-    let verdict = |line: &str| {
-        let (word, rest) = line.split_once(' ')?;
-        let (name, words) = rest.split_once(": ").unwrap_or((rest, ""));
-        let words = words.to_owned();
-        let verdict = match word {
-            "kept" => Verdict::Kept,
-            "broken" => Verdict::Broken(words),
-            "unknown" => Verdict::NotTried(words),
-            _ => return None,
+/// What the probe said, in one run or several.
+#[derive(Debug, Default)]
+struct Heard {
+    gvisor: bool,
+    told: BTreeMap<String, Verdict>,
+}
+
+impl Heard {
+    /// What is still to be tried, with spaces between.
+    fn left(&self) -> Option<String> {
+        let left = ATTACKS.iter().map(|attack| attack.name).filter(|name| !self.told.contains_key(*name));
+        let left: Vec<&str> = left.collect();
+        (!left.is_empty()).then(|| left.join(" "))
+    }
+
+    /// Reads what one run said. Afterwards fewer attacks are left: the first that it did not speak of is what ended it,
+    /// unless the run was out of time, and then nothing more is tried.
+    fn hear(&mut self, said: &str, in_time: bool) {
+        self.gvisor |= said.lines().any(|line| line == PROBE_GVISOR);
+        self.told.extend(said.lines().filter_map(verdict));
+        let mut silent = ATTACKS.iter().filter(|attack| !self.told.contains_key(attack.name));
+        let ended_before = || Verdict::NotTried("the probe ended before it".to_owned());
+        let verdicts: Vec<_> = if in_time {
+            let ended = |attack: &Attack| match attack.against {
+                Against::Limit => Verdict::Contained("the run was ended as a whole".to_owned()),
+                Against::Engine | Against::Kernel => ended_before(),
+            };
+            silent.next().map(|attack| (attack.name.to_owned(), ended(attack))).into_iter().collect()
+        } else {
+            silent.map(|attack| (attack.name.to_owned(), ended_before())).collect()
         };
-        Some((name.to_owned(), verdict))
+        self.told.extend(verdicts);
+    }
+
+    /// A line for each attack.
+    fn lines(mut self) -> Vec<Line> {
+        ATTACKS
+            .iter()
+            .map(|attack| {
+                let verdict = self.told.remove(attack.name);
+                let verdict = verdict.unwrap_or_else(|| Verdict::NotTried("it was left out".to_owned()));
+                let verdict = match verdict {
+                    Verdict::Broken(words) | Verdict::NotTried(words)
+                        if self.gvisor && attack.against == Against::Kernel =>
+                    {
+                        Verdict::Contained(format!("in gVisor's own kernel: {words}"))
+                    }
+                    verdict => verdict,
+                };
+                Line { attack, verdict }
+            })
+            .collect()
+    }
+}
+
+/// A line of the probe's. What cannot be read says nothing.
+fn verdict(line: &str) -> Option<(String, Verdict)> {
+    let (word, rest) = line.split_once(' ')?;
+    let (name, words) = rest.split_once(": ").unwrap_or((rest, ""));
+    let words = words.to_owned();
+    let verdict = match word {
+        "kept" => Verdict::Kept,
+        "broken" => Verdict::Broken(words),
+        "unknown" => Verdict::NotTried(words),
+        _ => return None,
     };
-    let mut told: BTreeMap<String, Verdict> = said.lines().filter_map(verdict).collect();
-    let silent = || Verdict::NotTried("the probe ended before it".to_owned());
-    ATTACKS
-        .iter()
-        .map(|attack| Line { attack, verdict: told.remove(attack.name).unwrap_or_else(silent) })
-        .collect()
+    Some((name.to_owned(), verdict))
 }
 
 /// A folder in place of data: whoever runs may read it, as they may real data.
@@ -236,18 +379,55 @@ impl StandIn {
 mod tests {
     use super::*;
 
+    fn found(heard: Heard) -> BTreeMap<&'static str, Verdict> {
+        heard.lines().into_iter().map(|line| (line.attack.name, line.verdict)).collect()
+    }
+
     #[test]
     fn what_the_probe_says_is_read_line_by_line() {
         let said = "kept write-root\nbroken seccomp: Seccomp is 0\nunknown memory: signal: 9\nbroken dns\nnonsense\n\
             kept nothing-known\nmaybe tcp\n";
-        let found: BTreeMap<_, _> =
-            lines(said).into_iter().map(|line| (line.attack.name, line.verdict)).collect();
+        let mut heard = Heard::default();
+        heard.hear(said, false);
+        assert_eq!(heard.left(), None, "it was out of time");
+        let found = found(heard);
         assert_eq!(found.len(), ATTACKS.len());
         assert_eq!(found["write-root"], Verdict::Kept);
         assert_eq!(found["seccomp"], Verdict::Broken("Seccomp is 0".into()));
         assert_eq!(found["memory"], Verdict::NotTried("signal: 9".into()));
         assert_eq!(found["dns"], Verdict::Broken(String::new()));
         assert!(matches!(found["tcp"], Verdict::NotTried(_)), "the probe said nothing that can be read");
+    }
+
+    #[test]
+    fn an_attack_that_ends_its_run_has_met_a_limit_or_says_nothing() {
+        let all_but = |names: &[&str]| {
+            let others = ATTACKS.iter().filter(|attack| !names.contains(&attack.name));
+            others.map(|attack| format!("kept {}", attack.name)).collect::<Vec<_>>().join("\n")
+        };
+        let mut heard = Heard::default();
+        heard.hear(&all_but(&["processes", "memory"]), true);
+        assert_eq!(heard.left().as_deref(), Some("memory"));
+        heard.hear("", true);
+        let ended = found(heard);
+        assert!(matches!(ended["processes"], Verdict::Contained(_)) && ended["processes"].is_harmless());
+        assert!(matches!(ended["memory"], Verdict::Contained(_)));
+        let mut heard = Heard::default();
+        heard.hear(&all_but(&["ptrace"]), true);
+        assert!(matches!(found(heard)["ptrace"], Verdict::NotTried(_)));
+    }
+
+    #[test]
+    fn what_is_done_to_a_kernel_of_the_runs_own_is_not_done_to_the_host() {
+        let heard = |kernel: &str| {
+            let mut heard = Heard::default();
+            heard.hear(&format!("{kernel}broken mknod: so\nbroken tcp: so\nunknown seccomp: so\n"), false);
+            found(heard)
+        };
+        let own = heard("kernel gvisor\n");
+        assert!(own["mknod"].is_harmless() && own["seccomp"].is_harmless());
+        assert_eq!(own["tcp"], Verdict::Broken("so".into()));
+        assert_eq!(heard("")["mknod"], Verdict::Broken("so".into()));
     }
 
     #[test]
@@ -267,7 +447,8 @@ mod tests {
     #[test]
     fn the_probe_is_planned_as_a_run_is() {
         let instance: Instance = "0123456789abcdef".parse().expect("an id");
-        let plan = plan(&instance, "torno/probe:1", Path::new("/data/probe-1")).expect("a plan");
+        let plan =
+            plan(&instance, "torno/probe:1", None, Path::new("/data/probe-1"), "seccomp").expect("a plan");
         assert_eq!(plan.name, "torno-0123456789abcdef-run-9223372036854775807");
         assert_eq!(plan.data.iter().map(|data| data.target.as_str()).collect::<Vec<_>>(), ["/input"]);
     }

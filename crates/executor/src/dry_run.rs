@@ -34,7 +34,8 @@ impl DryRun {
         // Of an image that is not known yet; one's own engine looks at the image that it is given.
         let config = RunConfig::default();
         let subject = Subject { instance: &instance, run: RunId::FIRST, attempt: 1, project, image };
-        let plan = Plan::new(&subject, &config, policy);
+        // At home it has the runtime that is there, and needs no room for another's threads.
+        let plan = Plan::new(&subject, &config, &ProjectPolicy { runtime: None, ..policy.clone() });
         // Only what an image declares can be in the way.
         let plan = plan.ok();
         let command = plan.as_ref().map(command).unwrap_or_default();
@@ -101,6 +102,8 @@ fn command(plan: &Plan) -> String {
         volume: _,
         tmpfs,
         confinement,
+        // Left out above.
+        runtime: _,
         resources,
         time: _,
     } = plan;

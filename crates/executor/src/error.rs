@@ -7,7 +7,9 @@ use std::{
 
 use torno_registry::RegistryError;
 
-use crate::{collect::CollectError, engine::EngineError, provenance::KeyError, walk::WalkError};
+use crate::{
+    collect::CollectError, engine::EngineError, policy::Runtime, provenance::KeyError, walk::WalkError,
+};
 
 /// Why runs cannot be executed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,14 @@ pub enum ExecutorError {
         /// What the engine says.
         reason: String,
     },
+    /// The engine starts something else under the name of gVisor's runtime.
+    #[error(
+        "what the engine starts as the runtime `runsc` is not gVisor; look at `runtimes` in its daemon.json"
+    )]
+    NoGvisor,
+    /// Runs of a project's runtime are not kept from what they must not do.
+    #[error("{} does not keep what runs are promised; `torno doctor` shows every line", named(*.0))]
+    Unfit(Option<Runtime>),
     /// A folder of data could not be gone through.
     #[error(transparent)]
     Walk(#[from] WalkError),
@@ -84,4 +94,8 @@ impl ExecutorError {
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Engine(EngineError::Unreachable(_)))
     }
+}
+
+fn named(runtime: Option<Runtime>) -> String {
+    runtime.map_or_else(|| "the engine".into(), |runtime| format!("the runtime `{runtime}`"))
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +17,8 @@ use torno_oci::RunId;
 use torno_registry::{Outcome, Registry, RunLog, Selection};
 
 use crate::{
-    ExecutorError, Line, ProjectPolicy, Settings, doctor,
+    ExecutorError, Line, ProjectPolicy, Runtime, Settings,
+    doctor::Fit,
     engine::Engine,
     fingerprint,
     instance::{ExecutorLock, Instance},
@@ -40,8 +41,6 @@ const AGAIN: Duration = Duration::from_mins(1);
 pub struct Executor {
     site: Arc<Site>,
     concurrent_runs: usize,
-    accept: Vec<&'static Attack>,
-    data: PathBuf,
     _lock: ExecutorLock,
 }
 
@@ -74,16 +73,11 @@ impl Executor {
             key: SigningKey::open(&data.join(KEYS))?,
             total: settings.total,
             pull_from,
+            fit: Fit::new(settings.accept, data),
             keep_free: settings.keep_free,
             spool: data.join("uploads"),
         };
-        Ok(Self {
-            site: Arc::new(site),
-            concurrent_runs: settings.concurrent_runs.max(1),
-            accept: settings.accept,
-            data: data.to_owned(),
-            _lock: lock,
-        })
+        Ok(Self { site: Arc::new(site), concurrent_runs: settings.concurrent_runs.max(1), _lock: lock })
     }
 
     /// Carries out runs until cancelled.
@@ -168,10 +162,10 @@ impl Executor {
         }
         loop {
             let since = Instant::now();
-            let pause = match doctor::examine_as(&site.engine, &site.instance, &self.data, stop).await {
+            let pause = match site.fit.examine(site, stop).await {
                 Ok(None) => return false,
                 Ok(Some(examination)) => {
-                    let forbidding: Vec<&Line> = examination.forbidding(&self.accept).collect();
+                    let forbidding = site.fit.forbidding(&examination);
                     if forbidding.is_empty() {
                         let took = since.elapsed();
                         tracing::info!(?took, "this host keeps what runs are promised");
@@ -179,7 +173,12 @@ impl Executor {
                     }
                     for Line { attack, verdict } in forbidding {
                         let Attack { name, promise, remedy, .. } = attack;
-                        tracing::error!(line = name, "not kept here: {promise} ({verdict}). {remedy}");
+                        let runtime = examination.runtime.map(Runtime::name);
+                        tracing::error!(
+                            line = name,
+                            runtime,
+                            "not kept here: {promise} ({verdict}). {remedy}"
+                        );
                     }
                     tracing::error!(
                         "no run is started on this host, and what is pushed stays queued: `torno doctor` shows every line, \

@@ -35,7 +35,7 @@ pub use executor::Executor;
 pub use fingerprint::{Advance, DataFolder, fingerprint};
 pub use walk::WalkError;
 
-pub use policy::{Cpus, Dataset, Limits, LogPolicy, ProjectPolicy, Settings};
+pub use policy::{Cpus, Dataset, Limits, LogPolicy, ProjectPolicy, Runtime, Settings, UnknownRuntime};
 pub use provenance::{
     EnvelopeError, KEYS, KeyError, Provenance, ProvenanceError, PublicKey, SigningKey, verify,
 };

@@ -9,7 +9,7 @@ mod prepare;
 mod watch;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -24,7 +24,8 @@ use torno_oci::Namespace;
 use torno_registry::{Measured, Outcome, PullToken, Registry, Resources, Run, RunLog};
 
 use crate::{
-    ExecutorError, LogPolicy, ProjectPolicy,
+    ExecutorError, LogPolicy, ProjectPolicy, Runtime,
+    doctor::Fit,
     engine::{Container, Engine, EngineError, start_reason},
     executor::Wait,
     instance::Instance,
@@ -49,6 +50,8 @@ pub(crate) struct Site {
     pub engine: Engine,
     pub projects: Arc<ArcSwap<BTreeMap<ProjectName, ProjectPolicy>>>,
     pub instance: Instance,
+    /// The runtimes that keep what runs are promised, as far as that was looked at.
+    pub fit: Fit,
     /// What results are signed with.
     pub key: SigningKey,
     /// What the limits of the runs under way may add up to.
@@ -66,6 +69,13 @@ impl Site {
     pub(crate) fn needs(&self) -> BTreeMap<ProjectName, Resources> {
         let projects = self.projects.load();
         projects.iter().map(|(name, policy)| (name.clone(), policy.limits.resources())).collect()
+    }
+
+    /// The runtimes that projects ask for; at least what the engine takes when nothing is said.
+    pub(crate) fn runtimes(&self) -> BTreeSet<Option<Runtime>> {
+        let projects = self.projects.load();
+        let asked: BTreeSet<_> = projects.values().map(|policy| policy.runtime).collect();
+        if asked.is_empty() { BTreeSet::from([None]) } else { asked }
     }
 
     /// Waits until the engine answers.

@@ -15,7 +15,7 @@ use torno_auth::ProjectName;
 use torno_oci::{RunConfig, RunId};
 use torno_registry::{Given, GivenDataset, GivenLimits};
 
-use crate::{Cpus, Limits, ProjectPolicy, instance::Instance};
+use crate::{Cpus, Limits, ProjectPolicy, Runtime, instance::Instance};
 
 pub(crate) use confinement::{Capabilities, Confinement, HealthCheck, Namespace, Network, SystemCalls};
 
@@ -37,6 +37,11 @@ const OPEN_FILES: u64 = 4096;
 /// Processes of one user. All runs are one user to the kernel, so this bounds them together; a run by itself is
 /// bounded by its project's `pids`, which may be as many.
 const USER_PROCESSES: u64 = 32_768;
+
+/// gVisor's own threads are counted with the run's. It has 62 of them before a program does anything, and up to 8.2
+/// for each process of the program (measured with release 20221219 and its platform `ptrace`, which has most).
+const GVISOR_ITSELF: u32 = 128;
+const GVISOR_PER_PROCESS: u32 = 9;
 
 /// Core dumps: none, since they would hold data.
 const CORE: u64 = 0;
@@ -81,6 +86,8 @@ pub(crate) struct Plan {
     pub tmpfs: BTreeMap<String, String>,
     /// What stands between the run and the host.
     pub confinement: Confinement,
+    /// What runs it; `None`: what the engine takes when nothing is said.
+    pub runtime: Option<Runtime>,
     /// What the engine and the kernel hold it to.
     pub resources: Resources,
     /// How long it may run.
@@ -171,19 +178,25 @@ impl Plan {
             volume: name.clone(),
             name,
             confinement: Confinement::new(),
-            resources: Resources::new(limits),
+            runtime: policy.runtime,
+            resources: Resources::new(limits, policy.runtime),
             time: limits.time,
         })
     }
 }
 
 impl Resources {
-    fn new(limits: &Limits) -> Self {
+    fn new(limits: &Limits, runtime: Option<Runtime>) -> Self {
         Self {
             memory: limits.memory.as_u64(),
             shm: SHM.as_u64(),
             nano_cpus: limits.cpus.nanos(),
-            pids: limits.pids,
+            pids: match runtime {
+                None | Some(Runtime::Runc) => limits.pids,
+                Some(Runtime::Runsc) => {
+                    limits.pids.saturating_mul(GVISOR_PER_PROCESS).saturating_add(GVISOR_ITSELF)
+                }
+            },
             ulimits: BTreeMap::from([("core", CORE), ("nofile", OPEN_FILES), ("nproc", USER_PROCESSES)]),
             oom_score_adj: OOM_SCORE,
             log_file: limits.log.as_u64().saturating_mul(LOG_FILE_FACTOR).max(LEAST_LOG_FILE.as_u64()),
@@ -210,7 +223,7 @@ impl Plan {
             limits: GivenLimits {
                 nano_cpus: self.resources.nano_cpus,
                 memory_bytes: self.resources.memory,
-                pids: self.resources.pids,
+                pids: limits.pids,
                 millis: u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX),
                 output_bytes: limits.output.as_u64(),
                 output_entries: limits.entries,

@@ -1,6 +1,6 @@
 //! What the site allows the runs of a project: the half of a plan that the image has no say in.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 use torno_inside::Attack;
@@ -37,7 +37,50 @@ pub struct ProjectPolicy {
     pub limits: Limits,
     /// When the person who pushed may read what the container printed.
     pub logs: LogPolicy,
+    /// What runs the container; `None`: what the engine takes when nothing is said.
+    pub runtime: Option<Runtime>,
 }
+
+/// What stands between a program and the kernel, under the name that the engine knows it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Runtime {
+    /// The host's own kernel, which the program shares.
+    Runc,
+    /// gVisor: a kernel of its own, which is a program without rights on the host's.
+    Runsc,
+}
+
+impl Runtime {
+    /// Every one that can be asked for.
+    pub const ALL: [Self; 2] = [Self::Runc, Self::Runsc];
+
+    /// The name that the engine knows it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Runc => "runc",
+            Self::Runsc => "runsc",
+        }
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Runtime {
+    type Err = UnknownRuntime;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRuntime> {
+        Self::ALL.into_iter().find(|runtime| runtime.name() == text).ok_or(UnknownRuntime)
+    }
+}
+
+/// A name of no runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a runtime is \"runc\" or \"runsc\" (gVisor), and the engine must know it by that name")]
+pub struct UnknownRuntime;
 
 impl Default for ProjectPolicy {
     fn default() -> Self {
@@ -47,6 +90,7 @@ impl Default for ProjectPolicy {
             environment: BTreeMap::new(),
             limits: Limits::default(),
             logs: LogPolicy::default(),
+            runtime: None,
         }
     }
 }
@@ -57,7 +101,7 @@ impl ProjectPolicy {
     /// What it leaves is bounded in size alone, since nothing of it is confidential.
     pub(crate) fn for_try(&self) -> Result<Self, NoSample> {
         // Field by field: whoever adds one says here what of it a try may have.
-        let Self { datasets, mount, environment, limits, logs: _ } = self;
+        let Self { datasets, mount, environment, limits, logs: _, runtime } = self;
         let sampled = |dataset: &Dataset| match &dataset.sample {
             Some(sample) => Ok(Dataset { path: sample.clone(), ..dataset.clone() }),
             None => Err(NoSample(dataset.name.clone())),
@@ -68,6 +112,7 @@ impl ProjectPolicy {
             environment: environment.clone(),
             limits: Limits { entries: TRY_ENTRIES, log: limits.log.max(TRY_LOG), ..*limits },
             logs: LogPolicy::Always,
+            runtime: *runtime,
         })
     }
 }

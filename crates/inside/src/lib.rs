@@ -6,7 +6,12 @@
 
 mod attack;
 
-pub use attack::{ATTACKS, Attack, attack};
+pub use attack::{ATTACKS, Against, Attack, attack};
+
+/// The variable that names what the probe tries, with spaces between, when it is started without arguments.
+pub const PROBE_ATTACKS: &str = "PROBE_ATTACKS";
+/// What the probe says first, without arguments, on a kernel of gVisor's.
+pub const PROBE_GVISOR: &str = "kernel gvisor";
 
 /// Tries one thing that a run must not be able to do, and says whether it could.
 pub const PROBE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probe"));

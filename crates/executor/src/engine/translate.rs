@@ -34,7 +34,11 @@ pub(super) fn container(plan: &Plan) -> ContainerCreateBody {
         }),
         ..Mount::default()
     }));
-    let host = HostConfig { mounts: Some(mounts), ..held(&plan.resources, confined(plan)) };
+    let host = HostConfig {
+        mounts: Some(mounts),
+        runtime: plan.runtime.map(|runtime| runtime.name().to_owned()),
+        ..held(&plan.resources, confined(plan))
+    };
     ContainerCreateBody { host_config: Some(host), ..image(plan) }
 }
 

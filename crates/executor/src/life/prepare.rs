@@ -34,6 +34,12 @@ impl From<EngineError> for Unready {
     }
 }
 
+impl From<ExecutorError> for Unready {
+    fn from(error: ExecutorError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl From<RegistryError> for Unready {
     fn from(error: RegistryError) -> Self {
         Self::Failed(error.into())
@@ -49,6 +55,7 @@ impl Life {
         if !policy.limits.resources().within(self.site.total) {
             return Err(Unready::Ends(Outcome::TooLarge));
         }
+        self.site.fit.must_be(policy.runtime, &self.site).await?;
         let (registry, engine) = (&self.site.registry, &self.site.engine);
         let image = registry.claimed_image(&self.run).await?;
         let image = image.ok_or(Unready::Failed(ExecutorError::Run("its image is not in the registry")))?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use torno_oci::Wishes;
 
-use crate::{Dataset, ProjectPolicy, instance::Instance};
+use crate::{Dataset, ProjectPolicy, Runtime, instance::Instance};
 
 use super::{Plan, RunConfig, RunId, Subject, Unplannable};
 
@@ -18,6 +18,7 @@ pub(crate) fn all() -> Vec<(&'static str, Plan)> {
         ("several-datasets", made(&plain, &with(&["ears", "eyes"]))),
         ("hostile-image", made(&hostile(), &with(&["eyes"]))),
         ("parameters", made(&asking(), &with(&["eyes"]))),
+        ("gvisor", made(&plain, &ProjectPolicy { runtime: Some(Runtime::Runsc), ..with(&["eyes"]) })),
     ]
 }
 

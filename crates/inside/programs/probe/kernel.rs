@@ -96,6 +96,14 @@ pub(crate) fn kernel_log() -> Verdict {
     first_broken([read, open])
 }
 
+/// gVisor has a log of its own, which everybody may read and which begins so.
+pub(crate) fn is_gvisor() -> bool {
+    let mut text = [0; 512];
+    let words = [Word::Number(3), Word::Bytes(&mut text), Word::Number(512)];
+    let read = call(system::SYSLOG, words).is_ok();
+    read && String::from_utf8_lossy(&text).contains("Starting gVisor...")
+}
+
 pub(crate) fn clock() -> Verdict {
     let mut change = [0; 208];
     // `ADJ_TICK`, of no time at all: nonsense, which is said only to who may set the clock.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Verdict, failed, first_broken, system};
+use crate::{Verdict, failed, first_broken, kernel, system};
 
 /// How long an answer is waited for. Without a route there is none to wait for.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -16,8 +16,12 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// What the kernel says when there is no way: not permitted, no such interface, family or address here, and no network.
 const NO_WAY: [i32; 7] = [1, 13, 19, 97, 99, 100, 101];
 
+/// What gVisor says then.
+const NO_ROUTE_TO_HOST: i32 = 113;
+
 fn no_way(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|number| NO_WAY.contains(&number))
+    let is_gvisors = |number| number == NO_ROUTE_TO_HOST && kernel::is_gvisor();
+    error.raw_os_error().is_some_and(|number| NO_WAY.contains(&number) || is_gvisors(number))
 }
 
 /// An address of somebody else's: that a packet was let out is enough.

@@ -1,6 +1,7 @@
 //! `torno doctor`: what this host keeps of what runs are promised.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     io::{self, Write as _},
 };
@@ -8,13 +9,15 @@ use std::{
 use serde_json::{Value, json};
 use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
-use torno_executor::{Attack, Examination, Fact, Line, Verdict};
+use torno_executor::{Attack, Examination, ExecutorError, Fact, Line, Runtime, Verdict};
 
 use super::{ConfigFile, Failure, on};
+use crate::config::Config;
 
 const EXAMPLES: &str = "\
 Examples:
   torno doctor
+  torno doctor --runtime runsc
   torno doctor --json
 
 A container is planned and started as that of a run is, and tries to break out: nothing it tries does harm where it \
@@ -28,6 +31,9 @@ are started here, 1 when not, or when the engine cannot be asked.";
 pub(crate) struct Doctor {
     #[command(flatten)]
     file: ConfigFile,
+    /// Look at runs of this runtime alone: `runc`, or `runsc` for gVisor [default: those that projects have]
+    #[arg(long, value_name = "NAME")]
+    runtime: Option<Runtime>,
     /// Print everything as JSON
     #[arg(long)]
     json: bool,
@@ -41,8 +47,7 @@ impl Doctor {
         let found = runtime.map_err(Failure::Runtime)?.block_on(async {
             let stop = CancellationToken::new();
             let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-            let mut examined =
-                Box::pin(torno_executor::examine(&config.executor.engine, &config.data, &stop));
+            let mut examined = Box::pin(self.examine(&config, &stop));
             let found = tokio::select! {
                 found = &mut examined => found,
                 _ = terminate.recv() => { stop.cancel(); examined.await }
@@ -54,13 +59,35 @@ impl Doctor {
         let text = if self.json {
             format!("{:#}\n", as_json(&found, &accepted))
         } else {
-            as_text(&found, &accepted)
+            found.iter().map(|found| as_text(found, &accepted)).collect::<Vec<_>>().join("\n")
         };
         io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)?;
-        match found.forbidding(&accepted).count() {
+        match found.iter().flat_map(|found| found.forbidding(&accepted)).count() {
             0 => Ok(()),
             lines => Err(Failure::Unfit(lines)),
         }
+    }
+
+    /// What was found out of each runtime in question, or nothing when told to stop.
+    async fn examine(
+        &self,
+        config: &Config,
+        stop: &CancellationToken,
+    ) -> Result<Option<Vec<Examination>>, ExecutorError> {
+        let mut runtimes: BTreeSet<_> = config.projects.values().map(|policy| policy.runtime).collect();
+        if runtimes.is_empty() {
+            runtimes.insert(None);
+        }
+        if self.runtime.is_some() {
+            runtimes = BTreeSet::from([self.runtime]);
+        }
+        let mut all = Vec::new();
+        for runtime in runtimes {
+            let examined = torno_executor::examine(&config.executor.engine, runtime, &config.data, stop);
+            let Some(found) = examined.await? else { return Ok(None) };
+            all.push(found);
+        }
+        Ok(Some(all))
     }
 }
 
@@ -68,39 +95,49 @@ impl Doctor {
 fn judged<'a>(line: &'a Line, accepted: &[&'static Attack]) -> (&'static str, &'a str) {
     match &line.verdict {
         Verdict::Kept => ("kept", ""),
+        Verdict::Contained(words) => ("contained", words),
         Verdict::Broken(words) if accepted.contains(&line.attack) => ("accepted", words),
         Verdict::Broken(words) => ("broken", words),
         Verdict::NotTried(words) => ("not tried", words),
     }
 }
 
-fn as_json(Examination { lines, facts }: &Examination, accepted: &[&'static Attack]) -> Value {
-    let line = |line: &Line| {
+/// The lines of all runtimes, each with the name of its own.
+fn as_json(found: &[Examination], accepted: &[&'static Attack]) -> Value {
+    let line = |runtime: Option<Runtime>, line: &Line| {
         let (verdict, words) = judged(line, accepted);
-        let Attack { name, promise, mandatory, remedy } = line.attack;
+        let Attack { name, promise, mandatory, remedy, .. } = line.attack;
         json!({
+            "runtime": runtime.map(Runtime::name),
             "line": name, "promise": promise, "mandatory": mandatory, "verdict": verdict, "found": words,
-            "remedy": (line.verdict != Verdict::Kept).then_some(remedy),
+            "remedy": (!line.verdict.is_harmless()).then_some(remedy),
             "forbidsRuns": line.forbids_runs(accepted),
         })
     };
+    let of = |found: &Examination| found.lines.iter().map(|of| line(found.runtime, of)).collect::<Vec<_>>();
     let fact = |Fact { name, value, advice }: &Fact| json!({"fact": name, "value": value, "advice": advice});
     json!({
-        "lines": lines.iter().map(line).collect::<Vec<_>>(),
-        "facts": facts.iter().map(fact).collect::<Vec<_>>(),
-        "startsRuns": !lines.iter().any(|line| line.forbids_runs(accepted)),
+        "lines": found.iter().flat_map(of).collect::<Vec<_>>(),
+        "facts": found.iter().take(1).flat_map(|found| &found.facts).map(fact).collect::<Vec<_>>(),
+        "startsRuns": found.iter().all(|found| found.forbidding(accepted).next().is_none()),
     })
 }
 
-fn as_text(Examination { lines, facts }: &Examination, accepted: &[&'static Attack]) -> String {
+fn as_text(Examination { runtime, lines, facts }: &Examination, accepted: &[&'static Attack]) -> String {
     let mut text = String::new();
+    if let Some(runtime) = runtime {
+        let _ = writeln!(text, "Runs of the runtime {runtime}:\n");
+    }
     for line in lines {
         let (verdict, words) = judged(line, accepted);
-        let Attack { name, promise, mandatory, remedy } = line.attack;
+        let Attack { name, promise, mandatory, remedy, .. } = line.attack;
         let weight = if *mandatory { "" } else { " (advised)" };
         let _ = writeln!(text, "{verdict:<9}  {name:<17}  {promise}{weight}");
         if line.verdict != Verdict::Kept {
-            let _ = writeln!(text, "{:31}{words}\n{:31}→ {remedy}", "", "");
+            let _ = writeln!(text, "{:31}{words}", "");
+        }
+        if !line.verdict.is_harmless() {
+            let _ = writeln!(text, "{:31}→ {remedy}", "");
         }
     }
     text.push('\n');
@@ -111,7 +148,7 @@ fn as_text(Examination { lines, facts }: &Examination, accepted: &[&'static Atta
         }
     }
     text.push('\n');
-    let kept = lines.iter().filter(|line| line.verdict == Verdict::Kept).count();
+    let kept = lines.iter().filter(|line| line.verdict.is_harmless()).count();
     let forbidding: Vec<&str> =
         lines.iter().filter(|line| line.forbids_runs(accepted)).map(|line| line.attack.name).collect();
     let _ = writeln!(text, "{kept} of {} promises are kept here", lines.len());
@@ -128,11 +165,13 @@ mod tests {
     fn found() -> Examination {
         let line = |name, verdict| Line { attack: torno_executor::attack(name).expect("an attack"), verdict };
         Examination {
+            runtime: None,
             lines: vec![
                 line("write-input", Verdict::Kept),
                 line("seccomp", Verdict::Broken("Seccomp is 0".into())),
                 line("memory", Verdict::NotTried("it took too long".into())),
                 line("processors", Verdict::Broken("no bound".into())),
+                line("mknod", Verdict::Contained("elsewhere".into())),
             ],
             facts: vec![Fact { name: "live restore", value: "no".into(), advice: Some("turn it on") }],
         }
@@ -148,18 +187,21 @@ mod tests {
         assert!(line("not tried").contains("memory"));
         assert!(line("broken").ends_with("(advised)"), "{text}");
         assert!(text.contains("→ turn it on") && text.contains("Seccomp is 0"));
-        assert!(text.contains("1 of 4 promises are kept here"));
+        assert!(text.contains("2 of 5 promises are kept here"));
         assert!(text.ends_with("because of: memory\n"), "{text}");
     }
 
     #[test]
     fn a_program_reads_the_same() {
-        let json = as_json(&found(), &[]);
+        let json = as_json(&[found()], &[]);
         assert_eq!(json["startsRuns"], false);
         assert_eq!(json["lines"][1]["verdict"], "broken");
         assert_eq!(json["lines"][1]["forbidsRuns"], true);
         assert_eq!(json["lines"][0]["remedy"], Value::Null);
         assert_eq!(json["lines"][3]["forbidsRuns"], false, "advised only");
+        let contained = (&json["lines"][4]["verdict"], &json["lines"][4]["remedy"]);
+        assert_eq!(contained, (&json!("contained"), &Value::Null));
+        assert_eq!((&json["lines"][0]["runtime"], &json["startsRuns"]), (&Value::Null, &json!(false)));
         assert_eq!(json["facts"][0]["advice"], "turn it on");
     }
 }

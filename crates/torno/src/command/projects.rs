@@ -6,7 +6,7 @@ use std::{
 };
 
 use torno_auth::{Members, Project, ProjectName};
-use torno_executor::{DryRun, ProjectPolicy};
+use torno_executor::{DryRun, ProjectPolicy, Runtime};
 
 use super::{ConfigFile, Failure};
 use crate::config::Config;
@@ -89,6 +89,7 @@ fn details(name: &ProjectName, policy: &ProjectPolicy, members: &Project, host: 
     line("custodians", people(&members.custodians));
     line("data", datasets(policy));
     line("mount", policy.mount.clone());
+    line("runtime", policy.runtime.map_or("the engine's own", Runtime::name).to_owned());
     line("memory", limits.memory.to_string());
     line("pids", limits.pids.to_string());
     line("time", humantime::format_duration(limits.time).to_string());

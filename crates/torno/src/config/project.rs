@@ -218,6 +218,7 @@ impl Known<'_> {
             environment: table.take("environment").map(environment).unwrap_or_default(),
             limits: limits::read(table.take("limits"), self.total),
             logs: table.take("logs").and_then(|item| logs(&item)).unwrap_or_default(),
+            runtime: table.take("runtime").and_then(|item| item.parse("\"runc\" or \"runsc\"", str::parse)),
         }
     }
 

@@ -131,6 +131,15 @@ fn whether_what_has_not_changed_runs_again() {
 }
 
 #[test]
+fn what_runs_the_containers_of_a_project() {
+    let runtime = |key: &str| good(&project(key)).projects.values().next().expect("project").runtime;
+    assert_eq!(runtime(""), None);
+    assert_eq!(runtime("runtime = \"runsc\""), Some(torno_executor::Runtime::Runsc));
+    assert_eq!(runtime("runtime = \"runc\""), Some(torno_executor::Runtime::Runc));
+    assert_error(&project("runtime = \"kata\""), "projects.p.runtime", "a runtime is \"runc\" or \"runsc\"");
+}
+
+#[test]
 fn quotas_at_their_bounds_and_one_past_them() {
     let config = good("");
     assert_eq!(config.policy.quota, Quota::default(), "none unless somebody says so");
