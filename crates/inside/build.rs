@@ -3,7 +3,7 @@
 use std::{env, path::PathBuf, process::Command};
 
 /// Each program and the file that its others hang on.
-const PROGRAMS: [(&str, &str); 1] = [("probe", "programs/probe/main.rs")];
+const PROGRAMS: [(&str, &str); 2] = [("probe", "programs/probe/main.rs"), ("relay", "programs/relay.rs")];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

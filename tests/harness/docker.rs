@@ -64,11 +64,18 @@ impl Docker {
     /// under another's feet what it was about to build upon.
     pub fn build_with(&self, image: &str, script: &str, lines: &str, ballast: &[u8]) -> String {
         let root = tempfile::tempdir().expect("a temporary folder");
-        fs::create_dir(root.path().join("bin")).expect("bin");
-        fs::copy(busybox(), root.path().join("bin/busybox")).expect("busybox");
-        symlink("busybox", root.path().join("bin/sh")).expect("sh");
-        fs::write(root.path().join("script.sh"), script).expect("script");
         fs::write(root.path().join("ballast"), ballast).expect("ballast");
+        self.build_on(&root, image, script, lines)
+    }
+
+    /// The same on top of the files of a folder.
+    pub fn build_on(&self, root: &TempDir, image: &str, script: &str, lines: &str) -> String {
+        fs::create_dir_all(root.path().join("bin")).expect("bin");
+        fs::copy(busybox(), root.path().join("bin/busybox")).expect("busybox");
+        if !root.path().join("bin/sh").exists() {
+            symlink("busybox", root.path().join("bin/sh")).expect("sh");
+        }
+        fs::write(root.path().join("script.sh"), script).expect("script");
         let archive = tempfile::NamedTempFile::new().expect("a temporary file");
         let (root, path) = (root.path().to_str().expect("UTF-8"), archive.path().to_str().expect("UTF-8"));
         tool(

@@ -305,6 +305,18 @@ impl Drop for Site {
         if !thread::panicking() {
             assert!(left.is_empty(), "the engine was left with {left:?}");
         }
+        if let Some(instance) = instance {
+            let memory = Path::new("/dev/shm").join(format!("torno-{instance}"));
+            if thread::panicking() {
+                let _ = fs::remove_dir_all(&memory);
+            }
+            let removed = fs::remove_dir(&memory);
+            assert!(
+                removed.is_ok() || !memory.exists() || thread::panicking(),
+                "{} is not empty",
+                memory.display()
+            );
+        }
     }
 }
 

@@ -227,6 +227,20 @@ pub enum Event {
         #[serde(serialize_with = "shown")]
         owner: UserName,
     },
+    /// What a run exchanged with the services of the site that it could reach.
+    RunExchanged {
+        /// Which.
+        #[serde(serialize_with = "number")]
+        run: RunId,
+        /// Of which image.
+        #[serde(serialize_with = "shown")]
+        repository: RepositoryName,
+        /// Whose it is.
+        #[serde(serialize_with = "shown")]
+        owner: UserName,
+        /// With each.
+        services: Vec<Exchanged>,
+    },
     /// A run is over, and what it leaves is about to be released.
     RunEnded {
         /// Which.
@@ -284,6 +298,21 @@ pub enum Event {
     BackedUp,
     /// Everything was made from a backup, with the record up to here.
     Restored,
+}
+
+/// What a run exchanged with a service of the site, of which a record holds no byte.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Exchanged {
+    /// The service, as the run knows it.
+    pub service: Text,
+    /// How many connections there were.
+    pub connections: u64,
+    /// How many there were not: too many at once, or nobody answered.
+    pub refused: u64,
+    /// How many bytes went to the service.
+    pub sent: u64,
+    /// How many came from it.
+    pub received: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]

@@ -18,7 +18,7 @@ mod writer;
 
 pub use actor::{Actor, By, Text};
 pub use error::AuditError;
-pub use event::Event;
+pub use event::{Event, Exchanged};
 pub use folder::{Locked, Segment, Segments};
 pub use line::{Hash, HashError};
 pub use log::{Audit, Rotation};

@@ -279,7 +279,17 @@ fn plan(
     };
     let nothing = RunConfig::default();
     let project = "probe".parse().map_err(|_| ExecutorError::Run("a name was none"))?;
-    let subject = Subject { instance, run: run()?, attempt: 1, project: &project, image };
+    // The policy has neither services nor secrets.
+    let nowhere = Path::new("");
+    let subject = Subject {
+        instance,
+        run: run()?,
+        attempt: 1,
+        project: &project,
+        image,
+        sockets: nowhere,
+        secrets: nowhere,
+    };
     Plan::new(&subject, &nothing, &policy).map_err(|_| ExecutorError::Run("the probe cannot be planned"))
 }
 

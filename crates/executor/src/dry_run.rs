@@ -3,7 +3,7 @@
 //! It is made from the very plan that a run is made from. What the program cannot tell from inside, such as where its log
 //! goes, is left out; of the seccomp profile the engine's own takes the place, which allows a little more.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
 use torno_auth::ProjectName;
 use torno_oci::{RunConfig, RunId};
@@ -13,7 +13,7 @@ use crate::{
     instance::Instance,
     plan::{
         Capabilities, Confinement, DataMount, HealthCheck, Namespace, Network, OUTPUT, Plan, Resources,
-        Subject,
+        SECRETS, Subject,
     },
 };
 
@@ -33,13 +33,31 @@ impl DryRun {
         let image = "\"$IMAGE\"";
         // Of an image that is not known yet; one's own engine looks at the image that it is given.
         let config = RunConfig::default();
-        let subject = Subject { instance: &instance, run: RunId::FIRST, attempt: 1, project, image };
-        // At home it has the runtime that is there, and needs no room for another's threads.
-        let plan = Plan::new(&subject, &config, &ProjectPolicy { runtime: None, ..policy.clone() });
+        let elsewhere = at_the_site(policy);
+        // The services of the site, and what they ask for, are not to be had at home, nor in a try.
+        // It has the runtime that is there, and needs no room for another's threads.
+        let policy = &ProjectPolicy {
+            services: Vec::new(),
+            secrets: BTreeMap::new(),
+            runtime: None,
+            ..policy.clone()
+        };
+        let nowhere = Path::new("");
+        let subject = Subject {
+            instance: &instance,
+            run: RunId::FIRST,
+            attempt: 1,
+            project,
+            image,
+            sockets: nowhere,
+            secrets: nowhere,
+        };
+        let plan = Plan::new(&subject, &config, policy);
         // Only what an image declares can be in the way.
         let plan = plan.ok();
         let command = plan.as_ref().map(command).unwrap_or_default();
         let mut prepare = vec![format!("IMAGE={}", quoted(&format!("{host}/run/{project}/NAME:TAG")))];
+        prepare.extend(elsewhere);
         for data in plan.iter().flat_map(|plan| &plan.data) {
             let folder = home(data, policy);
             let name = &data.dataset;
@@ -67,6 +85,15 @@ impl DryRun {
         }
         text
     }
+}
+
+/// What a run of the project has that is not to be had at home, as remarks. Where it is stays the site's.
+fn at_the_site(policy: &ProjectPolicy) -> Vec<String> {
+    let services: Vec<_> = policy.services.iter().map(ToString::to_string).collect();
+    let secrets: Vec<_> = policy.secrets.keys().map(|name| format!("{SECRETS}/{name}")).collect();
+    let told = [("reaches", services), ("finds", secrets)].into_iter().filter(|(_, what)| !what.is_empty());
+    told.map(|(does, what)| format!("# a run {does} {}; a try and the command below do not", what.join(", ")))
+        .collect()
 }
 
 /// What is copied of a sample: the part of it that runs see.
@@ -99,6 +126,8 @@ fn command(plan: &Plan) -> String {
         environment,
         taken_away: _,
         data,
+        secrets: _,
+        relay: _,
         volume: _,
         tmpfs,
         confinement,
@@ -127,7 +156,7 @@ fn command(plan: &Plan) -> String {
 
 fn confined(confinement: &Confinement) -> Vec<String> {
     let Confinement {
-        network: Network::None,
+        network: Network::None | Network::WithRelay(_),
         read_only_root,
         capabilities: Capabilities::None,
         no_new_privileges,
@@ -240,8 +269,12 @@ mod tests {
     fn every_option_of_a_plain_project() {
         let sampled =
             |name: &str| Dataset { sample: Some("/srv/sample".into()), ..Dataset::folder(name, "/srv/data") };
-        let policy =
-            ProjectPolicy { datasets: vec![sampled("ears"), sampled("eyes")], ..ProjectPolicy::default() };
+        let policy = ProjectPolicy {
+            datasets: vec![sampled("ears"), sampled("eyes")],
+            services: vec!["db.internal:5432 = 10.0.0.5:5433".parse().expect("a service")],
+            secrets: BTreeMap::from([("db-password".into(), "/etc/secret".into())]),
+            ..ProjectPolicy::default()
+        };
         crate::plan::samples::reviewed("dry-run", &made(&policy).script());
     }
 

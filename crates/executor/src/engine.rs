@@ -6,6 +6,7 @@ mod error;
 mod facts;
 mod printed;
 mod program;
+mod relay;
 mod seccomp;
 mod translate;
 mod usage;

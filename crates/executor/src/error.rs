@@ -67,6 +67,16 @@ pub enum ExecutorError {
     /// A folder of data could not be gone through.
     #[error(transparent)]
     Walk(#[from] WalkError),
+    /// What a project gives its runs cannot be given.
+    #[error("the secret `{secret}` cannot be given to runs; {path}: {source}", path = .path.display())]
+    Secret {
+        /// Its name.
+        secret: String,
+        /// The file it is kept in.
+        path: PathBuf,
+        /// Why.
+        source: crate::SecretError,
+    },
     /// A run is not what a run can be.
     #[error("{0}")]
     Run(&'static str),

@@ -25,6 +25,7 @@ use crate::{
     life::{Life, Site},
     provenance::{KEYS, SigningKey},
     recover, sample,
+    volatile::Volatile,
 };
 
 /// How long is waited before something that failed is tried again: at first, and at most.
@@ -65,11 +66,13 @@ impl Executor {
             return Err(ExecutorError::Socket(settings.engine));
         }
         let lock = ExecutorLock::take(data)?;
+        let instance = Instance::of(data)?;
         let site = Site {
             registry,
             engine: Engine::new(&settings.engine),
             projects,
-            instance: Instance::of(data)?,
+            volatile: Volatile::new(&settings.volatile, &instance),
+            instance,
             key: SigningKey::open(&data.join(KEYS))?,
             total: settings.total,
             pull_from,

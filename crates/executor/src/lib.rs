@@ -3,7 +3,8 @@
 //! [`Executor`] is the loop; `life.rs` is one run from its claim to its end; `plan.rs` says, without doing anything,
 //! what its container is made with; `engine.rs` alone speaks the Docker API. What a run leaves is read by
 //! `collect.rs`, described by `report.rs` and `log.rs`, and packed by `pack.rs`; `provenance.rs`
-//! signs where it came from.
+//! signs where it came from. `relay.rs` is its way to the services it may reach, and `volatile.rs` what it is given that no
+//! disk holds.
 
 mod collect;
 mod doctor;
@@ -22,8 +23,11 @@ mod plan;
 mod policy;
 mod provenance;
 mod recover;
+mod relay;
 mod report;
 mod sample;
+mod service;
+mod volatile;
 mod walk;
 
 pub use collect::CollectError;
@@ -35,8 +39,13 @@ pub use executor::Executor;
 pub use fingerprint::{Advance, DataFolder, fingerprint};
 pub use walk::WalkError;
 
-pub use policy::{Cpus, Dataset, Limits, LogPolicy, ProjectPolicy, Runtime, Settings, UnknownRuntime};
+pub use policy::{
+    Cpus, Dataset, Limits, LogPolicy, MAX_SECRETS, MAX_SERVICES, ProjectPolicy, Runtime, Settings,
+    UnknownRuntime,
+};
 pub use provenance::{
     EnvelopeError, KEYS, KeyError, Provenance, ProvenanceError, PublicKey, SigningKey, verify,
 };
+pub use service::{Service, ServiceError};
 pub use torno_inside::{Attack, attack};
+pub use volatile::SecretError;

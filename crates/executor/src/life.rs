@@ -6,6 +6,7 @@ mod finish;
 mod measure;
 mod output;
 mod prepare;
+mod reach;
 mod watch;
 
 use std::{
@@ -31,9 +32,13 @@ use crate::{
     instance::Instance,
     policy::NoSample,
     provenance::SigningKey,
+    relay::Exchange,
+    volatile::Volatile,
 };
 
-use prepare::Unready;
+pub(crate) use reach::{given, take_back};
+
+use prepare::{Ready, Unready};
 
 /// How long a run whose container was started waits for an engine that went away: an upgrade of the engine takes
 /// less.
@@ -62,6 +67,8 @@ pub(crate) struct Site {
     pub keep_free: ByteSize,
     /// Where what runs leave is kept while it is read, in a file without a name.
     pub spool: PathBuf,
+    /// Where what they are given is that no disk may hold.
+    pub volatile: Volatile,
 }
 
 impl Site {
@@ -143,10 +150,10 @@ impl Life {
     /// A run that has been claimed, from the beginning.
     pub(crate) async fn whole(mut self, token: PullToken) {
         tracing::info!(run = %self.run.id, repository = %self.run.repository, attempt = self.run.attempt, "a run is prepared");
-        match self.prepare(token.secret()).await {
-            Ok(time) => {
+        match Box::pin(self.prepare(token.secret())).await {
+            Ok(Ready { exchange, time }) => {
                 self.run.time_limit = Some(time);
-                self.live(Watched::Whole).await;
+                self.live(Watched::Whole, exchange).await;
             }
             Err(Unready::Ends(outcome)) => self.end(outcome, RunLog::default(), None).await,
             Err(Unready::Failed(error)) => self.try_later(error).await,
@@ -155,7 +162,14 @@ impl Life {
 
     /// A run whose container another process has started or was about to start.
     pub(crate) async fn resumed(self) {
-        self.live(Watched::WithGaps).await;
+        match self.exchange().await {
+            Ok(exchange) => self.live(Watched::WithGaps, exchange).await,
+            // After the host was started anew there is nothing left to connect.
+            Err(error) => {
+                tracing::error!(run = %self.run.id, %error, "the services of a run cannot be connected again");
+                self.live(Watched::WithGaps, None).await;
+            }
+        }
     }
 
     /// A run whose container has ended under the eyes of another process.
@@ -168,7 +182,7 @@ impl Life {
                 self.conclude(Ended { container, outcome }).await;
             }
             // It runs: what was noted is not so, and what it does is not over.
-            Ok(Some(_)) => self.live(Watched::WithGaps).await,
+            Ok(Some(_)) => self.resumed().await,
             Ok(None) => self.end(Outcome::EngineGone, RunLog::default(), None).await,
             Err(error) => self.give_up(&error.into()).await,
         }
@@ -197,15 +211,24 @@ impl Life {
     }
 
     /// Starts the container if nobody has, waits for its end and concludes the run.
-    async fn live(&self, watched: Watched) {
-        let ended = match self.start().await {
-            Ok(Some(container)) => tokio::select! {
-                ended = self.watch(container, watched) => ended,
-                never = self.measure() => match never {},
-            },
-            Ok(None) => Ok(None),
+    async fn live(&self, watched: Watched, exchange: Option<Exchange>) {
+        let from_start_to_end = Box::pin(async {
+            match self.start().await? {
+                Some(container) => tokio::select! {
+                    ended = self.watch(container, watched) => Ok(ended?),
+                    never = self.measure() => match never {},
+                },
+                None => Ok(None),
+            }
+        });
+        let ended = match exchange {
+            Some(exchange) => exchange.beside(&self.site.registry, from_start_to_end).await,
+            None => from_start_to_end.await,
+        };
+        let ended = match ended {
             Err(Unready::Ends(outcome)) => return self.end(outcome, RunLog::default(), None).await,
             Err(Unready::Failed(error)) => Err(error),
+            Ok(ended) => Ok(ended),
         };
         match ended {
             Ok(Some(ended)) => self.conclude(ended).await,
@@ -227,6 +250,10 @@ impl Life {
             if let Some(started) = container.started {
                 self.registered(|| self.site.registry.started(self.run.id, started)).await?;
                 return Ok(Some(container));
+            }
+            if self.reaches() && !self.is_connected().await? {
+                tracing::warn!(run = %self.run.id, "the relay of a run ended before the run began");
+                return Err(Unready::Ends(Outcome::RelayGone));
             }
             match engine.start(&name).await {
                 Ok(()) => {}

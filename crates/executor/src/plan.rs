@@ -3,10 +3,11 @@
 //! Nothing here talks to an engine, reads a file or looks at a clock: the same run is always planned alike.
 
 mod confinement;
+mod relay;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -18,9 +19,14 @@ use torno_registry::{Given, GivenDataset, GivenLimits};
 use crate::{Cpus, Limits, ProjectPolicy, Runtime, instance::Instance};
 
 pub(crate) use confinement::{Capabilities, Confinement, HealthCheck, Namespace, Network, SystemCalls};
+pub(crate) use relay::{RelayPlan, relay_name};
 
 /// Where a run writes what it gives back.
 pub(crate) const OUTPUT: &str = "/output";
+/// Where a run finds the secrets it is given.
+pub(crate) const SECRETS: &str = "/run/secrets";
+/// The host name inside every run.
+const HOSTNAME: &str = "run";
 /// Where a run writes what it does not.
 const TMP: &str = "/tmp";
 
@@ -80,6 +86,10 @@ pub(crate) struct Plan {
     pub taken_away: BTreeSet<String>,
     /// The data, read-only.
     pub data: Vec<DataMount>,
+    /// The folder of the host's that stands at [`SECRETS`], of a run that is given some.
+    pub secrets: Option<PathBuf>,
+    /// Through what it reaches the services it may reach.
+    pub relay: Option<RelayPlan>,
     /// The volume that stands at [`OUTPUT`].
     pub volume: String,
     /// File systems in memory, with their options.
@@ -139,6 +149,10 @@ pub(crate) struct Subject<'a> {
     pub project: &'a ProjectName,
     /// Its image, by digest, as the engine pulls it.
     pub image: &'a str,
+    /// Where the sockets for its relay are, if it needs one.
+    pub sockets: &'a Path,
+    /// Where its secrets are, if it is given some.
+    pub secrets: &'a Path,
 }
 
 /// Why an image cannot be run by this project. The person who pushed reads this.
@@ -165,19 +179,23 @@ impl Plan {
         let data = data(policy);
         let environment = environment(subject, config, policy);
         let name = subject.instance.container(subject.run);
+        let relay = RelayPlan::new(subject, policy);
+        let secrets = (!policy.secrets.is_empty()).then(|| subject.secrets.to_owned());
         Ok(Self {
             image: subject.image.to_owned(),
             labels: labels(subject, config),
-            hostname: "run".into(),
+            hostname: HOSTNAME.into(),
             user: format!("{UID}:{UID}"),
             working_directory: working_directory(config),
             taken_away: taken_away(config, &environment),
             environment,
-            tmpfs: tmpfs(config, &data, limits.tmp)?,
+            tmpfs: tmpfs(config, &data, secrets.is_some(), limits.tmp)?,
             data,
+            secrets,
             volume: name.clone(),
             name,
-            confinement: Confinement::new(),
+            confinement: Confinement::new(relay.as_ref().map(|relay| relay.name.as_str())),
+            relay,
             runtime: policy.runtime,
             resources: Resources::new(limits, policy.runtime),
             time: limits.time,
@@ -218,6 +236,8 @@ impl Plan {
             datasets: self.data.iter().map(dataset).collect(),
             network: match self.confinement.network {
                 Network::None => "none".into(),
+                // The name is the engine's; which services there were, its counts tell.
+                Network::WithRelay(_) => "services".into(),
             },
             user: self.user.clone(),
             limits: GivenLimits {
@@ -315,11 +335,13 @@ fn working_directory(config: &RunConfig) -> String {
 fn tmpfs(
     config: &RunConfig,
     data: &[DataMount],
+    secrets: bool,
     size: ByteSize,
 ) -> Result<BTreeMap<String, String>, Unplannable> {
     let options = format!("rw,exec,nosuid,nodev,size={},mode=1777", size.as_u64());
     let mut mounts = BTreeMap::from([(TMP.to_owned(), options.clone())]);
-    let taken: Vec<&str> = data.iter().map(|mount| mount.target.as_str()).chain([OUTPUT]).collect();
+    let taken = data.iter().map(|mount| mount.target.as_str()).chain([OUTPUT]);
+    let taken: Vec<&str> = taken.chain(secrets.then_some(SECRETS)).collect();
     for volume in &config.volumes {
         let volume = normal(volume);
         if taken.contains(&volume.as_str()) {

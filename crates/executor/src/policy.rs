@@ -6,7 +6,13 @@ use bytesize::ByteSize;
 use torno_inside::Attack;
 use torno_registry::Resources;
 
-use crate::collect::Bounds;
+use crate::{Service, collect::Bounds};
+
+/// How many services the runs of a project may reach. Each name has an address of its own, `127.0.1.1` to `127.0.1.16`.
+pub const MAX_SERVICES: usize = 16;
+
+/// How many secrets the runs of a project may be given: some for each service.
+pub const MAX_SECRETS: usize = 32;
 
 /// What the executor is told at start.
 #[derive(Clone, Debug)]
@@ -15,6 +21,8 @@ pub struct Settings {
     pub engine: PathBuf,
     /// How many runs may be under way at once, at least 1.
     pub concurrent_runs: usize,
+    /// A folder in memory, which the engine sees under the same path.
+    pub volatile: PathBuf,
     /// Promises that this host may break and start runs all the same.
     pub accept: Vec<&'static Attack>,
     /// What the disk of the outputs keeps free: with less, runs are stopped.
@@ -33,6 +41,10 @@ pub struct ProjectPolicy {
     pub mount: String,
     /// The project's own environment variables.
     pub environment: BTreeMap<String, String>,
+    /// The services of the site that runs may reach, at most [`MAX_SERVICES`].
+    pub services: Vec<Service>,
+    /// The files on the host that runs are given below `/run/secrets`, by their names there, at most [`MAX_SECRETS`].
+    pub secrets: BTreeMap<String, PathBuf>,
     /// What a run may use.
     pub limits: Limits,
     /// When the person who pushed may read what the container printed.
@@ -88,6 +100,8 @@ impl Default for ProjectPolicy {
             datasets: Vec::new(),
             mount: "/input".into(),
             environment: BTreeMap::new(),
+            services: Vec::new(),
+            secrets: BTreeMap::new(),
             limits: Limits::default(),
             logs: LogPolicy::default(),
             runtime: None,
@@ -101,7 +115,7 @@ impl ProjectPolicy {
     /// What it leaves is bounded in size alone, since nothing of it is confidential.
     pub(crate) fn for_try(&self) -> Result<Self, NoSample> {
         // Field by field: whoever adds one says here what of it a try may have.
-        let Self { datasets, mount, environment, limits, logs: _, runtime } = self;
+        let Self { datasets, mount, environment, services: _, secrets: _, limits, logs: _, runtime } = self;
         let sampled = |dataset: &Dataset| match &dataset.sample {
             Some(sample) => Ok(Dataset { path: sample.clone(), ..dataset.clone() }),
             None => Err(NoSample(dataset.name.clone())),
@@ -110,6 +124,9 @@ impl ProjectPolicy {
             datasets: datasets.iter().map(sampled).collect::<Result<_, _>>()?,
             mount: mount.clone(),
             environment: environment.clone(),
+            // What stands behind them is confidential, and nobody looks at what a try gives back.
+            services: Vec::new(),
+            secrets: BTreeMap::new(),
             limits: Limits { entries: TRY_ENTRIES, log: limits.log.max(TRY_LOG), ..*limits },
             logs: LogPolicy::Always,
             runtime: *runtime,
@@ -258,6 +275,8 @@ mod tests {
         };
         ProjectPolicy {
             datasets: samples.iter().copied().enumerate().map(dataset).collect(),
+            services: vec!["db:5432".parse().expect("service")],
+            secrets: [("db".to_owned(), PathBuf::from("/etc/secret"))].into(),
             limits: Limits { log: ByteSize::kib(1), entries: 1, ..Limits::default() },
             logs: LogPolicy::Never,
             ..ProjectPolicy::default()
@@ -269,6 +288,7 @@ mod tests {
         let tried = project(&[Some("/sample/0"), Some("/sample/1")]).for_try().expect("both have a sample");
         let paths: Vec<_> = tried.datasets.iter().map(|dataset| dataset.path.as_path()).collect();
         assert_eq!(paths, [std::path::Path::new("/sample/0"), std::path::Path::new("/sample/1")]);
+        assert!(tried.services.is_empty() && tried.secrets.is_empty());
         assert_eq!(tried.logs, LogPolicy::Always);
         assert_eq!((tried.limits.log, tried.limits.entries), (TRY_LOG, TRY_ENTRIES));
         assert_eq!(tried.limits.output, Limits::default().output, "its size is bounded as ever");

@@ -7,7 +7,7 @@ use torno_registry::{Run, RunState, Selection};
 use crate::{
     ExecutorError,
     executor::UnderWay,
-    life::{Life, Site},
+    life::{Life, Site, given, take_back},
 };
 
 /// Takes up every run that is not over, then removes what the engine holds of others. May be repeated.
@@ -28,6 +28,12 @@ pub(crate) async fn recover(site: &Arc<Site>, under_way: &mut UnderWay) -> Resul
         if !held.run.is_some_and(|run| needed.contains(&run)) {
             tracing::info!(container = held.name, "a container of no run is removed");
             site.engine.remove_container(&held.name).await?;
+        }
+    }
+    for run in given(site).await? {
+        if !needed.contains(&run) {
+            tracing::info!(%run, "what a run was given is taken back");
+            take_back(site, run).await?;
         }
     }
     for held in site.engine.volumes(&site.instance).await? {

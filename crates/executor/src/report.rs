@@ -8,7 +8,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use torno_oci::Digest;
-use torno_registry::{Outcome, Run};
+use torno_registry::{Outcome, Run, ServiceTraffic};
 
 use crate::{collect::Collected, moment};
 
@@ -36,6 +36,8 @@ pub(crate) struct Report<'a> {
     pub finished: Timestamp,
     /// What it left, if it succeeded.
     pub output: Option<&'a Collected>,
+    /// What it exchanged with services.
+    pub traffic: &'a [ServiceTraffic],
 }
 
 impl Report<'_> {
@@ -62,6 +64,7 @@ impl Report<'_> {
             "finished": moment::shown(self.finished),
             "wallClockSeconds": self.wall_clock().map(|time| time.as_secs()),
             "datasets": self.datasets().collect::<Vec<_>>(),
+            "services": self.traffic.iter().map(service).collect::<Vec<_>>(),
             "plan": self.plan(),
             "used": {
                 "peakMemoryBytes": run.measured.peak_memory.map(|memory| memory.next_multiple_of(MEMORY_STEP)),
@@ -208,6 +211,23 @@ impl Report<'_> {
     }
 }
 
+fn service(traffic: &ServiceTraffic) -> Value {
+    let ServiceTraffic { service, connections, refused, sent, received } = traffic;
+    json!({
+        "service": service,
+        "connections": roughly(*connections),
+        "refusedConnections": roughly(*refused),
+        "bytesSent": roughly(*sent),
+        "bytesReceived": roughly(*received),
+    })
+}
+
+/// Up to a power of two: a run chooses how much it exchanges, to the byte, and could say with that what nobody would see in
+/// its output. The site has the exact number.
+fn roughly(number: u64) -> u64 {
+    if number == 0 { 0 } else { number.checked_next_power_of_two().unwrap_or(u64::MAX) }
+}
+
 /// Down to a tenth of a second.
 fn tenths(time: Duration) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "no run takes 2^52 tenths of a second")]
@@ -334,11 +354,22 @@ mod tests {
             started: Some("2026-01-01T00:00:01Z".parse().expect("time")),
             finished: "2026-01-01T00:00:03.5Z".parse().expect("time"),
             output: Some(&output),
+            traffic: &[ServiceTraffic {
+                service: "db:5432".into(),
+                connections: 1,
+                refused: 0,
+                sent: 3,
+                received: 1024,
+            }],
         };
         let json: Value = serde_json::from_slice(&report.run_json()).expect("json");
         assert_eq!(json["run"], 7);
         assert_eq!(json["outcome"], json!({"kind": "succeeded", "message": "succeeded"}));
         assert_eq!(json["wallClockSeconds"], 2);
+        let service = json!({
+            "service": "db:5432", "connections": 1, "refusedConnections": 0, "bytesSent": 4, "bytesReceived": 1024,
+        });
+        assert_eq!(json["services"], json!([service]));
         let digest = Digest::sha256(b"ears");
         let eyes = json!({"name": "eyes", "mount": "/input/eyes"});
         let ears = json!({"name": "ears", "mount": "/input/ears", "digest": digest.as_str()});

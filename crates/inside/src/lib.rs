@@ -16,6 +16,9 @@ pub const PROBE_GVISOR: &str = "kernel gvisor";
 /// Tries one thing that a run must not be able to do, and says whether it could.
 pub const PROBE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probe"));
 
+/// Passes connections out of a run's network namespace to the executor's sockets.
+pub const RELAY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/relay"));
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -66,9 +69,11 @@ mod tests {
     }
 
     #[test]
-    fn the_probe_needs_nothing_beside_it() {
-        assert!(super::PROBE.starts_with(b"\x7fELF\x02\x01"), "a program for 64 bits, little-endian");
-        let types = header_types(super::PROBE);
-        assert!(!types.is_empty() && !types.contains(&INTERPRETER), "{types:?}");
+    fn the_programs_need_nothing_beside_them() {
+        for program in [super::PROBE, super::RELAY] {
+            assert!(program.starts_with(b"\x7fELF\x02\x01"), "a program for 64 bits, little-endian");
+            let types = header_types(program);
+            assert!(!types.is_empty() && !types.contains(&INTERPRETER), "{types:?}");
+        }
     }
 }

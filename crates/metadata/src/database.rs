@@ -35,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0011-log-times.sql"),
     include_str!("../migrations/0012-queue.sql"),
     include_str!("../migrations/0013-given.sql"),
+    include_str!("../migrations/0014-traffic.sql"),
 ];
 
 /// Reading connections. Reads are short; more would only compete for two cores.

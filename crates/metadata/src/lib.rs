@@ -31,6 +31,7 @@ mod run;
 mod run_log;
 mod scrub;
 mod token;
+mod traffic;
 mod usage;
 mod verify;
 
@@ -55,5 +56,6 @@ pub use run::{FinishedRun, Outcome, Run, RunState, Selection};
 pub use run_log::{Line, Printed, RunLog, Stream};
 pub use scrub::{ScrubPass, Scrubbable};
 pub use token::{Account as TokenAccount, TokenKind, TokenRecord};
+pub use traffic::ServiceTraffic;
 pub use usage::{Usage, Usages, Waiting};
 pub use verify::{BlobRow, Correction, Dangling, ManifestRow, Quarantined, RepositoryId};

@@ -100,6 +100,8 @@ pub enum Outcome {
     },
     /// The engine went away while the container ran, or lost it.
     EngineGone,
+    /// What passes a run's connections on to the services of the site ended before the run did.
+    RelayGone,
     /// The project was taken out of the configuration before the run began.
     ProjectGone,
     /// A sample was taken out of the configuration before the run that was to be tried on it began.
@@ -129,6 +131,9 @@ impl fmt::Display for Outcome {
             ),
             Self::CannotStart { reason } => write!(f, "the command could not be started: {reason}"),
             Self::EngineGone => f.write_str("the site's container engine went away; push the tag again"),
+            Self::RelayGone => {
+                f.write_str("its connection to the site's services was lost; push the tag again")
+            }
             Self::SampleGone => f.write_str("there is no sample to try it on any more"),
             Self::ProjectGone => f.write_str("its project is no longer offered here"),
             Self::TooLarge => f.write_str(

@@ -62,6 +62,6 @@ pub use torno_blob::{Blob, BlobError, Damage, Reading, Sharing, Uploads};
 pub use torno_metadata::{
     Condition, DataFile, Fingerprint, FinishedRun, Garbage, Given, GivenDataset, GivenLimits, Line, Measured,
     MetadataError, Outcome, Owned, Presence, Printed, Referrer, Referrers, Resources, Run, RunData, RunLog,
-    RunState, Selection, StoredManifest, Stream, Swept, TokenAccount, TokenKind, TokenRecord, Usage, Usages,
-    Use, Versions, Waiting, WrongSize,
+    RunState, Selection, ServiceTraffic, StoredManifest, Stream, Swept, TokenAccount, TokenKind, TokenRecord,
+    Usage, Usages, Use, Versions, Waiting, WrongSize,
 };

@@ -1,8 +1,8 @@
 //! What is done here is recorded here: durably before whatever takes something away or lets something out, and soon after
 //! everything else.
 
-use torno_audit::{Actor, Audit, Event, Text};
-use torno_metadata::{Outcome, Run};
+use torno_audit::{Actor, Audit, Event, Exchanged, Text};
+use torno_metadata::{Outcome, Run, ServiceTraffic};
 use torno_oci::RunId;
 
 use crate::{Expired, Garbage, Registry, RegistryError};
@@ -60,8 +60,13 @@ impl Registry {
             other => Text::new(&other.to_string()),
         };
         let result = result.cloned();
-        let event = Event::RunEnded { run, repository, tag, digest, owner, outcome, result };
-        self.audit.record(&self.itself, event).await?;
+        let services: Vec<_> = self.metadata.traffic(run).await?.into_iter().map(exchanged).collect();
+        let reached = (!services.is_empty()).then(|| {
+            let (repository, owner) = (repository.clone(), owner.clone());
+            Event::RunExchanged { run, repository, owner, services }
+        });
+        let ended = Event::RunEnded { run, repository, tag, digest, owner, outcome, result };
+        self.audit.record_all(&self.itself, reached.into_iter().chain([ended])).await?;
         Ok(())
     }
 
@@ -95,4 +100,9 @@ impl Registry {
         };
         self.record_even_when_full(|| self.audit.record_all(&self.itself, events())).await.map(drop)
     }
+}
+
+fn exchanged(traffic: ServiceTraffic) -> Exchanged {
+    let ServiceTraffic { service, connections, refused, sent, received } = traffic;
+    Exchanged { service: Text::new(&service), connections, refused, sent, received }
 }

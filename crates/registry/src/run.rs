@@ -8,7 +8,8 @@ use subtle::ConstantTimeEq as _;
 use torno_auth::PushPermit;
 use torno_blob::Reading;
 use torno_metadata::{
-    FinishedRun, Given, Measured, NewManifest, Outcome, Resources, Run, RunLog, Selection, StoredManifest,
+    FinishedRun, Given, Measured, NewManifest, Outcome, Resources, Run, RunLog, Selection, ServiceTraffic,
+    StoredManifest,
 };
 use torno_oci::{Digest, Manifest, ProjectName, Reference, RunId};
 
@@ -174,6 +175,16 @@ impl Registry {
     /// A run by its number.
     pub async fn run(&self, id: RunId) -> Result<Option<Run>, RegistryError> {
         Ok(self.metadata.run(id).await?)
+    }
+
+    /// Notes what a run has exchanged with services so far, in place of what was noted before.
+    pub async fn note_traffic(&self, run: RunId, traffic: Vec<ServiceTraffic>) -> Result<(), RegistryError> {
+        Ok(self.metadata.note_traffic(run, traffic).await?)
+    }
+
+    /// What a run has exchanged with the services of the site.
+    pub async fn traffic(&self, run: RunId) -> Result<Vec<ServiceTraffic>, RegistryError> {
+        Ok(self.metadata.traffic(run).await?)
     }
 
     /// What a finished run's container printed.

@@ -13,6 +13,7 @@ mod limits;
 mod listen;
 mod oidc;
 mod project;
+mod reach;
 mod reader;
 mod retention;
 mod source;
@@ -60,6 +61,9 @@ const DATA: &str = "registry-data";
 
 /// The engine when the file does not name one.
 const ENGINE: &str = "/var/run/docker.sock";
+
+/// The folder in memory when the file does not name one.
+const VOLATILE: &str = "/dev/shm";
 
 /// A machine with room for more confidential runs than this at once would be a cluster, which one engine is not.
 const CONCURRENT_RUNS: RangeInclusive<u32> = 1..=64;
@@ -422,12 +426,16 @@ fn executor(
         .take_or_variable("within", environment)
         .and_then(|item| item.parse("\"serve\" or \"execute\"", within))
         .unwrap_or(Within::Serve);
+    let volatile = table
+        .take_or_variable("volatile", environment)
+        .and_then(|item| item.parse("the path of a folder in quotes", value::folder_in_memory))
+        .unwrap_or_else(|| VOLATILE.into());
     let accept = table.take("accept").map(accepted).unwrap_or_default();
     let cpus = table.take_or_variable("cpus", environment);
     let memory = table.take_or_variable("memory", environment);
     let total = limits::total(cpus.as_ref(), memory.as_ref());
     variables.extend(table.finish());
-    (Settings { engine, concurrent_runs, accept, keep_free, total }, within)
+    (Settings { engine, concurrent_runs, accept, keep_free, total, volatile }, within)
 }
 
 fn within(text: &str) -> Result<Within, String> {

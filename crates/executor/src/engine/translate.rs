@@ -4,7 +4,7 @@
 //! another user namespace (an engine that remaps users keeps doing so) and an AppArmor profile (no setting of an
 //! engine changes its own).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
@@ -13,31 +13,24 @@ use bollard::models::{
 };
 
 use crate::plan::{
-    Capabilities, Confinement, HealthCheck, Namespace, Network, OUTPUT, Plan, Resources, SystemCalls,
+    Capabilities, Confinement, HealthCheck, Namespace, Network, OUTPUT, Plan, Resources, SECRETS, SystemCalls,
 };
 
 use super::seccomp;
 
+/// What the engine calls a network namespace with nothing in it but `lo`.
+const NO_NETWORK: &str = "none";
+
 /// The container a run runs in.
 pub(super) fn container(plan: &Plan) -> ContainerCreateBody {
     let mut mounts = vec![output(plan)];
-    mounts.extend(plan.data.iter().map(|data| Mount {
-        typ: Some(MountType::BIND),
-        source: Some(data.source.to_string_lossy().into_owned()),
-        target: Some(data.target.clone()),
-        read_only: Some(true),
-        bind_options: Some(MountBindOptions {
-            propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),
-            // Read-only is said of one mount: below it, engines before version 25 leave others writable.
-            non_recursive: Some(true),
-            ..MountBindOptions::default()
-        }),
-        ..Mount::default()
-    }));
+    mounts.extend(plan.data.iter().map(|data| read_only(&data.source, &data.target)));
+    mounts.extend(plan.secrets.iter().map(|secrets| read_only(secrets, SECRETS)));
     let host = HostConfig {
         mounts: Some(mounts),
         runtime: plan.runtime.map(|runtime| runtime.name().to_owned()),
-        ..held(&plan.resources, confined(plan))
+        tmpfs: Some(plan.tmpfs.clone().into_iter().collect()),
+        ..held(&plan.resources, confined(&plan.confinement))
     };
     ContainerCreateBody { host_config: Some(host), ..image(plan) }
 }
@@ -45,8 +38,14 @@ pub(super) fn container(plan: &Plan) -> ContainerCreateBody {
 /// A container that is never started: while it exists, the engine lets the owner of the volume's root be set. A
 /// run's own container has a read-only root, into which the engine puts nothing.
 pub(super) fn preparation(plan: &Plan) -> ContainerCreateBody {
-    let host =
-        HostConfig { mounts: Some(vec![output(plan)]), readonly_rootfs: Some(false), ..confined(plan) };
+    let host = HostConfig {
+        mounts: Some(vec![output(plan)]),
+        tmpfs: Some(plan.tmpfs.clone().into_iter().collect()),
+        readonly_rootfs: Some(false),
+        // The relay it will have may not be there yet, and it reaches nothing without one.
+        network_mode: Some(NO_NETWORK.into()),
+        ..confined(&plan.confinement)
+    };
     ContainerCreateBody { host_config: Some(host), ..image(plan) }
 }
 
@@ -62,7 +61,11 @@ fn image(plan: &Plan) -> ContainerCreateBody {
     let environment = set.chain(plan.taken_away.iter().cloned());
     ContainerCreateBody {
         image: Some(plan.image.clone()),
-        hostname: Some(plan.hostname.clone()),
+        // It comes with the network.
+        hostname: match plan.confinement.network {
+            Network::None => Some(plan.hostname.clone()),
+            Network::WithRelay(_) => None,
+        },
         user: Some(plan.user.clone()),
         working_dir: Some(plan.working_directory.clone()),
         env: Some(environment.collect()),
@@ -75,9 +78,26 @@ fn image(plan: &Plan) -> ContainerCreateBody {
     }
 }
 
-fn confined(plan: &Plan) -> HostConfig {
+/// A folder of the host's, seen inside.
+pub(super) fn read_only(source: &Path, target: &str) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.to_string_lossy().into_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(true),
+        bind_options: Some(MountBindOptions {
+            propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),
+            // Read-only is said of one mount: below it, engines before version 25 leave others writable.
+            non_recursive: Some(true),
+            ..MountBindOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
+pub(super) fn confined(confinement: &Confinement) -> HostConfig {
     let Confinement {
-        network: Network::None,
+        network,
         read_only_root,
         capabilities: Capabilities::None,
         no_new_privileges,
@@ -89,22 +109,24 @@ fn confined(plan: &Plan) -> HostConfig {
         stop_signal: _,
         masked,
         read_only,
-    } = plan.confinement;
+    } = confinement;
     let mut security = vec![format!("seccomp={}", seccomp::profile())];
     security.extend(no_new_privileges.then(|| "no-new-privileges".to_owned()));
     let paths = |paths: &[&str]| paths.iter().map(ToString::to_string).collect();
     HostConfig {
-        network_mode: Some("none".into()),
+        network_mode: Some(match network {
+            Network::None => NO_NETWORK.into(),
+            Network::WithRelay(relay) => format!("container:{relay}"),
+        }),
         privileged: Some(false),
-        readonly_rootfs: Some(read_only_root),
+        readonly_rootfs: Some(*read_only_root),
         cap_drop: Some(vec!["ALL".into()]),
         security_opt: Some(security),
         ipc_mode: Some("private".into()),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-        init: Some(init),
+        init: Some(*init),
         masked_paths: Some(paths(masked)),
         readonly_paths: Some(paths(read_only)),
-        tmpfs: Some(plan.tmpfs.clone().into_iter().collect()),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             ..RestartPolicy::default()
@@ -113,7 +135,7 @@ fn confined(plan: &Plan) -> HostConfig {
     }
 }
 
-fn held(resources: &Resources, confined: HostConfig) -> HostConfig {
+pub(super) fn held(resources: &Resources, confined: HostConfig) -> HostConfig {
     let limit = |(name, value): (&&str, &u64)| ResourcesUlimits {
         name: Some((*name).to_owned()),
         soft: Some(signed(*value)),
@@ -181,6 +203,13 @@ mod tests {
         for (name, plan) in all() {
             reviewed(&format!("docker-{name}"), &sent(&container(&plan)));
         }
+    }
+
+    #[test]
+    fn what_the_engine_is_told_of_a_relay() {
+        let relay = all().into_iter().find_map(|(_, plan)| plan.relay).expect("a relay");
+        let body = super::super::relay::relay(&relay, "torno/relay:0123456789abcdef".into());
+        reviewed("docker-relay", &sent(&body));
     }
 
     #[test]

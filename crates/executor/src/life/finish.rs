@@ -155,6 +155,7 @@ impl Life {
             started: ended.container.started,
             finished,
             output: output.as_deref(),
+            traffic: &registry.traffic(run.id).await?,
         };
         let ro_crate = report.ro_crate();
         let mut files = vec![(RO_CRATE, ro_crate.clone()), ("run.json", report.run_json())];
@@ -237,12 +238,14 @@ impl Life {
         Ok(self.site.registry.tidied(self.run.id).await?)
     }
 
-    /// Removes the container and the volume of a run, and what prepared them.
-    pub(crate) async fn clear(&self) -> Result<(), crate::EngineError> {
+    /// Removes the container and the volume of a run, what prepared them, its relay and what it was given.
+    pub(crate) async fn clear(&self) -> Result<(), ExecutorError> {
         let (engine, name) = (&self.site.engine, self.name());
         engine.remove_container(&crate::engine::preparation_name(&name)).await?;
         engine.remove_container(&name).await?;
-        engine.remove_volume(&name).await
+        engine.remove_container(&self.relay()).await?;
+        engine.remove_volume(&name).await?;
+        self.take_back().await
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     ExecutorError,
     engine::EngineError,
     plan::{Plan, Subject},
+    relay::Exchange,
 };
 
 use super::Life;
@@ -18,6 +19,15 @@ const ATTEMPTS: u64 = 3;
 /// How often an image is pulled within one attempt: another run of the same image may have ended, and removed it,
 /// between the pull and the making of the container.
 const PULLS: u32 = 3;
+
+/// A run whose container can be started.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// Its way to the services it may reach, if there are any.
+    pub(super) exchange: Option<Exchange>,
+    /// How long it may run.
+    pub(super) time: Duration,
+}
 
 /// Why a run is not ready.
 #[derive(Debug)]
@@ -47,8 +57,8 @@ impl From<RegistryError> for Unready {
 }
 
 impl Life {
-    /// Plans, pulls, makes the container, and notes that it is about to start. How long it may run.
-    pub(super) async fn prepare(&self, secret: &str) -> Result<Duration, Unready> {
+    /// Plans, pulls, makes the container, and notes that it is about to start.
+    pub(super) async fn prepare(&self, secret: &str) -> Result<Ready, Unready> {
         let policy = self.policy.as_ref().map_err(|outcome| Unready::Ends(outcome.clone()))?;
         let project = self.project.as_ref().ok_or(Unready::Ends(Outcome::ProjectGone))?;
         // The project was given more since the executor was told how much there is.
@@ -66,22 +76,28 @@ impl Life {
             attempt: self.run.attempt,
             project,
             image: &self.image(),
+            sockets: &self.site.volatile.sockets(self.run.id),
+            secrets: &self.site.volatile.secrets(self.run.id),
         };
         let plan = Plan::new(&subject, &config, policy);
         let plan = plan.map_err(|why| Unready::Ends(Outcome::CannotStart { reason: why.to_string() }))?;
         self.check_data().await?;
         let mut pulls = 1;
-        loop {
+        let exchange = loop {
             self.clear().await?;
+            self.give().await?;
             engine.pull(&plan.image, self.run.id, secret).await?;
+            // The run's container is made to share what the relay's has.
+            let exchange = self.connect(plan.relay.as_ref()).await?;
             match engine.create(&plan).await {
                 Err(EngineError::NotFound(_)) if pulls < PULLS => pulls += 1,
-                created => break created.map_err(|error| self.not_created(&plan, error))?,
+                Err(error) => return Err(self.not_created(&plan, error)),
+                Ok(()) => break exchange,
             }
-        }
+        };
         self.note_data().await?;
         registry.starting(self.run.id, plan.given(policy)).await?;
-        Ok(plan.time)
+        Ok(Ready { exchange, time: plan.time })
     }
 
     /// Data that is not there does not come by trying again; the engine looks for it, since it may see another

@@ -36,6 +36,7 @@ impl Life {
         let mut deadline = Instant::now() + self.left(&container);
         let mut forced = None;
         let mut outgrown = pin!(self.outgrown());
+        let mut disconnected = pin!(self.disconnected());
         loop {
             let ended = tokio::select! {
                 ended = engine.wait(&name) => ended,
@@ -51,6 +52,13 @@ impl Life {
                 }
                 outcome = &mut outgrown, if forced.is_none() => {
                     forced = Some(outcome);
+                    self.insist(|| engine.kill(&name)).await.or_else(gone_already)?;
+                    deadline = Instant::now() + PATIENCE;
+                    continue;
+                }
+                () = &mut disconnected, if forced.is_none() && self.reaches() => {
+                    tracing::error!(run = %self.run.id, "the relay of a run ended before the run did");
+                    forced = Some(Outcome::RelayGone);
                     self.insist(|| engine.kill(&name)).await.or_else(gone_already)?;
                     deadline = Instant::now() + PATIENCE;
                     continue;
@@ -97,7 +105,9 @@ impl Life {
         let status = container.status;
         // It may have ended by itself in the moment before it was to be killed.
         if status == 0 {
-            return Outcome::Succeeded;
+            // What cannot be known is not said to have been well.
+            let connected = self.was_connected(container).await.unwrap_or_default();
+            return if connected { Outcome::Succeeded } else { Outcome::RelayGone };
         }
         if let Some(forced) = forced {
             return forced;

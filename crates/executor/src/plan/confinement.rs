@@ -36,6 +36,8 @@ pub(crate) struct Confinement {
 pub(crate) enum Network {
     /// Itself, by `lo`.
     None,
+    /// Itself, by the `lo` of the relay of this name, who passes on what comes to some ports.
+    WithRelay(String),
 }
 
 /// More rights than those of a run's user.
@@ -86,10 +88,10 @@ const MASKED: &[&str] = &[
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 impl Confinement {
-    /// The same for every run.
-    pub(super) fn new() -> Self {
+    /// The same for every run, but for the relay that some have.
+    pub(super) fn new(relay: Option<&str>) -> Self {
         Self {
-            network: Network::None,
+            network: relay.map_or(Network::None, |relay| Network::WithRelay(relay.to_owned())),
             read_only_root: true,
             capabilities: Capabilities::None,
             no_new_privileges: true,

@@ -1,6 +1,6 @@
 //! Plans of every kind, for tests that look at all there is in them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use torno_oci::Wishes;
 
@@ -16,10 +16,21 @@ pub(crate) fn all() -> Vec<(&'static str, Plan)> {
     vec![
         ("plain", made(&plain, &with(&["eyes"]))),
         ("several-datasets", made(&plain, &with(&["ears", "eyes"]))),
+        ("services", made(&plain, &services(with(&["eyes"])))),
         ("hostile-image", made(&hostile(), &with(&["eyes"]))),
         ("parameters", made(&asking(), &with(&["eyes"]))),
         ("gvisor", made(&plain, &ProjectPolicy { runtime: Some(Runtime::Runsc), ..with(&["eyes"]) })),
     ]
+}
+
+/// With services, of which two share a name and two a port, and a secret.
+fn services(policy: ProjectPolicy) -> ProjectPolicy {
+    let services = ["db.internal:5432", "files.internal:80", "db.internal:80 = [fd00::5]:8080"];
+    ProjectPolicy {
+        services: services.iter().map(|text| text.parse().expect("a service")).collect(),
+        secrets: [("db-password".to_owned(), "/etc/torno/db".into())].into(),
+        ..policy
+    }
 }
 
 /// What an image can wish for without being refused at the push.
@@ -68,7 +79,10 @@ pub(crate) fn plan(config: &RunConfig, policy: &ProjectPolicy) -> Result<Plan, U
     let project = "retina".parse().expect("project");
     let run = RunId::new(12).expect("run");
     let image = "127.0.0.1:1/torno-0123456789abcdef/run-12@sha256:00";
-    Plan::new(&Subject { instance: &instance, run, attempt: 1, project: &project, image }, config, policy)
+    let (sockets, secrets) = (Path::new("/memory/run-12/relay"), Path::new("/memory/run-12/secrets"));
+    let subject =
+        Subject { instance: &instance, run, attempt: 1, project: &project, image, sockets, secrets };
+    Plan::new(&subject, config, policy)
 }
 
 /// Compares a text with the one of that name in `crates/executor/snapshots/`, which somebody has read.

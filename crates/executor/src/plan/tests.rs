@@ -65,6 +65,17 @@ fn volumes_are_kept_in_memory_and_never_hide_a_mount() {
 }
 
 #[test]
+fn volumes_never_hide_the_secrets() {
+    let secrets = BTreeMap::from([("s".to_owned(), "/etc/s".into())]);
+    let policy = ProjectPolicy { secrets, ..ProjectPolicy::default() };
+    let made = plan(&config(&[], &["/run/secrets/", "/run"]), &policy).expect("plan");
+    assert_eq!(made.tmpfs.keys().collect::<Vec<_>>(), ["/run", "/tmp"]);
+    plan(&config(&[], &["/run/secrets/s"]), &policy).expect_err("refused");
+    let made = plan(&config(&[], &["/run/secrets/s"]), &ProjectPolicy::default()).expect("no secrets");
+    assert_eq!(made.tmpfs.keys().collect::<Vec<_>>(), ["/run/secrets/s", "/tmp"]);
+}
+
+#[test]
 fn the_log_file_has_a_floor() {
     let limits = Limits { log: ByteSize::b(1), ..Limits::default() };
     let made = plan(&config(&[], &[]), &ProjectPolicy { limits, ..ProjectPolicy::default() });

@@ -6,7 +6,7 @@ use std::{
 };
 
 use torno_auth::{Members, Project, ProjectName};
-use torno_executor::{DryRun, ProjectPolicy, Runtime};
+use torno_executor::{DryRun, ProjectPolicy, Runtime, Service};
 
 use super::{ConfigFile, Failure};
 use crate::config::Config;
@@ -71,6 +71,18 @@ fn datasets(policy: &ProjectPolicy) -> String {
     if names.is_empty() { "no data".into() } else { names.join(", ") }
 }
 
+/// What a run reaches, and where it is looked for: an admin compares the two.
+fn services(policy: &ProjectPolicy) -> String {
+    let each: Vec<_> = policy.services.iter().map(Service::in_full).collect();
+    if each.is_empty() { "nothing".into() } else { each.join(", ") }
+}
+
+/// Their names. Where they are kept is in the configuration.
+fn secrets(policy: &ProjectPolicy) -> String {
+    let names: Vec<_> = policy.secrets.keys().map(|name| format!("/run/secrets/{name}")).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
 fn people(members: &Members) -> String {
     let users = members.users.iter().map(ToString::to_string);
     let groups = members.groups.iter().map(|group| format!("@{group}"));
@@ -90,6 +102,8 @@ fn details(name: &ProjectName, policy: &ProjectPolicy, members: &Project, host: 
     line("data", datasets(policy));
     line("mount", policy.mount.clone());
     line("runtime", policy.runtime.map_or("the engine's own", Runtime::name).to_owned());
+    line("reaches", services(policy));
+    line("secrets", secrets(policy));
     line("memory", limits.memory.to_string());
     line("pids", limits.pids.to_string());
     line("time", humantime::format_duration(limits.time).to_string());

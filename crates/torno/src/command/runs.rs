@@ -8,7 +8,7 @@ use std::{
 
 use bytesize::ByteSize;
 use torno_oci::RunId;
-use torno_registry::{Run, RunData, RunLog, Selection};
+use torno_registry::{Run, RunData, RunLog, Selection, ServiceTraffic};
 
 use super::{ConfigFile, Failure};
 
@@ -68,7 +68,9 @@ impl Runs {
             Action::Show { run } => {
                 let found = registry.run(run).await?.ok_or(Failure::NoRun(run))?;
                 let given = registry.run_data(run).await?;
-                print(io::stdout(), (details(&found) + &data(&given)).as_bytes())
+                let traffic = registry.traffic(run).await?;
+                let text = details(&found) + &data(&given) + &exchanged(&traffic);
+                print(io::stdout(), text.as_bytes())
             }
             Action::Logs { run, times } => {
                 let found = registry.run(run).await?.ok_or(Failure::NoRun(run))?;
@@ -133,6 +135,18 @@ fn details(run: &Run) -> String {
     line("cpu time", run.measured.cpu.map_or_else(|| "-".into(), |cpu| format!("{:.1}s", cpu.as_secs_f64())));
     line("published", run.result.as_ref().map_or_else(|| "-".into(), ToString::to_string));
     text
+}
+
+/// A line for each service that the run could reach.
+fn exchanged(traffic: &[ServiceTraffic]) -> String {
+    let line = |traffic: &ServiceTraffic| {
+        let ServiceTraffic { service, connections, refused, sent, received } = traffic;
+        format!(
+            "{:<12} {service}: {connections} connections, {refused} refused, {sent} bytes sent, {received} received\n",
+            "service"
+        )
+    };
+    traffic.iter().map(line).collect()
 }
 
 /// What a run was given, a line for each dataset.

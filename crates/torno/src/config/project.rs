@@ -6,19 +6,19 @@ use std::{
 };
 
 use torno_auth::{Access, Members, Others, Project, ProjectName, Rerun, Sample, UserName, Visibility};
-use torno_executor::{Dataset, LogPolicy, ProjectPolicy};
+use torno_executor::{Dataset, LogPolicy, ProjectPolicy, Runtime, Service};
 use torno_oci::DatasetName;
 use torno_registry::{KeepImages, Resources};
 
 use super::{
     auth::People,
-    dataset, limits,
+    dataset, limits, reach,
     reader::{Item, TableReader},
     retention, value,
 };
 
 /// Where the data may not stand in the container: the kernel's own file systems, and paths that Torno fills.
-const FORBIDDEN_MOUNTS: [&str; 6] = ["/proc", "/sys", "/dev", "/output", "/tmp", "/etc"];
+const FORBIDDEN_MOUNTS: [&str; 7] = ["/proc", "/sys", "/dev", "/output", "/tmp", "/etc", "/run"];
 
 /// What a project's own variables may not start with: `TORNO_` is what a run is told by Torno, `LD_` makes the
 /// dynamic linker load other code than the image's.
@@ -83,6 +83,9 @@ pub(super) struct Known<'r> {
     elsewhere: Elsewhere,
     /// What all runs may have together.
     total: Resources,
+    /// What relative paths are relative to.
+    base: &'r Path,
+    private: &'r Private,
 }
 
 /// Whether a directory or an identity provider names groups too.
@@ -141,7 +144,8 @@ impl<'a> Definitions<'a> {
             robots.extend(own.iter().cloned());
             tables.push((parsed, table, own, warn));
         }
-        let known = Known { groups, datasets, robots: &robots, elsewhere: people.elsewhere, total };
+        let known =
+            Known { groups, datasets, robots: &robots, elsewhere: people.elsewhere, total, base, private };
         let mut projects = Projects {
             admins: people.admins(&known),
             access: people.access(&known),
@@ -212,13 +216,20 @@ impl Known<'_> {
 
     fn policy(&self, table: &mut TableReader<'_>) -> ProjectPolicy {
         let defaults = ProjectPolicy::default();
+        let datasets = table.take("datasets").map(|item| self.datasets(item)).unwrap_or_default();
+        let secrets =
+            table.take("secrets").map(|item| reach::secrets(item, self.base, self.private, &datasets));
+        let services = table.take("allow").map(reach::services).unwrap_or_default();
+        let runtime = table.take("runtime").and_then(|item| runtime(&item, &services));
         ProjectPolicy {
-            datasets: table.take("datasets").map(|item| self.datasets(item)).unwrap_or_default(),
+            datasets,
+            services,
+            secrets: secrets.unwrap_or_default(),
             mount: table.take("mount").and_then(|item| mount(&item)).unwrap_or(defaults.mount),
             environment: table.take("environment").map(environment).unwrap_or_default(),
             limits: limits::read(table.take("limits"), self.total),
             logs: table.take("logs").and_then(|item| logs(&item)).unwrap_or_default(),
-            runtime: table.take("runtime").and_then(|item| item.parse("\"runc\" or \"runsc\"", str::parse)),
+            runtime,
         }
     }
 
@@ -292,6 +303,17 @@ impl Known<'_> {
         }
         datasets
     }
+}
+
+/// A runtime under which runs reach what they may.
+fn runtime(item: &Item<'_>, services: &[Service]) -> Option<Runtime> {
+    let runtime = item.parse("\"runc\" or \"runsc\"", str::parse)?;
+    if runtime == Runtime::Runsc && !services.is_empty() {
+        item.refuse(
+            "gVisor has a network of its own inside, which reaches no service; take `allow` away, or use \"runc\"",
+        );
+    }
+    Some(runtime)
 }
 
 /// Which datasets a project can try programs on.

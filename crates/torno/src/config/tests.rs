@@ -93,6 +93,7 @@ fn nothing_is_required() {
     assert_eq!(config.proxies, Proxies::default());
     assert_eq!(config.executor.engine, Path::new("/var/run/docker.sock"));
     assert_eq!(config.executor.concurrent_runs, 1);
+    assert_eq!(config.executor.volatile, Path::new("/dev/shm"));
     assert_eq!(config.result_wait, Duration::from_secs(30));
     assert_eq!(config.registry, torno_registry::Settings::default());
     assert_eq!(config.chunk_min_length, None);

@@ -9,6 +9,10 @@ use std::{
 
 use bytesize::ByteSize;
 
+/// The longest path of the folder in memory. The kernel takes 107 bytes for a socket (Linux: `sockaddr_un`), and
+/// `/torno-<id>/run-<number>/relay/<service>` takes up to 70 of them.
+const MAX_VOLATILE_LENGTH: usize = 36;
+
 /// The longest name of a dataset or a group, in bytes. Names stand in paths inside the container and in messages.
 const MAX_NAME_LENGTH: usize = 64;
 
@@ -84,6 +88,21 @@ pub(super) fn engine(text: &str) -> Result<PathBuf, String> {
             "`{}` is not a local socket; write for example \"unix:///var/run/docker.sock\", since Torno speaks to no \
              engine on another machine",
             text.escape_debug()
+        )),
+    }
+}
+
+/// A folder in memory. It need not be there yet: who starts no runs needs none.
+pub(super) fn folder_in_memory(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    if !path.is_absolute() || text.contains('\0') {
+        return Err("this is not a path from the root; name a folder in memory, such as \"/dev/shm\"".into());
+    }
+    match text.len() {
+        0..=MAX_VOLATILE_LENGTH => Ok(path.to_owned()),
+        length => Err(format!(
+            "its name has {length} bytes, and sockets in it would get too long names; use one of at most \
+             {MAX_VOLATILE_LENGTH} bytes"
         )),
     }
 }

@@ -41,6 +41,55 @@ fn values_of_the_wrong_kind_in_a_project() {
 }
 
 #[test]
+fn services_and_secrets() {
+    let list = |count: usize| {
+        let services: Vec<String> = (1..=count).map(|port| format!("\"db:{port}\"")).collect();
+        project(&format!("allow = [{}]", services.join(", ")))
+    };
+    let table = |count: usize| {
+        let secrets: Vec<String> = (0..count).map(|n| format!("s{n} = {{ file = \"s\" }}")).collect();
+        project(&format!("secrets = {{ {} }}", secrets.join(", ")))
+    };
+    let site = Site::new();
+    let policy = |config: Config| config.projects.into_values().next().expect("a project");
+    assert_eq!(policy(site.good(&list(16))).services.len(), 16);
+    let secrets = policy(site.good(&table(32))).secrets;
+    assert_eq!((secrets.len(), secrets.get("s0")), (32, Some(&site.path("s"))));
+    assert_error(&list(17), "projects.p.allow", "these are 17, and a project may have at most 16");
+    assert_error(&table(33), "projects.p.secrets", "these are 33, and a project may have at most 32");
+    let cases = [
+        ("allow = \"db:1\"", "allow", "expected a list"),
+        ("allow = [5432]", "allow[0]", "expected a service"),
+        ("allow = [\"*:5432\"]", "allow[0]", "no wildcard"),
+        ("allow = [\"10.0.0.1:5432\"]", "allow[0]", "give it a name"),
+        ("allow = [\"db:1\", \"db:1 = x:2\"]", "allow[1]", "already"),
+        ("secrets = { s = \"/x\" }", "secrets.s", "expected a table"),
+        ("secrets = { s = {} }", "secrets.s.file", "say in which file"),
+        ("secrets = { S = { file = \"x\" } }", "secrets.S", "lower-case"),
+        (
+            "secrets = { s = { file = \"retina/s\" } }\ndatasets = [\"retina\"]",
+            "secrets.s.file",
+            "every run sees it",
+        ),
+        ("secrets = { s = { file = \"registry-data/keys/s\" } }", "secrets.s.file", "data directory"),
+        ("secrets = { s = { file = \"torno.toml\" } }", "secrets.s.file", "Torno's own configuration"),
+        ("runtime = \"runsc\"\nallow = [\"db:1\"]", "runtime", "reaches no service"),
+        ("mount = \"/run/secrets\"", "mount", "/run is taken"),
+    ];
+    for (key, place, words) in cases {
+        assert_error(&project(key), &format!("projects.p.{place}"), words);
+    }
+}
+
+#[test]
+fn a_folder_in_memory_has_a_longest_name() {
+    let folder = |length: usize| format!("[executor]\nvolatile = \"/{}\"", "x".repeat(length - 1));
+    assert_eq!(Site::new().good(&folder(36)).executor.volatile.as_os_str().len(), 36);
+    assert_error(&folder(37), "executor.volatile", "37 bytes");
+    assert_error("[executor]\nvolatile = \"shm\"", "executor.volatile", "from the root");
+}
+
+#[test]
 fn a_secret_in_the_wrong_place_is_not_repeated() {
     let error = error(&project("environment = { TOKEN = \"hunter\\u0000two\" }"));
     assert!(!error.contains("hunter"), "{error}");
