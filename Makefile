@@ -23,10 +23,10 @@ test: ## every check and every test; installs what is missing and starts an engi
 	@$(STEP) "test" $(MAKE) --no-print-directory setup lint with-engine-test
 
 .PHONY: bench
-bench: ## speed, beside nginx, distribution and openssl; ONLY="push-1gib …", WITHOUT=distribution, ROUNDS=1, STRICT=1
+bench: ## speed, beside nginx, distribution, openssl and Docker by hand; ONLY="push-1gib …", WITHOUT=distribution, ROUNDS=1, STRICT=1
 	@scripts/setup bench
 	@$(STEP) "build" cargo build --release --locked --package torno --package torno-bench --bins
-	@$(BUILT)/release/torno-bench $(foreach name,$(ONLY),--only $(name)) $(foreach name,$(WITHOUT),--without $(name)) $(ROUNDS:%=--rounds %) \
+	@scripts/with-engine $(BUILT)/release/torno-bench $(foreach name,$(ONLY),--only $(name)) $(foreach name,$(WITHOUT),--without $(name)) $(ROUNDS:%=--rounds %) \
 		$(DISTRIBUTION:%=--distribution %) $(if $(STRICT),--strict)
 
 .PHONY: crash

@@ -7,6 +7,7 @@ mod memory;
 mod pages;
 mod pull;
 mod push;
+mod run;
 mod small_images;
 
 use std::path::Path;
@@ -50,6 +51,8 @@ pub(crate) fn measure(bench: &Bench<'_>, figure: &'static Figure) -> Result<Meas
         "catalog-page" => pages::catalog(bench),
         "referrers-page" => pages::referrers(bench),
         "gc" => gc::collect(bench),
+        "push-result" => run::to_result(bench, 0),
+        "push-result-500mb" => run::to_result(bench, bench.scale.ballast),
         "memory" => memory::peak(bench),
         other => Err(Failure::Usage(format!("nobody knows how to measure `{other}`"))),
     }?;

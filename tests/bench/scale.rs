@@ -28,6 +28,8 @@ pub(crate) struct Scale {
     pub(crate) referrers: u64,
     /// Images of the store that garbage is collected from; a multiple of 100.
     pub(crate) images: u64,
+    /// Bytes of the large image that is run.
+    pub(crate) ballast: u64,
     /// Pushes, and as many pulls, at once.
     pub(crate) parallel: usize,
 }
@@ -52,6 +54,7 @@ impl Scale {
             repositories: 10_000,
             referrers: 10_000,
             images: 100_000,
+            ballast: 500_000_000,
             parallel: 8,
         }
     }
@@ -70,6 +73,7 @@ impl Scale {
             repositories: 200,
             referrers: 200,
             images: 300,
+            ballast: 4_000_000,
             parallel: 2,
         }
     }

@@ -44,6 +44,8 @@ pub(crate) enum Peer {
     Distribution,
     /// `openssl dgst -sha256` on the file that is pushed.
     Openssl,
+    /// Somebody who pulls, runs and copies with the Docker client.
+    Hand,
 }
 
 impl Peer {
@@ -59,6 +61,7 @@ impl fmt::Display for Peer {
             Self::Nginx => "nginx",
             Self::Distribution => "distribution",
             Self::Openssl => "openssl",
+            Self::Hand => "docker",
         })
     }
 }
@@ -115,14 +118,26 @@ impl Server {
         };
         let files = folder.join("files");
         let started = match peer {
-            Peer::Torno | Peer::Small => torno::start(programs, &folder, certificate.as_ref())?,
+            Peer::Torno | Peer::Small => {
+                torno::start(programs, &folder, certificate.as_ref(), torno::Runs::None)?
+            }
             Peer::Nginx => nginx::start(&folder, &files, certificate.as_ref())?,
             Peer::Distribution => distribution::start(programs, &folder)?,
-            Peer::Openssl => return Err(Failure::Wrong("openssl serves nothing".into())),
+            Peer::Openssl | Peer::Hand => return Err(Failure::Wrong(format!("{peer} serves nothing"))),
         };
         let Started { address, authorization, process } = started;
         let tls = certificate.map(|certificate| client_config(&certificate.certificate)).transpose()?;
         Ok(Self { target: Target { peer, address, authorization, tls }, process, files, folder })
+    }
+
+    /// Torno with the machine's engine and a project, `bench`, for whoever is logged in.
+    pub(crate) fn start_with_runs(programs: &Programs, folder: &Path) -> Result<Self, Failure> {
+        let folder = folder.join("torno");
+        make_folder(&folder)?;
+        let Started { address, authorization, process } =
+            torno::start(programs, &folder, None, torno::Runs::OfBench)?;
+        let target = Target { peer: Peer::Torno, address, authorization, tls: None };
+        Ok(Self { target, process, files: folder.join("files"), folder })
     }
 
     /// The number of its process.

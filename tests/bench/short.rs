@@ -67,6 +67,7 @@ fn it_measures_and_says_so_in_lines_and_json() {
         ("catalog-page", &["small"]),
         ("referrers-page", &["small"]),
         ("memory", &[]),
+        ("push-result", &["docker"]),
     ];
     let names: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
     let (output, report) = run(folder.path(), &names);

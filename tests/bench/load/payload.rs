@@ -51,6 +51,15 @@ impl Payload {
         Ok(Self { path: path.to_owned(), front, size, digest: name(hasher) })
     }
 
+    /// A file that is there.
+    pub(crate) fn of(path: &Path) -> Result<Self, Failure> {
+        let failure = || Failure::io(format!("the payload {} could not be read", path.display()));
+        let mut file = File::open(path).map_err(failure())?;
+        let mut hasher = Sha256::new();
+        let size = hash(&mut file, &mut hasher).map_err(failure())?;
+        Ok(Self { path: path.to_owned(), front: Vec::new(), size, digest: name(hasher) })
+    }
+
     /// One of the same size with another front, and so with another digest.
     pub(crate) fn variant(&self, seed: u64) -> Result<Self, Failure> {
         let failure = || Failure::io(format!("the payload {} could not be read", self.path.display()));
@@ -59,18 +68,27 @@ impl Payload {
         Noise(!seed).fill(&mut front);
         let mut hasher = Sha256::new_with_prefix(&front);
         std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(front.len() as u64)).map_err(failure())?;
-        let mut block = vec![0; BLOCK];
-        loop {
-            match std::io::Read::read(&mut file, &mut block).map_err(failure())? {
-                0 => break,
-                count => hasher.update(block.get(..count).unwrap_or_default()),
-            }
-        }
+        hash(&mut file, &mut hasher).map_err(failure())?;
         Ok(Self { path: self.path.clone(), front, size: self.size, digest: name(hasher) })
     }
 
     pub(crate) fn open(&self) -> Result<File, Failure> {
         File::open(&self.path).map_err(Failure::io(format!("{} could not be opened", self.path.display())))
+    }
+}
+
+/// Hashes what is left of a file; how many bytes that was.
+fn hash(file: &mut File, hasher: &mut Sha256) -> std::io::Result<u64> {
+    let mut block = vec![0; BLOCK];
+    let mut bytes = 0;
+    loop {
+        match std::io::Read::read(file, &mut block)? {
+            0 => return Ok(bytes),
+            count => {
+                hasher.update(block.get(..count).unwrap_or_default());
+                bytes += count as u64;
+            }
+        }
     }
 }
 

@@ -14,17 +14,27 @@ use crate::{failure::Failure, process::Process};
 const USER: &str = "bench";
 const PASSWORD: &str = "a password of the benchmark";
 
+/// Whether there is an engine, the machine's own, and somebody who may use it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Runs {
+    None,
+    OfBench,
+}
+
 /// Starts it with a configuration of its own. There is no switch for durability: every push is on the disk when it is
 /// answered. The log is at `warn`, since the peers log no request either.
 pub(super) fn start(
     programs: &Programs,
     folder: &Path,
     certificate: Option<&Certificate>,
+    runs: Runs,
 ) -> Result<Started, Failure> {
     let file = folder.join("torno.toml");
     let mut text = "data = \"data\"\n[listen]\naddress = \"127.0.0.1:0\"\n".to_owned();
-    // Runs are not measured, so there is no engine to ask for.
-    text.push_str("[executor]\nengine = \"unix:///nonexistent/docker.sock\"\n");
+    text.push_str(match runs {
+        Runs::None => "[executor]\nengine = \"unix:///nonexistent/docker.sock\"\n",
+        Runs::OfBench => "[projects.bench]\nresearchers = [\"bench\"]\nlimits = { memory = \"512MiB\" }\n",
+    });
     if certificate.is_some() {
         text.push_str("[tls]\nmode = \"files\"\ncertificate = \"certificate.pem\"\nkey = \"key.pem\"\n");
     }
