@@ -21,7 +21,7 @@ use bollard::{
     API_DEFAULT_VERSION, Docker,
     auth::DockerCredentials,
     container::LogOutput,
-    models::{ContainerStatsResponse, VolumeCreateRequest},
+    models::{ContainerStatsResponse, Volume, VolumeCreateRequest},
     query_parameters as query,
 };
 use bytes::Bytes;
@@ -32,6 +32,7 @@ use torno_oci::RunId;
 use torno_registry::{Measured, RunLog, Stream as Std};
 
 use crate::{
+    VolumeName,
     instance::{INSTANCE_LABEL, Instance, RUN_LABEL},
     plan::{OUTPUT, Plan, UID},
 };
@@ -86,6 +87,14 @@ pub(crate) struct Held {
     pub name: String,
     /// The run it is marked with; `None` when the mark cannot be read.
     pub run: Option<RunId>,
+}
+
+/// A volume of the engine's that Torno did not make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FoundVolume {
+    made: Option<String>,
+    driver: String,
+    mountpoint: String,
 }
 
 impl Engine {
@@ -275,6 +284,18 @@ impl Engine {
         let docker = self.connected().await?;
         match self.call(docker.inspect_volume(name)).await {
             Ok(volume) => Ok(Some(PathBuf::from(volume.mountpoint)).filter(|folder| folder.is_absolute())),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What tells a volume from another of its name; `None` when there is none.
+    pub(crate) async fn volume(&self, name: &VolumeName) -> Result<Option<FoundVolume>, EngineError> {
+        let docker = self.connected().await?;
+        match self.call(docker.inspect_volume(name.as_str())).await {
+            Ok(Volume { created_at, driver, mountpoint, .. }) => {
+                Ok(Some(FoundVolume { made: created_at, driver, mountpoint }))
+            }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

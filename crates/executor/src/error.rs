@@ -8,7 +8,8 @@ use std::{
 use torno_registry::RegistryError;
 
 use crate::{
-    collect::CollectError, engine::EngineError, policy::Runtime, provenance::KeyError, walk::WalkError,
+    DataPlace, collect::CollectError, engine::EngineError, policy::Runtime, provenance::KeyError,
+    walk::WalkError,
 };
 
 /// Why runs cannot be executed.
@@ -47,12 +48,12 @@ pub enum ExecutorError {
     #[error(transparent)]
     Collect(#[from] CollectError),
     /// The data of a project is not where the configuration says.
-    #[error("the data of dataset `{dataset}` is not at {path}: {reason}", path = .path.display())]
+    #[error("the data of dataset `{dataset}` is not at {place}: {reason}")]
     Dataset {
         /// Its name.
         dataset: String,
         /// Where it should be.
-        path: PathBuf,
+        place: DataPlace,
         /// What the engine says.
         reason: String,
     },

@@ -69,17 +69,19 @@ impl Drop for Going {
     }
 }
 
-/// The folders that the runs of a project see; with a policy for tries, those of the samples.
+/// The folders that the runs of a project see; with a policy for tries, those of the samples. Volumes are the engine's, and
+/// nobody but the engine need be able to read them: they have no fingerprint.
 pub(crate) fn folders(policy: &ProjectPolicy) -> Vec<(String, DataFolder)> {
     let folder = |dataset: &crate::Dataset| {
-        let sampled = dataset.sample.as_ref() == Some(&dataset.path);
+        let seen = dataset.seen().as_folder()?.to_owned();
+        let sampled = dataset.sample.as_deref() == dataset.place.as_folder();
         let mut source = if sampled { format!("samples/{}", dataset.name) } else { dataset.name.clone() };
         if let Some(part) = &dataset.part {
             source = format!("{source}/{part}");
         }
-        (dataset.name.clone(), DataFolder { source, path: dataset.place() })
+        Some((dataset.name.clone(), DataFolder { source, path: seen }))
     };
-    policy.datasets.iter().map(folder).collect()
+    policy.datasets.iter().filter_map(folder).collect()
 }
 
 /// How a folder looks without reading any file: whether it changes tells whether anything has. And how many bytes its

@@ -7,6 +7,7 @@
 //! disk holds.
 
 mod collect;
+mod dataset;
 mod doctor;
 mod dry_run;
 mod engine;
@@ -39,9 +40,9 @@ pub use executor::Executor;
 pub use fingerprint::{Advance, DataFolder, fingerprint};
 pub use walk::WalkError;
 
+pub use dataset::{DataPlace, Dataset, VolumeName, VolumeNameError};
 pub use policy::{
-    Cpus, Dataset, Limits, LogPolicy, MAX_SECRETS, MAX_SERVICES, ProjectPolicy, Runtime, Settings,
-    UnknownRuntime,
+    Cpus, Limits, LogPolicy, MAX_SECRETS, MAX_SERVICES, ProjectPolicy, Runtime, Settings, UnknownRuntime,
 };
 pub use provenance::{
     EnvelopeError, KEYS, KeyError, Provenance, ProvenanceError, PublicKey, SigningKey, verify,

@@ -16,7 +16,7 @@ use torno_auth::ProjectName;
 use torno_oci::{RunConfig, RunId};
 use torno_registry::{Given, GivenDataset, GivenLimits};
 
-use crate::{Cpus, Limits, ProjectPolicy, Runtime, instance::Instance};
+use crate::{Cpus, DataPlace, Limits, ProjectPolicy, Runtime, instance::Instance};
 
 pub(crate) use confinement::{Capabilities, Confinement, HealthCheck, Namespace, Network, SystemCalls};
 pub(crate) use relay::{RelayPlan, relay_name};
@@ -125,13 +125,13 @@ pub(crate) struct Resources {
     pub log_files: u32,
 }
 
-/// A folder of the host's, seen inside.
+/// Data of the site's, seen inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DataMount {
     /// The dataset's name, for messages.
     pub dataset: String,
-    /// Where it is on the host.
-    pub source: PathBuf,
+    /// Where it is.
+    pub source: DataPlace,
     /// Where it stands inside.
     pub target: String,
 }
@@ -257,7 +257,7 @@ impl Plan {
 fn data(policy: &ProjectPolicy) -> Vec<DataMount> {
     let mount = |dataset: &crate::Dataset, target: String| DataMount {
         dataset: dataset.name.clone(),
-        source: dataset.place(),
+        source: dataset.seen(),
         target,
     };
     match policy.datasets.as_slice() {

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use torno_inside::Attack;
 use torno_registry::Resources;
 
-use crate::{Service, collect::Bounds};
+use crate::{DataPlace, Dataset, Service, collect::Bounds};
 
 /// How many services the runs of a project may reach. Each name has an address of its own, `127.0.1.1` to `127.0.1.16`.
 pub const MAX_SERVICES: usize = 16;
@@ -117,7 +117,7 @@ impl ProjectPolicy {
         // Field by field: whoever adds one says here what of it a try may have.
         let Self { datasets, mount, environment, services: _, secrets: _, limits, logs: _, runtime } = self;
         let sampled = |dataset: &Dataset| match &dataset.sample {
-            Some(sample) => Ok(Dataset { path: sample.clone(), ..dataset.clone() }),
+            Some(sample) => Ok(Dataset { place: DataPlace::Folder(sample.clone()), ..dataset.clone() }),
             None => Err(NoSample(dataset.name.clone())),
         };
         Ok(Self {
@@ -145,34 +145,6 @@ const TRY_LOG: ByteSize = ByteSize::mib(8);
 /// A dataset that nobody can try a program on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NoSample(pub(crate) String);
-
-/// A folder of confidential data on the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dataset {
-    /// Its name in the configuration; one component of a path. Researchers see it.
-    pub name: String,
-    /// Where it is on the host, absolute. Researchers never see it.
-    pub path: PathBuf,
-    /// Where a part of it, or something like it, is that may be given away.
-    pub sample: Option<PathBuf>,
-    /// The folder below, of both, that a project's runs see in place of the whole: names with `/` between.
-    pub part: Option<String>,
-}
-
-impl Dataset {
-    /// A folder without a sample.
-    pub fn folder(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), path: path.into(), sample: None, part: None }
-    }
-
-    /// The folder that runs see.
-    pub fn place(&self) -> PathBuf {
-        match &self.part {
-            Some(part) => self.path.join(part),
-            None => self.path.clone(),
-        }
-    }
-}
 
 /// What a run may use. Past a limit a run ends with an outcome of that name.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -286,8 +258,8 @@ mod tests {
     #[test]
     fn a_try_has_the_samples_and_nothing_of_the_data() {
         let tried = project(&[Some("/sample/0"), Some("/sample/1")]).for_try().expect("both have a sample");
-        let paths: Vec<_> = tried.datasets.iter().map(|dataset| dataset.path.as_path()).collect();
-        assert_eq!(paths, [std::path::Path::new("/sample/0"), std::path::Path::new("/sample/1")]);
+        let places: Vec<_> = tried.datasets.iter().map(|dataset| dataset.place.to_string()).collect();
+        assert_eq!(places, ["/sample/0", "/sample/1"]);
         assert!(tried.services.is_empty() && tried.secrets.is_empty());
         assert_eq!(tried.logs, LogPolicy::Always);
         assert_eq!((tried.limits.log, tried.limits.entries), (TRY_LOG, TRY_ENTRIES));

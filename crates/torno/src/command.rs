@@ -196,6 +196,9 @@ pub(crate) enum Failure {
     /// There is no such dataset.
     #[error("there is no dataset `{0}`; see `torno datasets list`")]
     NoDataset(String),
+    /// Only the engine reads what is in a volume.
+    #[error("dataset `{0}` is a volume of the engine's, of which no fingerprint is known")]
+    NoFolder(String),
     /// The data could not be read.
     #[error("the fingerprint is not known: {0}")]
     Fingerprint(#[source] ExecutorError),

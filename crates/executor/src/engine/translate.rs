@@ -12,8 +12,12 @@ use bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 
-use crate::plan::{
-    Capabilities, Confinement, HealthCheck, Namespace, Network, OUTPUT, Plan, Resources, SECRETS, SystemCalls,
+use crate::{
+    DataPlace, VolumeName,
+    plan::{
+        Capabilities, Confinement, HealthCheck, Namespace, Network, OUTPUT, Plan, Resources, SECRETS,
+        SystemCalls,
+    },
 };
 
 use super::seccomp;
@@ -24,7 +28,10 @@ const NO_NETWORK: &str = "none";
 /// The container a run runs in.
 pub(super) fn container(plan: &Plan) -> ContainerCreateBody {
     let mut mounts = vec![output(plan)];
-    mounts.extend(plan.data.iter().map(|data| read_only(&data.source, &data.target)));
+    mounts.extend(plan.data.iter().map(|data| match &data.source {
+        DataPlace::Folder(folder) => read_only(folder, &data.target),
+        DataPlace::Volume(name) => volume(name, &data.target),
+    }));
     mounts.extend(plan.secrets.iter().map(|secrets| read_only(secrets, SECRETS)));
     let host = HostConfig {
         mounts: Some(mounts),
@@ -91,6 +98,18 @@ pub(super) fn read_only(source: &Path, target: &str) -> Mount {
             non_recursive: Some(true),
             ..MountBindOptions::default()
         }),
+        ..Mount::default()
+    }
+}
+
+/// A volume that is there already, seen inside. What the image has at that place is never copied into it.
+fn volume(name: &VolumeName, target: &str) -> Mount {
+    Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(name.as_str().to_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(true),
+        volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
         ..Mount::default()
     }
 }

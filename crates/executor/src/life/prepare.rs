@@ -82,6 +82,7 @@ impl Life {
         let plan = Plan::new(&subject, &config, policy);
         let plan = plan.map_err(|why| Unready::Ends(Outcome::CannotStart { reason: why.to_string() }))?;
         self.check_data().await?;
+        let volumes = self.volumes().await?;
         let mut pulls = 1;
         let exchange = loop {
             self.clear().await?;
@@ -95,6 +96,7 @@ impl Life {
                 Ok(()) => break exchange,
             }
         };
+        self.check_volumes(&volumes).await?;
         self.note_data().await?;
         registry.starting(self.run.id, plan.given(policy)).await?;
         Ok(Ready { exchange, time: plan.time })
@@ -104,16 +106,11 @@ impl Life {
     /// part of the host than this process.
     fn not_created(&self, plan: &Plan, error: EngineError) -> Unready {
         let EngineError::Refused { reason, .. } = &error else { return error.into() };
-        let names = |source: &std::path::Path| reason.contains(&*source.to_string_lossy());
-        let missing = plan.data.iter().find(|data| names(&data.source));
+        let named = |folder: &std::path::Path| reason.contains(&*folder.to_string_lossy());
+        let missing = plan.data.iter().find(|data| data.source.as_folder().is_some_and(named));
         let Some(data) = missing.filter(|_| reason.contains("does not exist")) else { return error.into() };
-        let error = ExecutorError::Dataset {
-            dataset: data.dataset.clone(),
-            path: data.source.clone(),
-            reason: "there is no such folder on the engine's host".into(),
-        };
-        tracing::error!(run = %self.run.id, dataset = data.dataset, %error, "a run cannot be given its data");
-        Unready::Ends(Outcome::SiteFailure)
+        let reason = "there is no such folder on the engine's host";
+        self.without_data(&data.dataset, data.source.clone(), reason.into())
     }
 
     /// Puts a run that could not be prepared back into the queue, or ends it when that has happened too often.

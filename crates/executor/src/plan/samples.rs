@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use torno_oci::Wishes;
 
-use crate::{Dataset, ProjectPolicy, Runtime, instance::Instance};
+use crate::{DataPlace, Dataset, ProjectPolicy, Runtime, instance::Instance};
 
 use super::{Plan, RunConfig, RunId, Subject, Unplannable};
 
@@ -16,11 +16,18 @@ pub(crate) fn all() -> Vec<(&'static str, Plan)> {
     vec![
         ("plain", made(&plain, &with(&["eyes"]))),
         ("several-datasets", made(&plain, &with(&["ears", "eyes"]))),
+        ("volume", made(&plain, &volume())),
         ("services", made(&plain, &services(with(&["eyes"])))),
         ("hostile-image", made(&hostile(), &with(&["eyes"]))),
         ("parameters", made(&asking(), &with(&["eyes"]))),
         ("gvisor", made(&plain, &ProjectPolicy { runtime: Some(Runtime::Runsc), ..with(&["eyes"]) })),
     ]
+}
+
+/// A folder, and a volume of the engine's.
+fn volume() -> ProjectPolicy {
+    let volume = Dataset::at("ears", DataPlace::Volume("hospital-ears".parse().expect("a name")));
+    ProjectPolicy { datasets: vec![volume, Dataset::folder("eyes", "/srv/eyes")], ..ProjectPolicy::default() }
 }
 
 /// With services, of which two share a name and two a port, and a secret.

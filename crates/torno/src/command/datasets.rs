@@ -8,7 +8,7 @@ use std::{
 
 use bytesize::ByteSize;
 use serde_json::json;
-use torno_executor::{Advance, DataFolder, Dataset};
+use torno_executor::{Advance, DataFolder, DataPlace, Dataset};
 use torno_registry::{Fingerprint, Registry};
 
 use super::{ConfigFile, Failure};
@@ -92,7 +92,7 @@ fn find<'c>(config: &'c Config, name: &str) -> Result<&'c Dataset, Failure> {
 }
 
 fn told(dataset: &Dataset, known: Option<Fingerprint>, form: Form) -> String {
-    let (name, path) = (&dataset.name, dataset.path.display());
+    let Dataset { name, place, .. } = dataset;
     let sample = dataset.sample.as_ref().map(|path| path.display().to_string());
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -102,29 +102,35 @@ fn told(dataset: &Dataset, known: Option<Fingerprint>, form: Form) -> String {
                 let Fingerprint { stamp: _, digest, files, bytes, at } = known;
                 json!({"digest": digest.as_str(), "files": files, "bytes": bytes, "at": at.to_string()})
             });
-            let path = path.to_string();
-            writeln!(
-                text,
-                "{}",
-                json!({"dataset": name, "path": path, "sample": sample, "fingerprint": known})
-            )
+            let (path, volume) = match place {
+                DataPlace::Folder(path) => (Some(path.display().to_string()), None),
+                DataPlace::Volume(name) => (None, Some(name.as_str())),
+            };
+            let told = json!({
+                "dataset": name, "path": path, "volume": volume, "sample": sample, "fingerprint": known,
+            });
+            writeln!(text, "{told}")
         }
-        (Form::Words, None) => writeln!(text, "{name}  {path}  no fingerprint yet"),
+        (Form::Words, _) if place.as_folder().is_none() => writeln!(text, "{name}  {place}  no fingerprint"),
+        (Form::Words, None) => writeln!(text, "{name}  {place}  no fingerprint yet"),
         (Form::Words, Some(Fingerprint { digest, files, bytes, at, .. })) => {
             let (bytes, at) = (ByteSize::b(bytes), at.strftime("%Y-%m-%d %H:%M:%SZ"));
-            writeln!(text, "{name}  {path}  {digest}  {files} files  {bytes}  {at}")
+            writeln!(text, "{name}  {place}  {digest}  {files} files  {bytes}  {at}")
         }
     };
     text
 }
 
 fn computed(config: &Config, dataset: &Dataset) -> Result<(), Failure> {
+    let Some(path) = dataset.place.as_folder() else {
+        return Err(Failure::NoFolder(dataset.name.clone()));
+    };
     if !config.data.join("torno.db").exists() {
         return Err(Failure::NoRegistry(config.data.clone()));
     }
     super::own_data(&config.data)?;
     let registry: Arc<Registry> = Arc::new(super::open(config, torno_audit::Actor::command())?);
-    let folder = DataFolder { source: dataset.name.clone(), path: dataset.path.clone() };
+    let folder = DataFolder { source: dataset.name.clone(), path: path.to_owned() };
     let terminal = io::stderr().is_terminal();
     let tell = move |Advance { bytes, all }: Advance| {
         if terminal {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use torno_auth::{Members, Project, ProjectName};
-use torno_executor::{DryRun, ProjectPolicy, Runtime, Service};
+use torno_executor::{DataPlace, DryRun, ProjectPolicy, Runtime, Service};
 
 use super::{ConfigFile, Failure};
 use crate::config::Config;
@@ -64,8 +64,12 @@ pub(crate) fn host(config: &Config) -> String {
 
 fn datasets(policy: &ProjectPolicy) -> String {
     let each = policy.datasets.iter().map(|dataset| {
+        let volume = match &dataset.place {
+            DataPlace::Folder(_) => "",
+            DataPlace::Volume(_) => " (a volume)",
+        };
         let sample = if dataset.sample.is_some() { " (with a sample)" } else { "" };
-        format!("{}{sample}", dataset.name)
+        format!("{}{volume}{sample}", dataset.name)
     });
     let names: Vec<_> = each.collect();
     if names.is_empty() { "no data".into() } else { names.join(", ") }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use torno_executor::Dataset;
+use torno_executor::{DataPlace, Dataset};
 use torno_oci::DatasetName;
 
 use super::{
@@ -41,6 +41,7 @@ pub(super) fn read_all(
 }
 
 const PATH: &str = "a path in quotes";
+const VOLUME: &str = "the name of a volume in quotes";
 
 /// A dataset, and where its sample is said to be.
 fn dataset<'a>(
@@ -53,12 +54,21 @@ fn dataset<'a>(
         item.refuse(error);
     }
     let mut table = item.into_table()?;
-    let path = table
-        .require("path", "say in which folder the data is: path = \"/srv/data/…\"")
-        .and_then(|item| item.parse(PATH, |text| dataset_path(text, base, private)));
+    let place = match table.take("volume") {
+        Some(volume) => {
+            if let Some(path) = table.take("path") {
+                path.refuse("data is in a folder or in a volume; keep one of `path` and `volume`");
+            }
+            volume.parse(VOLUME, str::parse).map(DataPlace::Volume)
+        }
+        None => table
+            .require("path", "say in which folder the data is: path = \"/srv/data/…\"")
+            .and_then(|item| item.parse(PATH, |text| dataset_path(text, base, private)))
+            .map(DataPlace::Folder),
+    };
     let sample = table.take("sample");
     table.finish();
-    Some((Dataset::folder(name, path?), sample))
+    Some((Dataset::at(name, place?), sample))
 }
 
 /// What may be given away must hold nothing that may not.
@@ -69,7 +79,8 @@ fn sample_path(
     confidential: &[Dataset],
 ) -> Result<PathBuf, String> {
     let path = dataset_path(text, base, private)?;
-    match confidential.iter().find(|dataset| dataset.path.starts_with(&path)) {
+    let holds = |dataset: &&Dataset| dataset.place.as_folder().is_some_and(|data| data.starts_with(&path));
+    match confidential.iter().find(holds) {
         Some(dataset) => Err(format!(
             "this folder holds the data of dataset `{}`, and a sample may be given away; use another",
             dataset.name
@@ -89,9 +100,16 @@ pub(super) fn part_of(dataset: Dataset, part: Option<&str>) -> Result<Dataset, S
             dataset.name
         ));
     }
+    let DataPlace::Folder(whole) = &dataset.place else {
+        return Err(format!(
+            "`{}` is a volume of the engine's, which gives runs all of it or nothing; leave `/{shown}` away",
+            dataset.name
+        ));
+    };
+    let whole = whole.clone();
     let dataset = Dataset { part: Some(part.to_owned()), ..dataset };
     let sample = dataset.sample.as_ref().map(|sample| ("sample of dataset", sample));
-    for (what, whole) in [Some(("dataset", &dataset.path)), sample].into_iter().flatten() {
+    for (what, whole) in [Some(("dataset", &whole)), sample].into_iter().flatten() {
         let place = whole.join(part);
         // What this process cannot look at is looked at before each run.
         if fs::metadata(whole).is_err() {

@@ -75,7 +75,8 @@ fn secret_path(text: &str, base: &Path, private: &Private, datasets: &[Dataset])
     if let Some((what, _)) = private.others.iter().find(|(_, own)| real.starts_with(value::resolve(own))) {
         return Err(format!("this is Torno's own {what}, and every run would be given it; use another file"));
     }
-    match datasets.iter().find(|dataset| real.starts_with(&dataset.path)) {
+    let holds = |dataset: &&Dataset| dataset.place.as_folder().is_some_and(|data| real.starts_with(data));
+    match datasets.iter().find(holds) {
         Some(dataset) => Err(format!(
             "this file is part of dataset `{}`, where every run sees it; keep it elsewhere",
             dataset.name

@@ -3,6 +3,7 @@
 use std::fs;
 
 use bytesize::ByteSize;
+use torno_executor::DataPlace;
 
 use super::*;
 
@@ -314,6 +315,26 @@ fn a_sample_holds_nothing_confidential() {
     assert_error("[datasets.a_]\npath = \"retina\"", "datasets.a_", "between them");
 }
 
+fn folder(site: &Site, path: &str) -> DataPlace {
+    DataPlace::Folder(site.path(path))
+}
+
+#[test]
+fn a_dataset_may_be_a_volume_but_not_a_part_of_one() {
+    let site = Site::new();
+    let text = |seen: &str| {
+        format!(
+            "[datasets]\nears = {{ volume = \"hospital-ears\", sample = \"retina\" }}\n\
+             [projects.p]\nresearchers = [\"ada\"]\ndatasets = [{seen:?}]\n"
+        )
+    };
+    let config = site.good(&text("ears"));
+    let [ears] = policy_of(&config).datasets.as_slice() else { panic!("one") };
+    assert_eq!(ears.place.to_string(), "volume hospital-ears");
+    assert_eq!(ears.sample, Some(site.path("retina")));
+    assert_error(&text("ears/left"), "projects.p.datasets[0]", "all of it or nothing");
+}
+
 #[test]
 fn a_project_may_see_a_part_of_a_dataset() {
     let site = Site::new();
@@ -332,7 +353,7 @@ fn a_project_may_see_a_part_of_a_dataset() {
     };
     let config = site.good(&text("\"retina/train/a b\""));
     let dataset = &policy_of(&config).datasets[0];
-    assert_eq!((dataset.name.as_str(), dataset.place()), ("retina", site.path("retina/train/a b")));
+    assert_eq!((dataset.name.as_str(), dataset.seen()), ("retina", folder(&site, "retina/train/a b")));
     for (part, words) in [
         ("\"retina/../given\"", "without `.` or `..`"),
         ("\"retina/train/..\"", "without `.` or `..`"),
@@ -364,7 +385,7 @@ fn projects_may_stand_in_files_of_their_own() {
         .beside("b.toml~", "neither = is = this");
     let config = site.good("[projects.q]\nresearchers = [\"@team\"]\ndatasets = [\"retina\"]");
     assert_eq!(config.projects.len(), 2);
-    assert_eq!(policy_of(&config).datasets[0].path, site.path("retina"), "relative to the main file");
+    assert_eq!(policy_of(&config).datasets[0].place, folder(&site, "retina"), "relative to the main file");
 }
 
 #[test]
@@ -393,7 +414,8 @@ fn data_that_another_process_finds_need_not_be_found() {
     let path = site.path("torno.toml");
     std::fs::write(&path, text).expect("write");
     let config = Config::load(&path, &Environment::default(), Within::Serve).expect("good for a server");
-    assert_eq!((config.within, &*config.datasets[0].path), (Within::Execute, Path::new("/nonexistent/far")));
+    let far = DataPlace::Folder("/nonexistent/far".into());
+    assert_eq!((config.within, &config.datasets[0].place), (Within::Execute, &far));
     let errors = Config::load(&path, &Environment::default(), Within::Execute).expect_err("nothing to mount");
     assert!(errors.to_string().contains("there is no folder /nonexistent/far"), "{errors}");
     let alone = site.errors("[datasets.far]\npath = '/nonexistent/far'", &Environment::default());
