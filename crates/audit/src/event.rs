@@ -241,6 +241,28 @@ pub enum Event {
         /// With each.
         services: Vec<Exchanged>,
     },
+    /// An attempt at a run was lost to a failure of the site; it is about to be queued again, to begin anew.
+    RunLost {
+        /// Which.
+        #[serde(serialize_with = "number")]
+        run: RunId,
+        /// Of which image.
+        #[serde(serialize_with = "shown")]
+        repository: RepositoryName,
+        /// Its tag.
+        #[serde(serialize_with = "shown")]
+        tag: Tag,
+        /// The image itself.
+        #[serde(serialize_with = "shown")]
+        digest: Digest,
+        /// Whose it is.
+        #[serde(serialize_with = "shown")]
+        owner: UserName,
+        /// The attempt that was lost.
+        attempt: u64,
+        /// What failed.
+        reason: Text,
+    },
     /// A run is over, and what it leaves is about to be released.
     RunEnded {
         /// Which.

@@ -211,6 +211,9 @@ impl Fit {
         stop: &CancellationToken,
     ) -> Result<Option<Examination>, ExecutorError> {
         let mut found = self.found.lock().await;
+        // What it makes bears the number that no run has.
+        let in_hand = site.hands.wait_for(run()?);
+        let Some(_hand) = stop.run_until_cancelled(in_hand).await else { return Ok(None) };
         let examination = examine_as(&site.engine, &site.instance, runtime, &self.data, stop).await?;
         if examination.as_ref().is_some_and(|examination| self.forbidding(examination).is_empty()) {
             found.insert(runtime);

@@ -4,6 +4,7 @@
 
 mod error;
 mod facts;
+mod limit;
 mod printed;
 mod program;
 mod relay;
@@ -43,11 +44,6 @@ pub use error::EngineError;
 pub(crate) use error::start_reason;
 pub use facts::Fact;
 pub(crate) use translate::preparation_name;
-
-/// How long one call may take. Removing a volume of many small files on a slow disk takes longest.
-const CALL: Duration = Duration::from_mins(2);
-/// How long a stream may be silent. An engine unpacking a large layer says so at least this often.
-const SILENCE: Duration = Duration::from_mins(5);
 
 /// How old a measurement of the volumes may be. Measuring walks every volume of the engine, and some engines
 /// refuse to do it twice at once, so the runs share one.
@@ -105,33 +101,34 @@ impl Engine {
     /// Whether the engine answers.
     pub(crate) async fn reach(&self) -> Result<(), EngineError> {
         let docker = self.connected().await?;
-        self.call(docker.ping()).await.map(drop)
+        self.call(limit::PING, docker.ping()).await.map(drop)
     }
 
     /// The connection, with the protocol version both sides know.
     async fn connected(&self) -> Result<Docker, EngineError> {
-        let mut connection = self.connection.lock().await;
-        if let Some(docker) = &*connection {
+        if let Some(docker) = &*self.connection.lock().await {
             return Ok(docker.clone());
         }
+        // Outside the lock: of an engine that hangs, nobody waits for others who wait.
         let connect = async {
             let socket = self.socket.to_string_lossy();
-            let docker = Docker::connect_with_unix(&socket, CALL.as_secs(), API_DEFAULT_VERSION)?;
+            let docker = Docker::connect_with_unix(&socket, limit::LONGEST.as_secs(), API_DEFAULT_VERSION)?;
             docker.negotiate_version().await
         };
-        let docker = timeout(CALL, connect).await.map_err(|_| EngineError::Timeout(CALL))??;
-        Ok(connection.insert(docker).clone())
+        let docker = timeout(limit::PING, connect).await.map_err(|_| EngineError::Timeout(limit::PING))??;
+        Ok(self.connection.lock().await.insert(docker).clone())
     }
 
     /// Waits for an answer. An engine that went away may come back as another version, so the connection is made
     /// anew then.
     async fn call<T>(
         &self,
+        limit: Duration,
         call: impl Future<Output = Result<T, bollard::errors::Error>>,
     ) -> Result<T, EngineError> {
-        let answer = match timeout(CALL, call).await {
+        let answer = match timeout(limit, call).await {
             Ok(answer) => answer.map_err(EngineError::from),
-            Err(_) => Err(EngineError::Timeout(CALL)),
+            Err(_) => Err(EngineError::Timeout(limit)),
         };
         if matches!(answer, Err(EngineError::Unreachable(_))) {
             self.connection.lock().await.take();
@@ -150,7 +147,7 @@ impl Engine {
         };
         let progress = docker.create_image(Some(options), None, Some(credentials));
         let mut progress = std::pin::pin!(progress);
-        while let Some(step) = heard(progress.next()).await? {
+        while let Some(step) = heard(limit::PULL_SILENCE, progress.next()).await? {
             step?;
         }
         Ok(())
@@ -166,23 +163,23 @@ impl Engine {
             labels: Some(plan.labels.clone().into_iter().collect()),
             ..VolumeCreateRequest::default()
         };
-        self.call(docker.create_volume(volume)).await?;
+        self.call(limit::CREATE, docker.create_volume(volume)).await?;
         let preparation = preparation_name(&plan.name);
         let name = query::CreateContainerOptionsBuilder::default().name(&preparation).build();
-        self.call(docker.create_container(Some(name), translate::preparation(plan))).await?;
+        self.call(limit::CREATE, docker.create_container(Some(name), translate::preparation(plan))).await?;
         let at = query::UploadToContainerOptionsBuilder::default().path("/").build();
         let owned = bollard::body_full(owned_folder());
-        self.call(docker.upload_to_container(&preparation, Some(at), owned)).await?;
+        self.call(limit::CREATE, docker.upload_to_container(&preparation, Some(at), owned)).await?;
         self.remove_container(&preparation).await?;
         let name = query::CreateContainerOptionsBuilder::default().name(&plan.name).build();
-        self.call(docker.create_container(Some(name), translate::container(plan))).await?;
+        self.call(limit::CREATE, docker.create_container(Some(name), translate::container(plan))).await?;
         Ok(())
     }
 
     /// Starts a container. Only for one that has never been started.
     pub(crate) async fn start(&self, name: &str) -> Result<(), EngineError> {
         let docker = self.connected().await?;
-        self.call(docker.start_container(name, None::<query::StartContainerOptions>)).await
+        self.call(limit::START, docker.start_container(name, None::<query::StartContainerOptions>)).await
     }
 
     /// Resolves when a container does not run (any more). It may take as long as the run does.
@@ -202,7 +199,7 @@ impl Engine {
     pub(crate) async fn kill(&self, name: &str) -> Result<(), EngineError> {
         let docker = self.connected().await?;
         let options = query::KillContainerOptionsBuilder::default().signal("KILL").build();
-        match self.call(docker.kill_container(name, Some(options))).await {
+        match self.call(limit::KILL, docker.kill_container(name, Some(options))).await {
             Err(error) if error.is_conflict() => Ok(()),
             done => done,
         }
@@ -211,7 +208,7 @@ impl Engine {
     /// What the engine knows of a container; `None` when there is none of that name.
     pub(crate) async fn inspect(&self, name: &str) -> Result<Option<Container>, EngineError> {
         let docker = self.connected().await?;
-        let answer = self.call(docker.inspect_container(name, None)).await;
+        let answer = self.call(limit::INSPECT, docker.inspect_container(name, None)).await;
         let found = match answer {
             Err(error) if error.is_not_found() => return Ok(None),
             other => other?,
@@ -237,7 +234,7 @@ impl Engine {
         let mut tails = Tails::new(keep);
         let printed = docker.logs(name, Some(options));
         let mut printed = std::pin::pin!(printed);
-        while let Some(frame) = heard(printed.next()).await? {
+        while let Some(frame) = heard(limit::SILENCE, printed.next()).await? {
             match frame? {
                 LogOutput::StdErr { message } => tails.push(Std::Stderr, &message),
                 LogOutput::StdOut { message } | LogOutput::Console { message } => {
@@ -257,7 +254,7 @@ impl Engine {
         let stats = docker.stats(name, Some(options));
         let mut stats = std::pin::pin!(stats);
         let next = async { stats.next().await.transpose() };
-        Ok(self.call(next).await?.map(|stats| used(&stats)).unwrap_or_default())
+        Ok(self.call(limit::USED, next).await?.map(|stats| used(&stats)).unwrap_or_default())
     }
 
     /// The output folder of a container that has ended, as a tar archive. Its bytes are the run's: trust nothing.
@@ -270,7 +267,7 @@ impl Engine {
         let bytes = docker.download_from_container(name, Some(options)).boxed();
         Ok(futures_util::stream::unfold(Some(bytes), |bytes| async {
             let mut bytes = bytes?;
-            match heard(bytes.next()).await {
+            match heard(limit::SILENCE, bytes.next()).await {
                 Ok(Some(Ok(piece))) => Some((Ok(piece), Some(bytes))),
                 Ok(Some(Err(error))) => Some((Err(error.into()), None)),
                 Ok(None) => None,
@@ -282,7 +279,7 @@ impl Engine {
     /// Where on its host the engine keeps a volume; `None` when it has none of that name or does not say.
     pub(crate) async fn volume_folder(&self, name: &str) -> Result<Option<PathBuf>, EngineError> {
         let docker = self.connected().await?;
-        match self.call(docker.inspect_volume(name)).await {
+        match self.call(limit::INSPECT, docker.inspect_volume(name)).await {
             Ok(volume) => Ok(Some(PathBuf::from(volume.mountpoint)).filter(|folder| folder.is_absolute())),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -292,7 +289,7 @@ impl Engine {
     /// What tells a volume from another of its name; `None` when there is none.
     pub(crate) async fn volume(&self, name: &VolumeName) -> Result<Option<FoundVolume>, EngineError> {
         let docker = self.connected().await?;
-        match self.call(docker.inspect_volume(name.as_str())).await {
+        match self.call(limit::INSPECT, docker.inspect_volume(name.as_str())).await {
             Ok(Volume { created_at, driver, mountpoint, .. }) => {
                 Ok(Some(FoundVolume { made: created_at, driver, mountpoint }))
             }
@@ -309,34 +306,38 @@ impl Engine {
             return Ok(sizes.get(name).copied());
         }
         let version = self.connected().await?.client_version();
-        let sizes = timeout(CALL, usage::volume_sizes(&self.socket, &version)).await;
-        let sizes = sizes.map_err(|_| EngineError::Timeout(CALL))??;
+        let sizes = timeout(limit::MEASURE, usage::volume_sizes(&self.socket, &version)).await;
+        let sizes = sizes.map_err(|_| EngineError::Timeout(limit::MEASURE))??;
         let size = sizes.get(name).copied();
         *measured = Some((Instant::now(), sizes));
         Ok(size)
     }
 
-    /// Removes a container, running or not, with its anonymous volumes. One that is gone is well.
-    pub(crate) async fn remove_container(&self, name: &str) -> Result<(), EngineError> {
+    /// Removes a container, running or not, with its anonymous volumes; whether there was one.
+    pub(crate) async fn remove_container(&self, name: &str) -> Result<bool, EngineError> {
         let docker = self.connected().await?;
         let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        gone(self.call(docker.remove_container(name, Some(options))).await)
+        there_was(self.call(limit::REMOVE, docker.remove_container(name, Some(options))).await)
     }
 
-    /// Removes a volume. One that is gone is well.
-    pub(crate) async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+    /// Removes a volume; whether there was one.
+    pub(crate) async fn remove_volume(&self, name: &str) -> Result<bool, EngineError> {
         let docker = self.connected().await?;
-        gone(self.call(docker.remove_volume(name, None::<query::RemoveVolumeOptions>)).await)
+        there_was(
+            self.call(limit::REMOVE, docker.remove_volume(name, None::<query::RemoveVolumeOptions>)).await,
+        )
     }
 
-    /// Removes an image under this name. One that is gone is well, and so is one that another container uses: the
-    /// run of that container removes it.
-    pub(crate) async fn remove_image(&self, image: &str) -> Result<(), EngineError> {
+    /// Removes an image under this name; whether there was one. One that another container uses is well: the run of that
+    /// container removes it.
+    pub(crate) async fn remove_image(&self, image: &str) -> Result<bool, EngineError> {
         let docker = self.connected().await?;
-        let removed = self.call(docker.remove_image(image, None::<query::RemoveImageOptions>, None)).await;
+        let removed = self
+            .call(limit::REMOVE, docker.remove_image(image, None::<query::RemoveImageOptions>, None))
+            .await;
         match removed {
-            Err(error) if error.is_conflict() => Ok(()),
-            other => gone(other.map(drop)),
+            Err(error) if error.is_conflict() => Ok(false),
+            other => there_was(other.map(drop)),
         }
     }
 
@@ -345,7 +346,7 @@ impl Engine {
         let docker = self.connected().await?;
         let options =
             query::ListContainersOptionsBuilder::default().all(true).filters(&marked(instance)).build();
-        let found = self.call(docker.list_containers(Some(options))).await?;
+        let found = self.call(limit::LIST, docker.list_containers(Some(options))).await?;
         let held = found.into_iter().filter_map(|container| {
             Some(Held { name: container.id?, run: run_of(container.labels.as_ref()) })
         });
@@ -355,7 +356,7 @@ impl Engine {
     /// Every name under which this instance has pulled an image. An image is not marked, so its name tells.
     pub(crate) async fn images(&self, instance: &Instance) -> Result<BTreeSet<Held>, EngineError> {
         let docker = self.connected().await?;
-        let found = self.call(docker.list_images(None::<query::ListImagesOptions>)).await?;
+        let found = self.call(limit::LIST, docker.list_images(None::<query::ListImagesOptions>)).await?;
         let names = found.into_iter().flat_map(|image| image.repo_digests);
         let held =
             names.filter_map(|name| instance.run_of_image(&name).map(|run| Held { run: Some(run), name }));
@@ -366,7 +367,7 @@ impl Engine {
     pub(crate) async fn volumes(&self, instance: &Instance) -> Result<BTreeSet<Held>, EngineError> {
         let docker = self.connected().await?;
         let options = query::ListVolumesOptionsBuilder::default().filters(&marked(instance)).build();
-        let found = self.call(docker.list_volumes(Some(options))).await?;
+        let found = self.call(limit::LIST, docker.list_volumes(Some(options))).await?;
         let held = found.volumes.unwrap_or_default().into_iter();
         Ok(held.map(|volume| Held { run: run_of(Some(&volume.labels)), name: volume.name }).collect())
     }
@@ -390,14 +391,16 @@ fn used(stats: &ContainerStatsResponse) -> Measured {
 }
 
 /// The next of a stream, or an error when nothing comes for too long.
-async fn heard<T>(next: impl Future<Output = T>) -> Result<T, EngineError> {
-    timeout(SILENCE, next).await.map_err(|_| EngineError::Timeout(SILENCE))
+async fn heard<T>(silence: Duration, next: impl Future<Output = T>) -> Result<T, EngineError> {
+    timeout(silence, next).await.map_err(|_| EngineError::Timeout(silence))
 }
 
-fn gone(removed: Result<(), EngineError>) -> Result<(), EngineError> {
+/// What is gone need not be removed.
+fn there_was(removed: Result<(), EngineError>) -> Result<bool, EngineError> {
     match removed {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other,
+        Ok(()) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -101,12 +101,36 @@ impl ExecutorError {
         matches!(self, Self::Engine(EngineError::NotFound(_)))
     }
 
-    /// Whether the engine cannot be reached, so that trying again later is all there is to do.
-    pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Engine(EngineError::Unreachable(_)))
+    /// Whether the engine cannot be reached or does not answer, so that trying again later is all there is to do.
+    pub(crate) fn is_away(&self) -> bool {
+        matches!(self, Self::Engine(error) if error.is_away())
+    }
+
+    /// Whether a disk of the site is full.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Registry(error) => error.is_full(),
+            Self::Collect(CollectError::Io(error)) => full(error),
+            other => {
+                let mut cause = std::error::Error::source(other);
+                while let Some(error) = cause {
+                    if error.downcast_ref().is_some_and(RegistryError::is_full)
+                        || error.downcast_ref().is_some_and(full)
+                    {
+                        return true;
+                    }
+                    cause = error.source();
+                }
+                false
+            }
+        }
     }
 }
 
 fn named(runtime: Option<Runtime>) -> String {
     runtime.map_or_else(|| "the engine".into(), |runtime| format!("the runtime `{runtime}`"))
+}
+
+fn full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -1,4 +1,5 @@
-//! The loop: takes up what an earlier process left, then claims runs as they are queued.
+//! The loop: takes up what nobody works on, and claims runs as they are queued. It never waits for the engine: whoever does
+//! is a task of its own, or is waited for beside everything else.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,12 +10,16 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::task::{Id, JoinError, JoinSet};
+use jiff::Timestamp;
+use tokio::{
+    task::{Id, JoinError, JoinSet},
+    time::{Interval, MissedTickBehavior, interval, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use torno_auth::ProjectName;
 use torno_inside::Attack;
 use torno_oci::RunId;
-use torno_registry::{Outcome, Registry, RunLog, Selection};
+use torno_registry::{Registry, RegistryError, RunState, Selection};
 
 use crate::{
     ExecutorError, Line, ProjectPolicy, Runtime, Settings,
@@ -23,6 +28,8 @@ use crate::{
     fingerprint,
     instance::{ExecutorLock, Instance},
     life::{Life, Site},
+    presence,
+    presence::Presence,
     provenance::{KEYS, SigningKey},
     recover, sample,
     volatile::Volatile,
@@ -46,10 +53,28 @@ pub struct Executor {
 }
 
 /// The runs under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct UnderWay {
     tasks: JoinSet<()>,
     runs: HashMap<Id, RunId>,
+    often: Interval,
+}
+
+/// What the loop attends to besides what it waits for.
+enum Event {
+    /// The work on a run has ended; which one it was, when a panic ended it.
+    Ended(Option<(RunId, JoinError)>),
+    /// It is time to look for runs that nobody works on.
+    Due,
+}
+
+/// Whether it is worth looking for a run to claim.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Nothing could be claimed when it was looked last.
+    idle: bool,
+    /// The database failed when it was asked last.
+    failed: Option<Wait>,
 }
 
 impl Executor {
@@ -79,6 +104,11 @@ impl Executor {
             fit: Fit::new(settings.accept, data),
             keep_free: settings.keep_free,
             spool: data.join("uploads"),
+            presence: Presence::default(),
+            hands: Arc::default(),
+            reconcile: settings.reconcile,
+            patience: settings.patience,
+            attempts: settings.attempts.max(1),
         };
         Ok(Self { site: Arc::new(site), concurrent_runs: settings.concurrent_runs.max(1), _lock: lock })
     }
@@ -88,71 +118,137 @@ impl Executor {
     /// Then every run is left where it is, as if the process had been killed: what is under way goes on in the
     /// engine, and the next start takes it up from its state.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ExecutorError> {
-        let mut under_way = UnderWay::default();
+        let mut under_way = UnderWay::new(self.site.reconcile);
         let samples = stop.run_until_cancelled(Box::pin(sample::keep(&self.site)));
         let fingerprints = stop.run_until_cancelled(Box::pin(fingerprint::keep(&self.site)));
+        let presence = stop.run_until_cancelled(Box::pin(presence::keep(&self.site)));
+        let sweeping = stop.run_until_cancelled(Box::pin(recover::keep(&self.site)));
         let work = async {
-            if stop.run_until_cancelled(self.take_up(&mut under_way)).await.is_some()
-                && self.until_fit(&mut under_way, &stop).await
+            // Before anything is claimed, so that no more are under way than may be.
+            if stop.run_until_cancelled(self.take_up_first(&mut under_way)).await.is_some()
+                && self.meanwhile(&mut under_way, self.fit(&stop)).await
             {
                 stop.run_until_cancelled(self.carry_out(&mut under_way)).await;
             }
         };
-        tokio::join!(work, samples, fingerprints);
+        tokio::join!(work, presence, sweeping, samples, fingerprints);
         // The lock goes only when nothing is at work any more.
         under_way.tasks.shutdown().await;
         Ok(())
     }
 
     /// What an earlier process left.
-    async fn take_up(&self, under_way: &mut UnderWay) {
-        let site = &self.site;
+    async fn take_up_first(&self, under_way: &mut UnderWay) {
         let mut wait = Wait::default();
-        site.reach().await;
-        while let Err(error) = recover::recover(site, under_way).await {
+        while let Err(error) = recover::take_up(&self.site, under_way).await {
             tracing::error!(%error, "the runs of an earlier process could not be taken up; trying again");
             wait.next().await;
-            site.reach().await;
+        }
+    }
+
+    /// Waits for something and attends to what is under way meanwhile.
+    async fn meanwhile<T>(&self, under_way: &mut UnderWay, something: impl Future<Output = T>) -> T {
+        let mut something = Box::pin(something);
+        loop {
+            let event = tokio::select! {
+                done = &mut something => return done,
+                event = under_way.event() => event,
+            };
+            self.attend(under_way, event).await;
         }
     }
 
     async fn carry_out(&self, under_way: &mut UnderWay) {
-        let site = &self.site;
-        let mut wait = Wait::default();
+        let mut turn = Turn::default();
         loop {
-            while under_way.tasks.len() < self.concurrent_runs {
-                // A run is claimed only when there is an engine for it: until then it is queued and says so.
-                site.reach().await;
-                match site.registry.claim(site.needs(), site.total).await {
-                    Ok(Some(claimed)) => {
-                        wait = Wait::default();
-                        under_way.begin(claimed.run.id, Life::new(site, claimed.run).whole(claimed.token));
-                    }
-                    Ok(None) => break,
-                    Err(error) => {
-                        tracing::error!(%error, "no run could be claimed; trying again");
-                        wait.next().await;
-                    }
-                }
-            }
-            let full = under_way.tasks.len() >= self.concurrent_runs;
+            let room = under_way.tasks.len() < self.concurrent_runs;
             tokio::select! {
-                ended = under_way.ended(), if !under_way.tasks.is_empty() => self.look_after(ended).await,
-                () = site.registry.queued(), if !full => {}
+                event = under_way.event() => {
+                    self.attend(under_way, event).await;
+                    // There may be room that there was not.
+                    turn.idle = false;
+                }
+                () = self.called(&mut turn), if room => self.claim(under_way, &mut turn).await,
             }
         }
     }
 
-    /// Starts nothing until the host keeps what runs are promised; what has been started before goes on. Whether it
-    /// does, or was told to stop before.
-    async fn until_fit(&self, under_way: &mut UnderWay, stop: &CancellationToken) -> bool {
-        let mut fit = Box::pin(self.fit(stop));
-        loop {
+    /// Resolves when there may be a run to claim, and an engine for it: until then runs are queued and say so. Cancelling
+    /// it is harmless.
+    async fn called(&self, turn: &mut Turn) {
+        if let Some(failed) = &mut turn.failed {
+            failed.next().await;
+        }
+        if turn.idle {
             tokio::select! {
-                fit = &mut fit => return fit,
-                ended = under_way.ended(), if !under_way.tasks.is_empty() => self.look_after(ended).await,
+                () = self.site.registry.queued() => {}
+                () = self.due() => {}
+            }
+            turn.idle = false;
+        }
+        self.site.reach().await;
+    }
+
+    /// Resolves when the first of the runs that wait for a time may be claimed.
+    async fn due(&self) {
+        match self.site.registry.next_due().await {
+            Ok(Some(due)) => {
+                let wait = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
+                // It is claimed by the milliseconds of the clock.
+                sleep(wait + Duration::from_millis(1)).await;
+            }
+            Ok(None) => std::future::pending().await,
+            Err(error) => {
+                tracing::error!(%error, "it is not known when the next run may be tried again; looking again");
+                sleep(LONGEST_WAIT).await;
             }
         }
+    }
+
+    async fn claim(&self, under_way: &mut UnderWay, turn: &mut Turn) {
+        let site = &self.site;
+        match site.registry.claim(site.needs(), site.total).await {
+            Ok(Some(claimed)) => {
+                turn.failed = None;
+                under_way.begin(site, claimed.run.id, Life::new(site, claimed.run).whole(claimed.token));
+            }
+            Ok(None) => {
+                turn.failed = None;
+                turn.idle = true;
+            }
+            Err(error) => {
+                tracing::error!(%error, "no run could be claimed; trying again");
+                turn.failed.get_or_insert_default();
+            }
+        }
+    }
+
+    async fn attend(&self, under_way: &mut UnderWay, event: Event) {
+        let attended = match event {
+            Event::Ended(None) => Ok(()),
+            Event::Ended(Some((run, error))) => self.look_after(under_way, run, &error).await,
+            Event::Due => recover::take_up(&self.site, under_way).await,
+        };
+        if let Err(error) = attended {
+            tracing::error!(%error, "runs that nobody works on could not be taken up; trying again later");
+        }
+    }
+
+    /// A run whose task panicked is tried again as after any failure of the site, so that it does not stand there for ever.
+    async fn look_after(
+        &self,
+        under_way: &mut UnderWay,
+        run: RunId,
+        error: &JoinError,
+    ) -> Result<(), RegistryError> {
+        tracing::error!(%run, %error, "a defect of Torno ended the work on a run");
+        let site = &self.site;
+        if let Some(found) = site.registry.run(run).await?
+            && !matches!(found.state, RunState::Queued | RunState::Finished(_))
+        {
+            under_way.begin(site, run, Life::new(site, found).broken());
+        }
+        Ok(())
     }
 
     /// Looks at the host until it keeps every mandatory promise that the configuration does not give up, or until told
@@ -164,6 +260,9 @@ impl Executor {
             return false;
         }
         loop {
+            if stop.run_until_cancelled(site.reach()).await.is_none() {
+                return false;
+            }
             let since = Instant::now();
             let pause = match site.fit.examine(site, stop).await {
                 Ok(None) => return false,
@@ -195,11 +294,7 @@ impl Executor {
                         "it could not be found out what this host keeps of what runs are promised, and none is started; \
                          trying again"
                     );
-                    let again = async {
-                        wait.next().await;
-                        site.reach().await;
-                    };
-                    stop.run_until_cancelled(again).await
+                    stop.run_until_cancelled(wait.next()).await
                 }
             };
             if pause.is_none() {
@@ -219,22 +314,22 @@ impl Executor {
             }
         }
     }
-
-    /// A run whose task panicked is ended, so that it does not stand there for ever.
-    async fn look_after(&self, ended: Option<(RunId, JoinError)>) {
-        let Some((run, error)) = ended else { return };
-        tracing::error!(%run, %error, "a defect of Torno ended the work on a run");
-        let ended = self.site.registry.finish(run, Outcome::SiteFailure, RunLog::default(), None).await;
-        if let Err(error) = ended {
-            tracing::error!(%run, %error, "the run could not be ended");
-        }
-    }
 }
 
 impl UnderWay {
-    /// Works on a run beside the others.
-    pub(crate) fn begin(&mut self, run: RunId, work: impl Future<Output = ()> + Send + 'static) {
-        let task = self.tasks.spawn(work);
+    fn new(often: Duration) -> Self {
+        let mut often = interval(often);
+        often.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { tasks: JoinSet::new(), runs: HashMap::new(), often }
+    }
+
+    /// Works on a run beside the others, once nobody else has it in hand.
+    pub(crate) fn begin(&mut self, site: &Site, run: RunId, work: impl Future<Output = ()> + Send + 'static) {
+        let hands = Arc::clone(&site.hands);
+        let task = self.tasks.spawn(async move {
+            let _hand = hands.wait_for(run).await;
+            work.await;
+        });
         self.runs.insert(task.id(), run);
     }
 
@@ -243,14 +338,17 @@ impl UnderWay {
         self.runs.values().any(|other| *other == run)
     }
 
-    /// Waits until the work on a run ends; which one it was, when a panic ended it.
-    async fn ended(&mut self) -> Option<(RunId, JoinError)> {
-        match self.tasks.join_next_with_id().await? {
-            Ok((id, ())) => {
-                self.runs.remove(&id);
-                None
-            }
-            Err(error) => self.runs.remove(&error.id()).map(|run| (run, error)),
+    /// The next thing to attend to. Cancelling it is harmless.
+    async fn event(&mut self) -> Event {
+        tokio::select! {
+            Some(ended) = self.tasks.join_next_with_id() => match ended {
+                Ok((id, ())) => {
+                    self.runs.remove(&id);
+                    Event::Ended(None)
+                }
+                Err(error) => Event::Ended(self.runs.remove(&error.id()).map(|run| (run, error))),
+            },
+            _ = self.often.tick() => Event::Due,
         }
     }
 }

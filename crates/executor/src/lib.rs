@@ -1,6 +1,6 @@
 //! Claims a run, plans it, drives the engine, collects what came out, publishes it, cleans up.
 //!
-//! [`Executor`] is the loop; `life.rs` is one run from its claim to its end; `plan.rs` says, without doing anything,
+//! [`Executor`] is the loop, and `recover.rs` what it takes up and clears away; `life.rs` is one run from its claim to its end; `plan.rs` says, without doing anything,
 //! what its container is made with; `engine.rs` alone speaks the Docker API. What a run leaves is read by
 //! `collect.rs`, described by `report.rs` and `log.rs`, and packed by `pack.rs`; `provenance.rs`
 //! signs where it came from. `relay.rs` is its way to the services it may reach, and `volatile.rs` what it is given that no
@@ -14,6 +14,7 @@ mod engine;
 mod error;
 mod executor;
 mod fingerprint;
+mod hands;
 mod instance;
 mod life;
 mod log;
@@ -22,6 +23,7 @@ mod output;
 mod pack;
 mod plan;
 mod policy;
+mod presence;
 mod provenance;
 mod recover;
 mod relay;

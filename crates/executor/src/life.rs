@@ -3,6 +3,7 @@
 
 mod data;
 mod finish;
+mod lost;
 mod measure;
 mod output;
 mod prepare;
@@ -19,18 +20,20 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytesize::ByteSize;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use torno_auth::ProjectName;
 use torno_oci::Namespace;
 use torno_registry::{Measured, Outcome, PullToken, Registry, Resources, Run, RunLog};
 
 use crate::{
-    ExecutorError, LogPolicy, ProjectPolicy, Runtime,
+    LogPolicy, ProjectPolicy, Runtime,
     doctor::Fit,
     engine::{Container, Engine, EngineError, start_reason},
     executor::Wait,
+    hands::Hands,
     instance::Instance,
     policy::NoSample,
+    presence::Presence,
     provenance::SigningKey,
     relay::Exchange,
     volatile::Volatile,
@@ -38,11 +41,8 @@ use crate::{
 
 pub(crate) use reach::{given, take_back};
 
+use lost::Loss;
 use prepare::{Ready, Unready};
-
-/// How long a run whose container was started waits for an engine that went away: an upgrade of the engine takes
-/// less.
-const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How often what concerns the registry or the removal of leftovers is tried. What still fails then fails for a
 /// reason that time does not heal; the next start tries again.
@@ -69,6 +69,16 @@ pub(crate) struct Site {
     pub spool: PathBuf,
     /// Where what they are given is that no disk may hold.
     pub volatile: Volatile,
+    /// Whether the engine answers.
+    pub presence: Presence,
+    /// The runs that somebody is at work on.
+    pub hands: Arc<Hands>,
+    /// How often database and engine are compared.
+    pub reconcile: Duration,
+    /// How long a run that has begun waits for what the site owes it.
+    pub patience: Duration,
+    /// How often a run is tried in all when the site fails it.
+    pub attempts: u64,
 }
 
 impl Site {
@@ -85,19 +95,11 @@ impl Site {
         if asked.is_empty() { BTreeSet::from([None]) } else { asked }
     }
 
-    /// Waits until the engine answers.
+    /// Waits until the engine answers. Cancelling it is harmless.
     pub(crate) async fn reach(&self) {
-        let mut wait = Wait::default();
-        let mut told = false;
         while let Err(error) = self.engine.reach().await {
-            if !told {
-                tracing::error!(%error, "there is no engine; runs wait until there is one");
-                told = true;
-            }
-            wait.next().await;
-        }
-        if told {
-            tracing::info!("the engine answers again");
+            self.presence.missed(&error);
+            self.presence.back().await;
         }
     }
 }
@@ -156,7 +158,22 @@ impl Life {
                 self.live(Watched::Whole, exchange).await;
             }
             Err(Unready::Ends(outcome)) => self.end(outcome, RunLog::default(), None).await,
-            Err(Unready::Failed(error)) => self.try_later(error).await,
+            Err(Unready::Lost(loss)) => self.lost(loss).await,
+            Err(Unready::Failed(error)) => {
+                tracing::warn!(run = %self.run.id, %error, attempt = self.run.attempt, "a run could not be prepared");
+                self.lost(Loss::of_preparation(&error)).await;
+            }
+        }
+    }
+
+    /// A run whose preparation was cut off, by the end of this process as a rule.
+    pub(crate) async fn cut_off(self) {
+        let name = self.name();
+        match self.insist(|| self.site.engine.inspect(&name)).await {
+            // The state is noted before the engine is told to start, so this is a database put back from a backup.
+            Ok(Some(container)) if container.started.is_some() => self.resumed().await,
+            Ok(_) => self.begin_again().await,
+            Err(error) => self.lost(Loss::of_preparation(&error.into())).await,
         }
     }
 
@@ -178,13 +195,15 @@ impl Life {
         let found = self.insist(|| self.site.engine.inspect(&name)).await;
         match found {
             Ok(Some(container)) if !container.running => {
-                let outcome = self.judge(&container, None, Watched::Whole).await;
-                self.conclude(Ended { container, outcome }).await;
+                match self.judge(&container, None, Watched::Whole).await {
+                    Ok(outcome) => self.conclude(Ended { container, outcome }).await,
+                    Err(loss) => self.lost(loss).await,
+                }
             }
             // It runs: what was noted is not so, and what it does is not over.
             Ok(Some(_)) => self.resumed().await,
-            Ok(None) => self.end(Outcome::EngineGone, RunLog::default(), None).await,
-            Err(error) => self.give_up(&error.into()).await,
+            Ok(None) => self.lost(Loss::Container).await,
+            Err(error) => self.lost(Loss::of(&error.into())).await,
         }
     }
 
@@ -218,7 +237,7 @@ impl Life {
                     ended = self.watch(container, watched) => Ok(ended?),
                     never = self.measure() => match never {},
                 },
-                None => Ok(None),
+                None => Err(Unready::Lost(Loss::Container)),
             }
         });
         let ended = match exchange {
@@ -226,17 +245,18 @@ impl Life {
             None => from_start_to_end.await,
         };
         let ended = match ended {
+            Err(Unready::Lost(loss)) => Ok(Err(loss)),
             Err(Unready::Ends(outcome)) => return self.end(outcome, RunLog::default(), None).await,
             Err(Unready::Failed(error)) => Err(error),
             Ok(ended) => Ok(ended),
         };
         match ended {
-            Ok(Some(ended)) => self.conclude(ended).await,
-            Ok(None) => {
-                tracing::warn!(run = %self.run.id, "the container of a run is gone");
-                self.end(Outcome::EngineGone, RunLog::default(), None).await;
+            Ok(Ok(ended)) => self.conclude(ended).await,
+            Ok(Err(loss)) => self.lost(loss).await,
+            Err(error) => {
+                tracing::error!(run = %self.run.id, %error, "a run cannot be followed any further");
+                self.lost(Loss::of(&error)).await;
             }
-            Err(error) => self.give_up(&error).await,
         }
     }
 
@@ -244,7 +264,7 @@ impl Life {
     async fn start(&self) -> Result<Option<Container>, Unready> {
         let name = self.name();
         let engine = &self.site.engine;
-        let patience = Instant::now() + PATIENCE;
+        let patience = Instant::now() + self.site.patience;
         loop {
             let Some(container) = self.insist(|| engine.inspect(&name)).await? else { return Ok(None) };
             if let Some(started) = container.started {
@@ -253,12 +273,12 @@ impl Life {
             }
             if self.reaches() && !self.is_connected().await? {
                 tracing::warn!(run = %self.run.id, "the relay of a run ended before the run began");
-                return Err(Unready::Ends(Outcome::RelayGone));
+                return Err(Unready::Lost(Loss::Relay));
             }
             match engine.start(&name).await {
                 Ok(()) => {}
                 // Whether it has started is seen in the next turn.
-                Err(EngineError::Unreachable(_) | EngineError::Timeout(_)) if Instant::now() < patience => {}
+                Err(error) if error.is_away() && Instant::now() < patience => {}
                 Err(EngineError::NotFound(reason) | EngineError::Refused { reason, .. }) => {
                     let container = self.insist(|| engine.inspect(&name)).await?;
                     if container.is_some_and(|container| container.started.is_none()) {
@@ -271,34 +291,31 @@ impl Life {
         }
     }
 
-    /// Ends a run that cannot be followed any further: the engine went away, or something of the site failed.
-    async fn give_up(&self, error: &ExecutorError) {
-        tracing::error!(run = %self.run.id, %error, "the work on a run is given up");
-        let lost = error.is_unreachable() || error.is_gone();
-        let outcome = if lost { Outcome::EngineGone } else { Outcome::SiteFailure };
-        // What it printed is the admin's all the same, where it can still be had.
-        let log = match &outcome {
-            Outcome::EngineGone => RunLog::default(),
-            _ => self.printed().await.unwrap_or_default(),
-        };
-        self.end(outcome, log, None).await;
-    }
-
-    /// Calls the engine until it answers, for as long as [`PATIENCE`].
+    /// Calls the engine until it answers, for as long as a run that has begun waits for it.
     async fn insist<T, F>(&self, call: impl Fn() -> F) -> Result<T, EngineError>
     where
         F: Future<Output = Result<T, EngineError>>,
     {
-        let patience = Instant::now() + PATIENCE;
+        self.insist_until(Instant::now() + self.site.patience, call).await
+    }
+
+    /// Calls the engine until it answers, or until it has been late enough.
+    async fn insist_until<T, F>(&self, late: Instant, call: impl Fn() -> F) -> Result<T, EngineError>
+    where
+        F: Future<Output = Result<T, EngineError>>,
+    {
         let mut wait = Wait::default();
         loop {
             match call().await {
-                Err(error @ (EngineError::Unreachable(_) | EngineError::Timeout(_))) => {
-                    if Instant::now() >= patience {
+                Err(error) if error.is_away() => {
+                    if Instant::now() >= late {
                         return Err(error);
                     }
                     tracing::debug!(run = %self.run.id, %error, "the engine does not answer; trying again");
-                    wait.next().await;
+                    tokio::select! {
+                        () = wait.next() => {}
+                        () = sleep_until(late) => {}
+                    }
                 }
                 answer => return answer,
             }

@@ -29,6 +29,12 @@ pub struct Settings {
     pub keep_free: ByteSize,
     /// What the limits of the runs under way may add up to.
     pub total: Resources,
+    /// How often database and engine are compared.
+    pub reconcile: Duration,
+    /// How long a run that has begun waits for what the site owes it: an engine that is away, room for what it left.
+    pub patience: Duration,
+    /// How often a run is tried in all when the site fails it, at least 1.
+    pub attempts: u64,
 }
 
 /// What the runs of one project are given and held to.

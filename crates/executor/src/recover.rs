@@ -1,8 +1,14 @@
-//! What an earlier process left: runs to take up where they are, and things in the engine that nobody needs.
+//! Database and engine side by side, at the start and again and again: what is under way in the one and in nobody's hands is
+//! taken up, and what the other holds and nobody needs is removed.
+//!
+//! The engine is asked what it holds before the database is asked who needs it, and nothing of a run is removed but by whoever
+//! has that run in hand: a run makes nothing before it is claimed, and nothing out of hand.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use torno_registry::{Run, RunState, Selection};
+use tokio::time::{MissedTickBehavior, interval};
+use torno_oci::RunId;
+use torno_registry::{RegistryError, Run, RunState, Selection};
 
 use crate::{
     ExecutorError,
@@ -10,72 +16,120 @@ use crate::{
     life::{Life, Site, given, take_back},
 };
 
-/// Takes up every run that is not over, then removes what the engine holds of others. May be repeated.
-pub(crate) async fn recover(site: &Arc<Site>, under_way: &mut UnderWay) -> Result<(), ExecutorError> {
-    let unfinished = site.registry.runs(Selection::Unfinished, usize::MAX).await?;
-    let mut needed = BTreeSet::new();
-    for run in unfinished {
-        if under_way.works_on(run.id) || take_up(site, under_way, &run).await? {
-            needed.insert(run.id);
+/// Takes up every run that is under way and that nobody works on. Asks the database alone.
+pub(crate) async fn take_up(site: &Arc<Site>, under_way: &mut UnderWay) -> Result<(), RegistryError> {
+    for run in site.registry.runs(Selection::Unfinished, usize::MAX).await? {
+        // Whoever has ended one since it was listed is still known here.
+        if run.state == RunState::Queued || under_way.works_on(run.id) {
+            continue;
         }
-    }
-    for run in site.registry.runs(Selection::Untidy, usize::MAX).await? {
-        if !under_way.works_on(run.id) {
-            Life::new(site, run).tidy().await;
-        }
-    }
-    for held in site.engine.containers(&site.instance).await? {
-        if !held.run.is_some_and(|run| needed.contains(&run)) {
-            tracing::info!(container = held.name, "a container of no run is removed");
-            site.engine.remove_container(&held.name).await?;
-        }
-    }
-    for run in given(site).await? {
-        if !needed.contains(&run) {
-            tracing::info!(%run, "what a run was given is taken back");
-            take_back(site, run).await?;
-        }
-    }
-    for held in site.engine.volumes(&site.instance).await? {
-        if !held.run.is_some_and(|run| needed.contains(&run)) {
-            tracing::info!(volume = held.name, "a volume of no run is removed");
-            site.engine.remove_volume(&held.name).await?;
-        }
-    }
-    for held in site.engine.images(&site.instance).await? {
-        if !held.run.is_some_and(|run| needed.contains(&run)) {
-            tracing::info!(image = held.name, "an image of no run is removed");
-            site.engine.remove_image(&held.name).await?;
+        let (id, state) = (run.id, run.state.clone());
+        tracing::info!(run = %id, %state, "a run that nobody works on is taken up");
+        let life = Life::new(site, run);
+        match state {
+            RunState::Queued | RunState::Finished(_) => {}
+            RunState::Pulling => under_way.begin(site, id, life.cut_off()),
+            RunState::Starting | RunState::Running => under_way.begin(site, id, life.resumed()),
+            RunState::Collecting => under_way.begin(site, id, life.collected_again()),
         }
     }
     Ok(())
 }
 
-/// Takes up a run from its state; whether what the engine holds of it is needed.
-async fn take_up(site: &Arc<Site>, under_way: &mut UnderWay, run: &Run) -> Result<bool, ExecutorError> {
-    let life = Life::new(site, run.clone());
-    match run.state {
-        RunState::Queued | RunState::Finished(_) => return Ok(false),
-        RunState::Pulling => {
-            let container = site.engine.inspect(&life.name()).await?;
-            let Some(started) = container.and_then(|container| container.started) else {
-                tracing::info!(run = %run.id, "the preparation of a run was cut off; it is queued again");
-                life.clear().await?;
-                site.registry.requeue(run.id).await?;
-                return Ok(false);
-            };
-            // The state is noted before the engine is told to start, so this is a database put back from a backup.
-            site.registry.started(run.id, started).await?;
-            under_way.begin(run.id, life.resumed());
-        }
-        RunState::Starting | RunState::Running => {
-            tracing::info!(run = %run.id, "a run that has begun is taken up");
-            under_way.begin(run.id, life.resumed());
-        }
-        RunState::Collecting => {
-            tracing::info!(run = %run.id, "a run that has ended is collected again");
-            under_way.begin(run.id, life.collected_again());
+/// Removes again and again what the engine holds and nobody needs. Cancelling it is harmless.
+pub(crate) async fn keep(site: &Arc<Site>) {
+    let mut often = interval(site.reconcile);
+    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        often.tick().await;
+        site.reach().await;
+        if let Err(error) = sweep(site).await {
+            tracing::warn!(%error, "what nobody needs in the engine could not be looked for; trying again later");
         }
     }
-    Ok(true)
+}
+
+/// Something that the engine holds.
+#[derive(Debug)]
+enum Thing {
+    Container(String),
+    Volume(String),
+    Image(String),
+    /// What no disk may hold; not in the engine, but made and removed with the rest.
+    Given(RunId),
+}
+
+impl Thing {
+    /// Whether there was something.
+    async fn remove(&self, site: &Arc<Site>) -> Result<bool, ExecutorError> {
+        Ok(match self {
+            Self::Container(name) => site.engine.remove_container(name).await?,
+            Self::Volume(name) => site.engine.remove_volume(name).await?,
+            Self::Image(name) => site.engine.remove_image(name).await?,
+            Self::Given(run) => take_back(site, *run).await.map(|()| true)?,
+        })
+    }
+}
+
+async fn sweep(site: &Arc<Site>) -> Result<(), ExecutorError> {
+    // In this order: a container is in the way of what it uses.
+    let mut held: BTreeMap<Option<RunId>, Vec<Thing>> = BTreeMap::new();
+    for container in site.engine.containers(&site.instance).await? {
+        held.entry(container.run).or_default().push(Thing::Container(container.name));
+    }
+    for volume in site.engine.volumes(&site.instance).await? {
+        held.entry(volume.run).or_default().push(Thing::Volume(volume.name));
+    }
+    for image in site.engine.images(&site.instance).await? {
+        held.entry(image.run).or_default().push(Thing::Image(image.name));
+    }
+    for run in given(site).await? {
+        held.entry(Some(run)).or_default().push(Thing::Given(run));
+    }
+    for run in site.registry.runs(Selection::Untidy, usize::MAX).await? {
+        tidy(site, run).await?;
+    }
+    for (run, things) in held {
+        let _hand = match run {
+            None => None,
+            Some(run) => {
+                let Some(hand) = site.hands.take(run) else { continue };
+                if needed(site.registry.run(run).await?.as_ref()) {
+                    continue;
+                }
+                Some(hand)
+            }
+        };
+        for thing in things {
+            // One that somebody else uses does not keep the others.
+            match thing.remove(site).await {
+                Ok(true) => tracing::info!(?thing, "what nobody needs was removed from the engine"),
+                // Its run has removed it since the engine was asked.
+                Ok(false) => {}
+                Err(error) => tracing::warn!(?thing, %error, "what nobody needs is still in the engine"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether what the engine holds of a run is needed, once nobody has it in hand. One that waits makes everything anew, and of
+/// one that is not known there is nobody who could need it.
+fn needed(run: Option<&Run>) -> bool {
+    match run.map(|run| &run.state) {
+        None | Some(RunState::Queued | RunState::Finished(_)) => false,
+        Some(RunState::Pulling | RunState::Starting | RunState::Running | RunState::Collecting) => true,
+    }
+}
+
+/// Removes what the engine holds of a run that is over, unless somebody is about to.
+async fn tidy(site: &Arc<Site>, run: Run) -> Result<(), RegistryError> {
+    let id = run.id;
+    let Some(_hand) = site.hands.take(id) else { return Ok(()) };
+    if !needed(site.registry.run(id).await?.as_ref())
+        && let Err(error) = Life::new(site, run).try_to_tidy().await
+    {
+        tracing::warn!(run = %id, %error, "the engine still holds something of a run");
+    }
+    Ok(())
 }

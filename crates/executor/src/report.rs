@@ -298,6 +298,7 @@ mod tests {
             attempt: 1,
             time_limit: None,
             queued_at: "2026-01-01T00:00:00Z".parse().expect("time"),
+            not_before: None,
             started_at: None,
             finished_at: None,
             result: None,

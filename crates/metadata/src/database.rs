@@ -36,6 +36,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0012-queue.sql"),
     include_str!("../migrations/0013-given.sql"),
     include_str!("../migrations/0014-traffic.sql"),
+    include_str!("../migrations/0015-outages.sql"),
 ];
 
 /// Reading connections. Reads are short; more would only compete for two cores.

@@ -20,6 +20,7 @@ mod given;
 mod journal;
 mod manifest;
 mod named;
+mod outage;
 mod quarantine;
 mod queue;
 mod quota;

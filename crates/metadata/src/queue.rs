@@ -138,7 +138,7 @@ impl Metadata {
                     let needs = candidates.iter().find(|run| run.id == id).map(|run| run.needs);
                     let needs = needs.unwrap_or_default();
                     let sql = "UPDATE runs SET state = 'pulling', attempt = attempt + 1, token_hash = ?2,
-                        reserved = 0, cpus = ?3, memory = ?4 WHERE id = ?1 RETURNING *";
+                        reserved = 0, not_before = NULL, cpus = ?3, memory = ?4 WHERE id = ?1 RETURNING *";
                     let takes = (integer(needs.nano_cpus), integer(needs.memory));
                     first(connection, sql, params![id, token_hash.as_slice(), takes.0, takes.1], run)
                 }
@@ -167,12 +167,12 @@ fn candidates(
     needs: &BTreeMap<ProjectName, Resources>,
 ) -> Result<Vec<Candidate>, MetadataError> {
     let sql = "SELECT id, project, owner, priority, reserved FROM runs
-        WHERE state = 'queued' AND finished_at IS NULL AND (reserved = 1 OR id IN (
+        WHERE state = 'queued' AND finished_at IS NULL AND coalesce(not_before, 0) <= ?1 AND (reserved = 1 OR id IN (
             SELECT min(id) FROM runs WHERE state = 'queued' AND finished_at IS NULL
-            GROUP BY project, owner, priority))";
+                AND coalesce(not_before, 0) <= ?1 GROUP BY project, owner, priority))";
     let by_name: BTreeMap<&str, Resources> =
         needs.iter().map(|(project, needs)| (project.as_str(), *needs)).collect();
-    all(connection, sql, [], |row| {
+    all(connection, sql, [Timestamp::now().as_millisecond()], |row| {
         let project: String = row.get("project")?;
         Ok(Candidate {
             id: row.get("id")?,

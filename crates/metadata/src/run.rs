@@ -98,10 +98,25 @@ pub enum Outcome {
         /// Why, such as `no such file or directory`.
         reason: String,
     },
-    /// The engine went away while the container ran, or lost it.
-    EngineGone,
+    /// The engine went away while the container ran, or did not answer.
+    EngineGone {
+        /// How often it was tried in all; 0 when that was not counted yet.
+        #[serde(default)]
+        attempts: u64,
+    },
+    /// The container or its volume was removed before it had ended, and not by Torno.
+    ContainerGone {
+        /// How often it was tried in all.
+        attempts: u64,
+    },
+    /// What it left could not be kept: the site's disk is full.
+    NoRoom,
     /// What passes a run's connections on to the services of the site ended before the run did.
-    RelayGone,
+    RelayGone {
+        /// How often it was tried in all; 0 when that was not counted yet.
+        #[serde(default)]
+        attempts: u64,
+    },
     /// The project was taken out of the configuration before the run began.
     ProjectGone,
     /// A sample was taken out of the configuration before the run that was to be tried on it began.
@@ -109,7 +124,11 @@ pub enum Outcome {
     /// Its project's runs need more than the site lets all runs have together.
     TooLarge,
     /// Something at the site failed; the admin's log knows.
-    SiteFailure,
+    SiteFailure {
+        /// How often it was tried in all; 0 when that was not counted yet.
+        #[serde(default)]
+        attempts: u64,
+    },
 }
 
 impl fmt::Display for Outcome {
@@ -130,20 +149,33 @@ impl fmt::Display for Outcome {
                 "the site's disk for outputs was nearly full; push the tag again later, or tell its admin",
             ),
             Self::CannotStart { reason } => write!(f, "the command could not be started: {reason}"),
-            Self::EngineGone => f.write_str("the site's container engine went away; push the tag again"),
-            Self::RelayGone => {
-                f.write_str("its connection to the site's services was lost; push the tag again")
+            Self::EngineGone { attempts } => {
+                write!(f, "the site's container engine went away{}; tell its admin", tried(*attempts))
+            }
+            Self::ContainerGone { attempts } => {
+                write!(f, "its container was removed at the site{}; tell its admin", tried(*attempts))
+            }
+            Self::NoRoom => f.write_str(
+                "the site's disk had no room for what it left; tell its admin, and push the tag again when there is",
+            ),
+            Self::RelayGone { attempts } => {
+                write!(f, "its connection to the site's services was lost{}; tell its admin", tried(*attempts))
             }
             Self::SampleGone => f.write_str("there is no sample to try it on any more"),
             Self::ProjectGone => f.write_str("its project is no longer offered here"),
             Self::TooLarge => f.write_str(
                 "its project's runs need more than this site has for all runs together; tell its admin",
             ),
-            Self::SiteFailure => {
-                f.write_str("something failed at this site; tell its admin the run's number")
+            Self::SiteFailure { attempts } => {
+                write!(f, "something failed at this site{}; tell its admin the run's number", tried(*attempts))
             }
         }
     }
+}
+
+/// How often, where that is worth a word.
+fn tried(attempts: u64) -> String {
+    if attempts > 1 { format!(", and it was tried {attempts} times") } else { String::new() }
 }
 
 /// `4GiB` rather than `4.0 GiB`, as it is written in the configuration.
@@ -183,6 +215,8 @@ pub struct Run {
     pub time_limit: Option<Duration>,
     /// When the push was accepted.
     pub queued_at: Timestamp,
+    /// From when on it may be claimed again, after a failure of the site.
+    pub not_before: Option<Timestamp>,
     /// When its container started.
     pub started_at: Option<Timestamp>,
     /// When it was over.
@@ -468,6 +502,7 @@ pub(crate) fn run(row: &Row<'_>) -> Result<Run, MetadataError> {
         attempt: number(row, "attempt")?,
         time_limit: span("time_limit")?,
         queued_at: time(row, "queued_at")?,
+        not_before: time_option(row, "not_before")?,
         started_at: time_option(row, "started_at")?,
         finished_at: time_option(row, "finished_at")?,
         result: parsed_option(row, "result")?,
@@ -489,5 +524,20 @@ mod tests {
         assert_eq!(Outcome::TimeLimit { millis: 7_200_000 }.to_string(), "stopped after 2h");
         assert_eq!(Outcome::TimeLimit { millis: 250_000 }.to_string(), "stopped after 4m10s");
         assert_eq!(Outcome::OutputTooLarge { bytes: 1536 }.to_string(), "output too large (limit 1.5 KiB)");
+    }
+
+    #[test]
+    fn what_was_tried_once_is_not_told_to_have_been_tried() {
+        let told = |attempts| Outcome::EngineGone { attempts }.to_string();
+        assert_eq!(told(1), "the site's container engine went away; tell its admin");
+        assert_eq!(
+            told(3),
+            "the site's container engine went away, and it was tried 3 times; tell its admin"
+        );
+        // As it was noted before attempts were.
+        let noted: Outcome = serde_json::from_str(r#"{"kind":"engine-gone"}"#).expect("an outcome");
+        assert_eq!(noted, Outcome::EngineGone { attempts: 0 });
+        let noted: Outcome = serde_json::from_str(r#"{"kind":"site-failure"}"#).expect("an outcome");
+        assert_eq!(noted.to_string(), "something failed at this site; tell its admin the run's number");
     }
 }

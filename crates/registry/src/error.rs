@@ -90,6 +90,16 @@ pub enum RegistryError {
     News(#[source] std::io::Error),
 }
 
+impl RegistryError {
+    /// Whether there was no room on a disk.
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self,
+            Self::Blob(BlobError::Full) | Self::Metadata(MetadataError::Full) | Self::Audit(AuditError::Full)
+        )
+    }
+}
+
 impl From<OverQuota> for RegistryError {
     fn from(over: OverQuota) -> Self {
         Self::Quota(Box::new(over))

@@ -16,6 +16,7 @@ mod import;
 mod journal;
 mod manifest;
 mod news;
+mod outage;
 mod placer;
 mod quarantine;
 mod queue;

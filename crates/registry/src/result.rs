@@ -15,6 +15,8 @@ pub struct NoResult {
     pub run: RunId,
     /// How far that is.
     pub progress: Progress,
+    /// Since when the site's engine has not answered, if it does not.
+    pub outage: Option<Timestamp>,
 }
 
 /// How far a run is, as far as the person who waits for it is told.
@@ -24,6 +26,8 @@ pub enum Progress {
     Queued {
         /// Runs of its project before it that are not over.
         before: u64,
+        /// Whether it begins anew, after a failure of the site.
+        again: bool,
     },
     /// Being prepared or running or being collected.
     Running {
@@ -45,11 +49,15 @@ impl NoResult {
     /// The sentence that the Docker client prints; `host` is the name people know this registry by.
     pub fn message(&self, host: &str) -> String {
         let run = self.run;
-        match &self.progress {
-            Progress::Queued { before: 0 } => format!("run {run} is queued, next of its project"),
-            Progress::Queued { before: 1 } => format!("run {run} is queued, 1 run before it in its project"),
-            Progress::Queued { before } => {
-                format!("run {run} is queued, {before} runs before it in its project")
+        let message = match &self.progress {
+            Progress::Queued { before, again } => {
+                let again = if *again { " again after a failure of the site" } else { "" };
+                let place = match before {
+                    0 => "next of its project".to_owned(),
+                    1 => "1 run before it in its project".to_owned(),
+                    _ => format!("{before} runs before it in its project"),
+                };
+                format!("run {run} is queued{again}, {place}")
             }
             Progress::Running { since: None, .. } => format!("run {run} is being prepared"),
             Progress::Running { since: Some(since), limit: None } => {
@@ -62,6 +70,15 @@ impl NoResult {
             Progress::Failed { outcome, log: Some((repository, tag)) } => {
                 format!("run {run} failed: {outcome}; its log: {host}/{repository}:{tag}")
             }
+        };
+        match self.outage {
+            Some(since) if self.is_pending() => {
+                let since = since.strftime("%Y-%m-%d %H:%M:%SZ");
+                format!(
+                    "{message}; the site's container engine has not answered since {since}, tell its admin"
+                )
+            }
+            _ => message,
         }
     }
 
@@ -131,7 +148,10 @@ impl Registry {
                 let log = run.result.as_ref().map(|_| (repository.clone(), log_tag(run)));
                 Progress::Failed { outcome: outcome.clone(), log }
             }
-            RunState::Queued => Progress::Queued { before: self.metadata.runs_before(run.id).await? },
+            RunState::Queued => Progress::Queued {
+                before: self.metadata.runs_before(run.id).await?,
+                again: run.not_before.is_some(),
+            },
             RunState::Pulling | RunState::Starting | RunState::Running | RunState::Collecting => {
                 let since = run.started_at.map(|at| Timestamp::now().duration_since(at));
                 Progress::Running {
@@ -140,7 +160,7 @@ impl Registry {
                 }
             }
         };
-        Ok(Some(NoResult { run: run.id, progress }))
+        Ok(Some(NoResult { run: run.id, progress, outage: self.metadata.outage().await? }))
     }
 }
 

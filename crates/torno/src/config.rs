@@ -71,6 +71,15 @@ const CONCURRENT_RUNS: RangeInclusive<u32> = 1..=64;
 /// 0 keeps nothing free; more than a pebibyte is on no disk, so it is a wrong unit.
 const KEEP_FREE: RangeInclusive<ByteSize> = ByteSize::b(0)..=ByteSize::pib(1);
 
+/// More often is more work for the engine than its runs are; less often, what is left over is in the way for hours.
+const RECONCILE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
+
+/// An engine that restarts is away for some seconds; one that is away for a day is not coming back by itself.
+const PATIENCE: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(24);
+
+/// What has failed ten times fails again.
+const ATTEMPTS: RangeInclusive<u32> = 1..=10;
+
 /// Reverse proxies and clients give up on a silent server after some minutes.
 const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(5);
 
@@ -422,6 +431,18 @@ fn executor(
         .take_or_variable("keep_free", environment)
         .and_then(|item| limits::size_within(&item, &KEEP_FREE))
         .unwrap_or(ByteSize::gib(1));
+    let reconcile = table
+        .take_or_variable("reconcile", environment)
+        .and_then(|item| limits::time_within(&item, &RECONCILE))
+        .unwrap_or(Duration::from_mins(1));
+    let patience = table
+        .take_or_variable("patience", environment)
+        .and_then(|item| limits::time_within(&item, &PATIENCE))
+        .unwrap_or(Duration::from_mins(10));
+    let attempts = table
+        .take_or_variable("attempts", environment)
+        .and_then(|item| limits::count_within(&item, &ATTEMPTS))
+        .map_or(3, u64::from);
     let within = table
         .take_or_variable("within", environment)
         .and_then(|item| item.parse("\"serve\" or \"execute\"", within))
@@ -435,7 +456,18 @@ fn executor(
     let memory = table.take_or_variable("memory", environment);
     let total = limits::total(cpus.as_ref(), memory.as_ref());
     variables.extend(table.finish());
-    (Settings { engine, concurrent_runs, accept, keep_free, total, volatile }, within)
+    let settings = Settings {
+        engine,
+        concurrent_runs,
+        accept,
+        keep_free,
+        total,
+        volatile,
+        reconcile,
+        patience,
+        attempts,
+    };
+    (settings, within)
 }
 
 fn within(text: &str) -> Result<Within, String> {

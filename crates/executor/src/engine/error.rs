@@ -30,6 +30,34 @@ impl EngineError {
         matches!(self, Self::NotFound(_))
     }
 
+    /// Whether there was no answer: the same call may go well later.
+    pub(crate) fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Timeout(_))
+    }
+
+    /// Whether the engine could not unpack a layer, and not because of its host.
+    pub(crate) fn is_broken_layer(&self) -> bool {
+        /// How engines with a store of their own, with containerd's, and Podman say it.
+        const SAID: [&str; 4] = [
+            "failed to register layer",
+            "failed to extract layer",
+            "archive/tar",
+            "error processing tar file",
+        ];
+        /// What is wrong with the host then.
+        const OF_THE_HOST: [&str; 5] = [
+            "no space left",
+            "quota",
+            "input/output error",
+            "read-only file system",
+            "cannot allocate memory",
+        ];
+        let Self::Refused { reason, .. } = self else { return false };
+        let reason = reason.to_lowercase();
+        let says = |words: &[&str]| words.iter().any(|words| reason.contains(words));
+        says(&SAID) && !says(&OF_THE_HOST)
+    }
+
     /// Whether the thing is in another state than the call needs, or in use elsewhere.
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Refused { status: 409, .. })
@@ -44,7 +72,7 @@ impl From<Error> for EngineError {
                 Self::Refused { status: status_code, reason: message }
             }
             Error::DockerStreamError { error } => Self::Refused { status: 0, reason: error },
-            Error::RequestTimeoutError => Self::Timeout(super::CALL),
+            Error::RequestTimeoutError => Self::Timeout(super::limit::LONGEST),
             Error::JsonDataError { message, .. } => Self::Refused { status: 0, reason: message },
             other => Self::Unreachable(causes(&other)),
         }
@@ -84,6 +112,16 @@ pub(crate) fn start_reason(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layer_that_is_broken_is_told_from_a_host_that_is_full() {
+        let broken =
+            |reason: &str| EngineError::Refused { status: 0, reason: reason.into() }.is_broken_layer();
+        assert!(broken("failed to register layer: archive/tar: invalid tar header"));
+        assert!(broken("failed to extract layer sha256:00 to overlayfs: unexpected EOF"));
+        assert!(!broken("failed to register layer: write /x: no space left on device"));
+        assert!(!broken("manifest unknown"));
+    }
 
     #[test]
     fn reasons_say_nothing_of_the_host() {

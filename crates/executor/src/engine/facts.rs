@@ -2,7 +2,7 @@
 
 use bollard::models::SystemInfo;
 
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, limit};
 
 /// Something about an engine or its host that is no promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl Engine {
     /// What the engine says of itself. One whose answer cannot be understood may run containers all the same.
     pub(crate) async fn facts(&self) -> Result<Vec<Fact>, EngineError> {
         let docker = self.connected().await?;
-        match self.call(docker.info()).await {
+        match self.call(limit::LIST, docker.info()).await {
             Ok(info) => Ok(facts(&info)),
             Err(EngineError::Refused { reason, .. }) => Ok(vec![Fact {
                 name: "engine",

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use torno_oci::Digest;
 
-use super::{Engine, EngineError, heard};
+use super::{Engine, EngineError, heard, limit};
 
 /// Where a program stands in its image, which has nothing else.
 const PROGRAM: &str = "program";
@@ -20,7 +20,7 @@ impl Engine {
         let digest = Digest::sha256(program);
         let tag: String = digest.hex().chars().take(16).collect();
         let image = format!("torno/{name}:{tag}");
-        match self.call(docker.inspect_image(&image)).await {
+        match self.call(limit::INSPECT, docker.inspect_image(&image)).await {
             Err(error) if error.is_not_found() => {}
             other => return other.map(|_| image),
         }
@@ -32,7 +32,7 @@ impl Engine {
             .build();
         let root = bollard::body_full(root(program));
         let mut progress = pin!(docker.create_image(Some(options), Some(root), None));
-        while let Some(step) = heard(progress.next()).await? {
+        while let Some(step) = heard(limit::SILENCE, progress.next()).await? {
             step?;
         }
         Ok(image)

@@ -10,7 +10,7 @@ use bollard::{
 use crate::plan::RelayPlan;
 
 use super::{
-    Engine, EngineError,
+    Engine, EngineError, limit,
     translate::{confined, held, read_only},
 };
 
@@ -20,7 +20,7 @@ impl Engine {
         let image = self.program("relay", torno_inside::RELAY).await?;
         let docker = self.connected().await?;
         let name = query::CreateContainerOptionsBuilder::default().name(&plan.name).build();
-        self.call(docker.create_container(Some(name), relay(plan, image))).await.map(drop)
+        self.call(limit::CREATE, docker.create_container(Some(name), relay(plan, image))).await.map(drop)
     }
 }
 

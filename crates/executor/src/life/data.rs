@@ -2,8 +2,6 @@
 
 use torno_oci::Digest;
 
-use torno_registry::Outcome;
-
 use crate::{
     DataPlace, ExecutorError,
     engine::FoundVolume,
@@ -57,14 +55,14 @@ impl Life {
             run = %self.run.id,
             "a run cannot be given its data: one of its volumes was removed, and the engine has made an empty one of that name"
         );
-        Err(Unready::Ends(Outcome::SiteFailure))
+        Err(Unready::Ends(self.unfit()))
     }
 
     /// The end of a run whose data is not there.
     pub(super) fn without_data(&self, dataset: &str, place: DataPlace, reason: String) -> Unready {
         let error = ExecutorError::Dataset { dataset: dataset.to_owned(), place, reason };
         tracing::error!(run = %self.run.id, dataset, %error, "a run cannot be given its data");
-        Unready::Ends(Outcome::SiteFailure)
+        Unready::Ends(self.unfit())
     }
 
     /// Notes how the data looks that the run is about to see. Data that cannot be looked at, as when the engine alone may

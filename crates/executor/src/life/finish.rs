@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::{sync::mpsc, task::spawn_blocking, time::Instant};
 use torno_auth::ProjectName;
 use torno_oci::media_types;
 use torno_registry::{Outcome, Publication, RunLog};
@@ -21,7 +21,7 @@ use crate::{
     report::Report,
 };
 
-use super::{Ended, Life, TRIES};
+use super::{Ended, Life, TRIES, lost::Loss};
 
 /// The name of the crate, which RO-Crate gives it.
 const RO_CRATE: &str = "ro-crate-metadata.json";
@@ -36,20 +36,40 @@ impl Life {
     /// Collects, publishes and ends a run whose container has ended.
     pub(super) async fn conclude(&self, ended: Ended) {
         let run = self.run.id;
-        let mut wait = Wait::default();
-        for attempt in 1..=TRIES {
-            let error = match self.try_to_conclude(&ended).await {
-                Ok(()) => return,
-                Err(error) => error,
-            };
-            // A container that was removed by hand, after it was seen as killed, has taken its output along.
-            if attempt == TRIES || error.is_gone() {
-                return self.give_up(&error).await;
+        let (mut wait, mut failed) = (Wait::default(), 0);
+        let late = Instant::now() + self.site.patience;
+        loop {
+            let Err(error) = self.try_to_conclude(&ended).await else { return };
+            // A container that was removed by hand has taken its output along.
+            if error.is_gone() {
+                tracing::warn!(%run, %error, "what a run left is gone");
+                return self.lost(Loss::Container).await;
             }
-            tracing::warn!(%run, %error, "what a run left could not be collected; trying again");
+            // What it left is there as long as its container is: it is collected again, and not run again.
+            if error.is_full() {
+                if Instant::now() >= late {
+                    tracing::error!(%run, %error, "there was no room for what a run left");
+                    return self.end(Outcome::NoRoom, RunLog::default(), None).await;
+                }
+                tracing::error!(%run, %error, "there is no room for what a run left; make some: it is tried again");
+            } else if error.is_away() {
+                if Instant::now() >= late {
+                    tracing::error!(%run, %error, "what a run left cannot be had");
+                    return self.lost(Loss::Engine).await;
+                }
+            } else {
+                failed += 1;
+                if failed >= TRIES {
+                    tracing::error!(%run, %error, "what a run left could not be collected");
+                    let log = self.printed().await.unwrap_or_default();
+                    return self.end(self.unfit(), log, None).await;
+                }
+                tracing::warn!(%run, %error, "what a run left could not be collected; trying again");
+            }
             wait.next().await;
-            if let Err(error) = self.insist(|| self.site.engine.reach()).await {
-                return self.give_up(&error.into()).await;
+            if let Err(error) = self.insist_until(late, || self.site.engine.reach()).await {
+                tracing::error!(%run, %error, "what a run left cannot be had");
+                return self.lost(Loss::Engine).await;
             }
         }
     }
@@ -194,12 +214,12 @@ impl Life {
         let mut ended = self.registered(step).await;
         if let (Err(error), true) = (&ended, published) {
             tracing::error!(%run, %error, "what a run left could not be published");
-            let step = || registry.finish(run, Outcome::SiteFailure, log.clone(), None);
+            let step = || registry.finish(run, self.unfit(), log.clone(), None);
             ended = self.registered(step).await;
         }
         match ended {
             Ok(()) => tracing::info!(%run, outcome = kind, "a run is over"),
-            // What the engine holds of it is left for the next start, which takes the run up again.
+            // It is in nobody's hands then, and is taken up as such.
             Err(error) => {
                 tracing::error!(%run, %error, "a run could not be ended");
                 return;
@@ -216,7 +236,7 @@ impl Life {
             match self.try_to_tidy().await {
                 Ok(()) => return,
                 Err(error) if attempt == TRIES => {
-                    tracing::error!(%run, %error, "the engine still holds something of a run; the next start removes it");
+                    tracing::error!(%run, %error, "the engine still holds something of a run; it is tried again later");
                 }
                 Err(error) => {
                     tracing::debug!(%run, %error, "the engine still holds something of a run; trying again");
@@ -226,7 +246,8 @@ impl Life {
         }
     }
 
-    async fn try_to_tidy(&self) -> Result<(), ExecutorError> {
+    /// The same, once.
+    pub(crate) async fn try_to_tidy(&self) -> Result<(), ExecutorError> {
         let engine = &self.site.engine;
         // An earlier process may have pulled it from another port.
         let container = engine.inspect(&self.name()).await?;

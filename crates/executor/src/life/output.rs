@@ -1,6 +1,10 @@
 //! Whether the output of a run is within its bounds, while it runs and when it has ended.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::io::Errno;
 use tokio::{task::spawn_blocking, time::sleep};
@@ -67,6 +71,24 @@ impl Life {
         excess.map(outcome)
     }
 
+    /// Whether somebody has removed the volume of a run whose container is there, or its folder: no run can.
+    pub(super) async fn output_is_gone(&self) -> bool {
+        match self.site.engine.volume_folder(&self.name()).await {
+            Ok(Some(folder)) => {
+                // Of a folder of another host, or behind one that is closed to this process, nothing is known.
+                let beside = folder.parent().is_some_and(Path::is_dir);
+                let gone = beside
+                    && folder.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+                if gone {
+                    tracing::warn!(run = %self.run.id, "the folder of the output of a run was removed");
+                }
+                gone
+            }
+            // Some engines do not say where.
+            Ok(None) | Err(_) => false,
+        }
+    }
+
     /// Where the engine keeps the output, on its host.
     async fn output_folder(&self) -> Option<PathBuf> {
         match self.site.engine.volume_folder(&self.name()).await {
@@ -78,7 +100,7 @@ impl Life {
         }
     }
 
-    async fn seen(&self, folder: &std::path::Path) -> (Result<Look, Errno>, Duration) {
+    async fn seen(&self, folder: &Path) -> (Result<Look, Errno>, Duration) {
         let (folder, bounds) = (folder.to_owned(), self.policy().limits.output());
         let looked = spawn_blocking(move || timed(&folder, bounds)).await;
         looked.unwrap_or((Err(Errno::CANCELED), Duration::ZERO))

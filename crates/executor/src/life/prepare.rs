@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use torno_registry::{Outcome, RegistryError, RunLog};
+use torno_registry::{Outcome, RegistryError};
 
 use crate::{
     ExecutorError,
@@ -11,10 +11,7 @@ use crate::{
     relay::Exchange,
 };
 
-use super::Life;
-
-/// How often a run is claimed before a failure of the site ends it.
-const ATTEMPTS: u64 = 3;
+use super::{Life, lost::Loss};
 
 /// How often an image is pulled within one attempt: another run of the same image may have ended, and removed it,
 /// between the pull and the making of the container.
@@ -34,6 +31,8 @@ pub(super) struct Ready {
 pub(super) enum Unready {
     /// It is over, before anything has run.
     Ends(Outcome),
+    /// Something of the site ended it.
+    Lost(Loss),
     /// Something failed that may go well the next time.
     Failed(ExecutorError),
 }
@@ -87,7 +86,7 @@ impl Life {
         let exchange = loop {
             self.clear().await?;
             self.give().await?;
-            engine.pull(&plan.image, self.run.id, secret).await?;
+            engine.pull(&plan.image, self.run.id, secret).await.map_err(not_pulled)?;
             // The run's container is made to share what the relay's has.
             let exchange = self.connect(plan.relay.as_ref()).await?;
             match engine.create(&plan).await {
@@ -112,28 +111,13 @@ impl Life {
         let reason = "there is no such folder on the engine's host";
         self.without_data(&data.dataset, data.source.clone(), reason.into())
     }
+}
 
-    /// Puts a run that could not be prepared back into the queue, or ends it when that has happened too often.
-    pub(super) async fn try_later(&self, error: ExecutorError) {
-        let run = self.run.id;
-        if error.is_unreachable() {
-            tracing::error!(%run, %error, "the engine went away while a run was prepared; it is queued again");
-            self.site.reach().await;
-        } else if self.run.attempt >= ATTEMPTS {
-            tracing::error!(%run, %error, attempt = self.run.attempt, "a run could not be prepared");
-            return self.end(Outcome::SiteFailure, RunLog::default(), None).await;
-        } else {
-            tracing::warn!(%run, %error, attempt = self.run.attempt, "a run could not be prepared; trying again");
-            // 1 s, then 2 s: what is wrong for longer is told by the outcome.
-            tokio::time::sleep(Duration::from_secs(self.run.attempt)).await;
-        }
-        if let Err(error) = self.clear().await {
-            tracing::warn!(%run, %error, "what an attempt left could not be removed yet");
-        }
-        // After `starting` has been noted but not answered, this is refused; the run then ends below.
-        if let Err(error) = self.registered(|| self.site.registry.requeue(run)).await {
-            tracing::error!(%run, %error, "a run could not be queued again");
-            self.end(Outcome::SiteFailure, RunLog::default(), None).await;
-        }
+/// A layer that is no archive stays none.
+fn not_pulled(error: EngineError) -> Unready {
+    if error.is_broken_layer() {
+        Unready::Ends(Outcome::CannotStart { reason: "a layer of the image is broken".into() })
+    } else {
+        error.into()
     }
 }

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::sleep};
 use torno_oci::RunId;
-use torno_registry::Outcome;
 
 use crate::{
     ExecutorError,
@@ -48,7 +47,7 @@ impl Life {
         match given.await {
             Err(error @ ExecutorError::Secret { .. }) => {
                 tracing::error!(%run, %error, "a run cannot be given a secret");
-                Err(Unready::Ends(Outcome::SiteFailure))
+                Err(Unready::Ends(self.unfit()))
             }
             given => given.map_err(Unready::Failed),
         }

@@ -11,7 +11,7 @@ use crate::{
     engine::{Container, EngineError},
 };
 
-use super::{Ended, Life, PATIENCE, Watched};
+use super::{Ended, Life, Watched, lost::Loss};
 
 /// The statuses of containers that an engine ends when it ends itself: killed, asked to end, and lost.
 const ENDED_WITH_ENGINE: [i64; 3] = [137, 143, 255];
@@ -24,49 +24,51 @@ const LAST_ANSWERS: Duration = Duration::from_secs(12);
 const KILLED: i64 = 137;
 
 impl Life {
-    /// Waits until the container has ended, and ends it at its limits. `None` when it is gone.
+    /// Waits until the container has ended, and ends it at its limits. While the engine is away it is waited for, to the
+    /// end of the run's time and some time more.
     pub(super) async fn watch(
         &self,
         container: Container,
         mut watched: Watched,
-    ) -> Result<Option<Ended>, ExecutorError> {
+    ) -> Result<Result<Ended, Loss>, ExecutorError> {
         let engine = &self.site.engine;
         let name = self.name();
         let limit = self.time_limit();
         let mut deadline = Instant::now() + self.left(&container);
-        let mut forced = None;
+        let mut forced: Option<Result<Outcome, Loss>> = None;
         let mut outgrown = pin!(self.outgrown());
         let mut disconnected = pin!(self.disconnected());
         loop {
             let ended = tokio::select! {
                 ended = engine.wait(&name) => ended,
                 () = sleep_until(deadline) => {
-                    if forced.is_some() {
-                        return Err(ExecutorError::Run("its container cannot be killed"));
+                    if let Some(forced) = forced {
+                        tracing::error!(run = %self.run.id, "the container of a run cannot be killed");
+                        return Ok(forced.map(|outcome| Ended { container, outcome }));
                     }
                     let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-                    forced = Some(Outcome::TimeLimit { millis });
+                    forced = Some(Ok(Outcome::TimeLimit { millis }));
                     self.insist(|| engine.kill(&name)).await.or_else(gone_already)?;
-                    deadline = Instant::now() + PATIENCE;
+                    deadline = Instant::now() + self.site.patience;
                     continue;
                 }
                 outcome = &mut outgrown, if forced.is_none() => {
-                    forced = Some(outcome);
+                    forced = Some(Ok(outcome));
                     self.insist(|| engine.kill(&name)).await.or_else(gone_already)?;
-                    deadline = Instant::now() + PATIENCE;
+                    deadline = Instant::now() + self.site.patience;
                     continue;
                 }
                 () = &mut disconnected, if forced.is_none() && self.reaches() => {
                     tracing::error!(run = %self.run.id, "the relay of a run ended before the run did");
-                    forced = Some(Outcome::RelayGone);
+                    forced = Some(Err(Loss::Relay));
                     self.insist(|| engine.kill(&name)).await.or_else(gone_already)?;
-                    deadline = Instant::now() + PATIENCE;
+                    deadline = Instant::now() + self.site.patience;
                     continue;
                 }
             };
             match ended {
                 Ok(()) => {}
-                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) if error.is_not_found() => return Ok(Err(Loss::Container)),
                 Err(error) => {
                     tracing::warn!(run = %self.run.id, %error, "the engine went away while a run was under way");
                     watched = Watched::WithGaps;
@@ -74,16 +76,19 @@ impl Life {
                 }
             }
             let mut seen = engine.inspect(&name).await;
-            if let Err(error @ (EngineError::Unreachable(_) | EngineError::Timeout(_))) = seen {
+            if let Err(error) = &seen
+                && error.is_away()
+            {
                 // An engine that ends in good order tells those who wait that it has ended their container.
-                tracing::warn!(run = %self.run.id, %error, "the engine went away as a run ended");
+                tracing::warn!(run = %self.run.id, %error, "the engine went away while a run was under way");
                 watched = Watched::WithGaps;
-                seen = self.insist(|| engine.inspect(&name)).await;
+                let late = deadline.max(Instant::now()) + self.site.patience;
+                seen = self.insist_until(late, || engine.inspect(&name)).await;
             }
-            let Some(container) = seen? else { return Ok(None) };
+            let Some(container) = seen? else { return Ok(Err(Loss::Container)) };
             if !container.running {
-                let outcome = self.judge(&container, forced, watched).await;
-                return Ok(Some(Ended { container, outcome }));
+                let judged = self.judge(&container, forced, watched).await;
+                return Ok(judged.map(|outcome| Ended { container, outcome }));
             }
         }
     }
@@ -95,54 +100,74 @@ impl Life {
         self.time_limit().saturating_sub(ran)
     }
 
-    /// Why a container ended. `forced` is what this process ended it for.
+    /// Why a container ended, or what of the site ended it. `forced` is what this process ended it for.
     pub(super) async fn judge(
         &self,
         container: &Container,
-        forced: Option<Outcome>,
+        forced: Option<Result<Outcome, Loss>>,
         watched: Watched,
-    ) -> Outcome {
+    ) -> Result<Outcome, Loss> {
         let status = container.status;
+        if let (Some(forced), true) = (forced, status != 0) {
+            return forced;
+        }
+        // Whatever its program made of that.
+        if self.output_is_gone().await {
+            return Err(Loss::Container);
+        }
         // It may have ended by itself in the moment before it was to be killed.
         if status == 0 {
             // What cannot be known is not said to have been well.
             let connected = self.was_connected(container).await.unwrap_or_default();
-            return if connected { Outcome::Succeeded } else { Outcome::RelayGone };
-        }
-        if let Some(forced) = forced {
-            return forced;
+            return if connected { Ok(Outcome::Succeeded) } else { Err(Loss::Relay) };
         }
         if container.out_of_memory {
-            return Outcome::OutOfMemory { bytes: container.memory };
+            return Ok(Outcome::OutOfMemory { bytes: container.memory });
         }
         if status == KILLED {
             // Another process may have killed it at a limit and ended before it could say so.
             let limit = self.time_limit();
             if ran(container).is_some_and(|ran| ran >= limit) {
-                return Outcome::TimeLimit { millis: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) };
+                return Ok(Outcome::TimeLimit {
+                    millis: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+                });
             }
             if let Some(outcome) = self.excess().await {
-                return outcome;
+                return Ok(outcome);
             }
         }
         let with_engine = ENDED_WITH_ENGINE.contains(&status);
-        if with_engine && (watched == Watched::WithGaps || self.engine_goes_away().await) {
-            return Outcome::EngineGone;
+        if with_engine {
+            if watched == Watched::WithGaps {
+                return Err(Loss::Engine);
+            }
+            if let Some(loss) = self.goes_away().await {
+                return Err(loss);
+            }
         }
-        Outcome::ExitStatus { status }
+        Ok(Outcome::ExitStatus { status })
     }
 
-    /// Whether the engine, which has told of the end of a container, is about to end itself.
-    async fn engine_goes_away(&self) -> bool {
+    /// Whether the engine, which has told of the end of a container, is about to end itself, or whoever ended the container
+    /// is about to remove it.
+    async fn goes_away(&self) -> Option<Loss> {
         let until = Instant::now() + LAST_ANSWERS;
         while Instant::now() < until {
-            if let Err(error) = self.site.engine.reach().await {
-                tracing::warn!(run = %self.run.id, %error, "the engine went away and ended a run");
-                return true;
+            match self.site.engine.inspect(&self.name()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    tracing::warn!(run = %self.run.id, "the container of a run was removed");
+                    return Some(Loss::Container);
+                }
+                Err(error) if error.is_away() => {
+                    tracing::warn!(run = %self.run.id, %error, "the engine went away and ended a run");
+                    return Some(Loss::Engine);
+                }
+                Err(error) => tracing::debug!(run = %self.run.id, %error, "a container cannot be looked at"),
             }
             sleep(Duration::from_secs(1)).await;
         }
-        false
+        None
     }
 }
 

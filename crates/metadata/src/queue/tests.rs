@@ -3,6 +3,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use torno_oci::Digest;
 
+use crate::RunState;
+
 use super::*;
 
 fn moment(seconds: i64) -> Timestamp {
@@ -83,6 +85,53 @@ async fn what_runs_never_takes_more_than_there_is_and_the_large_one_gets_its_tur
     assert_eq!(claim(&metadata, &needs, 4).await, Some(small));
     assert_eq!(claim(&metadata, &needs, 4).await, Some(other));
     assert_eq!(claim(&metadata, &needs, 4).await, None, "nobody waits");
+}
+
+#[tokio::test]
+async fn a_lost_run_is_claimed_again_in_its_time_and_nothing_is_left_of_the_attempt() {
+    let (_folder, metadata) = open();
+    let first = queue_one(&metadata, ("p", "ada")).await;
+    let second = queue_one(&metadata, ("p", "ada")).await;
+    let id = RunId::new(first).expect("a number");
+    assert!(metadata.lost_run(id, moment(0)).await.is_err(), "nobody has begun it");
+    assert_eq!(claim(&metadata, &BTreeMap::new(), 1).await, Some(first));
+    let sql = "UPDATE runs SET state = 'running', started_at = 1, time_limit = 1, given = '{}', peak_memory = 1, cpu_time = 1
+        WHERE id = ?1";
+    let begin = move |connection: &Connection| execute(connection, sql, [integer(first)]);
+    metadata.write(begin).await.expect("begun");
+    metadata.note_run_data(id, "d", "d", None).await.expect("noted");
+
+    let later = Timestamp::now().checked_add(Duration::from_hours(1)).expect("a time");
+    let later = Timestamp::from_millisecond(later.as_millisecond()).expect("a time");
+    metadata.lost_run(id, later).await.expect("lost");
+    let run = metadata.run(id).await.expect("asked").expect("a run");
+    assert_eq!((run.state, run.attempt, run.not_before), (RunState::Queued, 1, Some(later)));
+    assert_eq!((run.started_at, run.time_limit, run.given), (None, None, None));
+    assert_eq!(run.measured, crate::Measured::default());
+    assert!(metadata.run_data(id).await.expect("asked").is_empty());
+    assert_eq!(metadata.next_due().await.expect("asked"), Some(later));
+    // Others of the same person do not wait for it.
+    assert_eq!(claim(&metadata, &BTreeMap::new(), 1).await, Some(second));
+    assert_eq!(claim(&metadata, &BTreeMap::new(), 1).await, None);
+
+    let sql = "UPDATE runs SET not_before = 1 WHERE id = ?1";
+    let elapse = move |connection: &Connection| execute(connection, sql, [integer(first)]);
+    metadata.write(elapse).await.expect("elapsed");
+    assert_eq!(metadata.next_due().await.expect("asked"), None);
+    assert_eq!(claim(&metadata, &BTreeMap::new(), 1).await, Some(first));
+    let run = metadata.run(id).await.expect("asked").expect("a run");
+    assert_eq!((run.attempt, run.not_before), (2, None));
+    end(&metadata, first).await;
+    assert!(metadata.lost_run(id, moment(0)).await.is_err(), "it is over");
+}
+
+#[tokio::test]
+async fn an_outage_is_known_while_it_lasts() {
+    let (_folder, metadata) = open();
+    for since in [None, Some(moment(1)), Some(moment(2)), None, None] {
+        metadata.note_outage(since).await.expect("noted");
+        assert_eq!(metadata.outage().await.expect("asked"), since);
+    }
 }
 
 #[tokio::test]

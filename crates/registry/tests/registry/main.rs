@@ -176,7 +176,7 @@ async fn a_result_tag_never_speaks_of_an_earlier_push() {
         panic!("the first push's result was given for the second");
     };
     assert_eq!(Some(reason.run), second);
-    assert_eq!(reason.progress, Progress::Queued { before: 0 });
+    assert_eq!(reason.progress, Progress::Queued { before: 0, again: false });
     assert_eq!(site.pull("results/p/n", "run-1").await.expect("it never moves"), first_result);
 
     let second = site.claim().await;
@@ -211,7 +211,10 @@ async fn a_result_that_is_being_published_is_kept_from_gc() {
     let publication = Some(missing.expect("manifest"));
     let refused = site.registry.finish(id, Outcome::Succeeded, RunLog::default(), publication).await;
     assert!(refused.is_err(), "{refused:?}");
-    site.registry.finish(id, Outcome::SiteFailure, RunLog::default(), None).await.expect("finish");
+    site.registry
+        .finish(id, Outcome::SiteFailure { attempts: 1 }, RunLog::default(), None)
+        .await
+        .expect("finish");
 }
 
 #[tokio::test]
@@ -256,6 +259,33 @@ async fn a_failure_is_told_and_ends_the_wait() {
 }
 
 #[tokio::test]
+async fn whoever_waits_is_told_of_an_outage_and_of_an_attempt_that_was_lost() {
+    let site = Site::new();
+    site.push("run/p/n", "1", "image").await;
+    let permit = site.registry.pull_permit(&ada(), &name("results/p/n")).await.expect("permit");
+    let told = async || {
+        let answer = site.registry.manifest(&permit, &tag("1"), Duration::ZERO).await;
+        let Err(RegistryError::NoResult(reason)) = answer else { panic!("{answer:?}") };
+        reason.message("host")
+    };
+    assert_eq!(told().await, "run 1 is queued, next of its project");
+    site.registry.note_outage(Some(Timestamp::UNIX_EPOCH)).await.expect("noted");
+    let since = "the site's container engine has not answered since 1970-01-01 00:00:00Z, tell its admin";
+    assert_eq!(told().await, format!("run 1 is queued, next of its project; {since}"));
+    site.registry.note_outage(None).await.expect("noted");
+    let run = site.claim().await.run.id;
+    assert_eq!(told().await, "run 1 is being prepared");
+    site.registry.lost(run, Timestamp::now(), "a test").await.expect("lost");
+    assert_eq!(told().await, "run 1 is queued again after a failure of the site, next of its project");
+    site.registry.note_outage(Some(Timestamp::UNIX_EPOCH)).await.expect("noted");
+    let run = site.claim().await.run.id;
+    let outcome = Outcome::SiteFailure { attempts: 2 };
+    site.registry.finish(run, outcome, RunLog::default(), None).await.expect("finish");
+    let failed = "run 1 failed: something failed at this site, and it was tried 2 times; tell its admin the run's number";
+    assert_eq!(told().await, failed, "it waits for no engine");
+}
+
+#[tokio::test]
 async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
     let site = Site::new();
     let (digest, run) = site.push("run/p/n", "1", "image").await;
@@ -281,7 +311,10 @@ async fn a_run_keeps_its_image_though_the_tag_and_the_manifest_are_deleted() {
     site.registry.starting(run, given(Duration::from_secs(1))).await.expect("starting");
     let late = site.registry.image_permit(run, claimed.token.secret()).await.expect("asked");
     assert!(late.is_none(), "the token ends before the container starts");
-    site.registry.finish(run, Outcome::EngineGone, RunLog::default(), None).await.expect("finish");
+    site.registry
+        .finish(run, Outcome::EngineGone { attempts: 1 }, RunLog::default(), None)
+        .await
+        .expect("finish");
     let collected = site.registry.collect(&Retention::default(), NO_GRACE, |_| ()).await.expect("gc");
     assert_eq!((collected.blobs, collected.manifests), (2, 1), "now nobody does");
     assert_eq!(site.blob_files(), 0);

@@ -63,14 +63,18 @@ impl Runs {
         super::with_registry(&config, async |registry| match self.action {
             Action::List { limit } => {
                 let runs = registry.runs(Selection::All, limit).await?;
-                print(io::stdout(), table(&runs).as_bytes())
+                print(io::stdout(), table(&runs).as_bytes())?;
+                print(io::stderr(), outage(registry.outage().await?).as_bytes())
             }
             Action::Show { run } => {
                 let found = registry.run(run).await?.ok_or(Failure::NoRun(run))?;
                 let given = registry.run_data(run).await?;
                 let traffic = registry.traffic(run).await?;
                 let text = details(&found) + &data(&given) + &exchanged(&traffic);
-                print(io::stdout(), text.as_bytes())
+                print(io::stdout(), text.as_bytes())?;
+                let waits = found.finished_at.is_none();
+                let since = if waits { registry.outage().await? } else { None };
+                print(io::stderr(), outage(since).as_bytes())
             }
             Action::Logs { run, times } => {
                 let found = registry.run(run).await?.ok_or(Failure::NoRun(run))?;
@@ -126,6 +130,9 @@ fn details(run: &Run) -> String {
     line("owner", run.owner.to_string());
     line("attempts", run.attempt.to_string());
     line("queued", time(Some(run.queued_at)));
+    if let Some(at) = run.not_before {
+        line("tried again", format!("not before {}, after a failure of the site", time(Some(at))));
+    }
     line("started", time(run.started_at));
     line("finished", time(run.finished_at));
     line("took", took(run).map_or_else(|| "-".into(), span));
@@ -147,6 +154,16 @@ fn exchanged(traffic: &[ServiceTraffic]) -> String {
         )
     };
     traffic.iter().map(line).collect()
+}
+
+/// What whoever looks at runs is to know while there is no engine.
+fn outage(since: Option<jiff::Timestamp>) -> String {
+    since.map_or_else(String::new, |since| {
+        let since = since.strftime("%Y-%m-%d %H:%M:%SZ");
+        format!(
+            "the engine has not answered since {since}: what is queued waits until it does (`torno doctor`)\n"
+        )
+    })
 }
 
 /// What a run was given, a line for each dataset.

@@ -138,6 +138,9 @@ fn everything_can_be_said() {
         engine = "unix:///run/podman.sock"
         concurrent_runs = 3
         keep_free = "2GiB"
+        reconcile = "5m"
+        patience = "1h"
+        attempts = 5
         [registry]
         sparse_indexes = true
         sparse_images = true
@@ -191,6 +194,8 @@ fn everything_can_be_said() {
     assert_eq!(config.executor.engine, Path::new("/run/podman.sock"));
     assert_eq!(config.executor.concurrent_runs, 3);
     assert_eq!(config.executor.keep_free, ByteSize::gib(2));
+    let living = (config.executor.reconcile, config.executor.patience, config.executor.attempts);
+    assert_eq!(living, (Duration::from_mins(5), Duration::from_hours(1), 5));
     assert_eq!(config.result_wait, Duration::from_mins(1));
     assert_eq!(config.gc, Gc { interval: Duration::ZERO, grace: Duration::from_mins(5) });
     let [rule] = &config.retention.rules[..] else { panic!("one rule") };
@@ -404,6 +409,9 @@ fn settings_at_their_bounds_and_one_past_them() {
         ("[listen]\nbody_timeout", ["\"1s\"", "\"1h\""], ["\"999ms\"", "\"1h 1ms\""]),
         ("[executor]\nconcurrent_runs", ["1", "64"], ["0", "65"]),
         ("[executor]\nkeep_free", ["\"0B\"", "\"1PiB\""], ["\"-1B\"", "\"1025TiB\""]),
+        ("[executor]\nreconcile", ["\"1s\"", "\"1h\""], ["\"999ms\"", "\"1h 1ms\""]),
+        ("[executor]\npatience", ["\"10s\"", "\"24h\""], ["\"9999ms\"", "\"24h 1ms\""]),
+        ("[executor]\nattempts", ["1", "10"], ["0", "11"]),
         ("[registry]\nupload_lifetime", ["\"1s\"", "\"30days\""], ["\"999ms\"", "\"30days 1ms\""]),
         ("[registry]\nchunk_min_length", ["\"1B\"", "\"1GiB\""], ["\"0B\"", "\"1073741825B\""]),
         ("[scrub]\ninterval", ["\"0s\"", "\"365days\""], ["\"-1s\"", "\"365days 1s\""]),

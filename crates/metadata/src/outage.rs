@@ -1,0 +1,59 @@
+//! What failures of the site do to runs: attempts that are lost and begin again, and an engine that does not answer.
+
+use jiff::Timestamp;
+use rusqlite::params;
+use torno_oci::RunId;
+
+use crate::{
+    Metadata, MetadataError,
+    row::{execute, first, integer, time, time_option},
+    run::changed,
+};
+
+impl Metadata {
+    /// Puts a run that is under way back into the queue, at its old place, to begin anew: nothing is known any more of the
+    /// attempt that was lost but that there was one. It is not claimed before `not_before`.
+    pub async fn lost_run(&self, id: RunId, not_before: Timestamp) -> Result<(), MetadataError> {
+        self.write(move |connection| {
+            let sql = "UPDATE runs SET state = 'queued', not_before = ?2, token_hash = NULL, cpus = NULL, memory = NULL,
+                started_at = NULL, time_limit = NULL, given = NULL, peak_memory = NULL, cpu_time = NULL
+                WHERE id = ?1 AND finished_at IS NULL AND state <> 'queued'";
+            let changed_rows =
+                execute(connection, sql, params![integer(id.number()), not_before.as_millisecond()])?;
+            execute(connection, "DELETE FROM run_data WHERE run = ?1", [integer(id.number())])?;
+            changed(changed_rows)
+        })
+        .await
+    }
+
+    /// When the first of the runs that wait for a time may be claimed, if there are such.
+    pub async fn next_due(&self) -> Result<Option<Timestamp>, MetadataError> {
+        self.read(|connection| {
+            let sql = "SELECT min(not_before) AS due FROM runs WHERE state = 'queued' AND finished_at IS NULL
+                AND not_before > ?1";
+            let due =
+                first(connection, sql, [Timestamp::now().as_millisecond()], |row| time_option(row, "due"))?;
+            Ok(due.flatten())
+        })
+        .await
+    }
+
+    /// Notes since when the engine has not answered; `None`: it does.
+    pub async fn note_outage(&self, since: Option<Timestamp>) -> Result<(), MetadataError> {
+        self.write(move |connection| {
+            execute(connection, "DELETE FROM outage", [])?;
+            if let Some(since) = since {
+                let sql = "INSERT INTO outage (one, since) VALUES (1, ?1)";
+                execute(connection, sql, [since.as_millisecond()])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Since when the engine has not answered, as was noted last.
+    pub async fn outage(&self) -> Result<Option<Timestamp>, MetadataError> {
+        self.read(|connection| first(connection, "SELECT since FROM outage", [], |row| time(row, "since")))
+            .await
+    }
+}

@@ -1,0 +1,43 @@
+//! What failures of the site do to runs: attempts that are lost and begin again, and an engine that does not answer.
+
+use jiff::Timestamp;
+use torno_audit::{Event, Text};
+use torno_metadata::Run;
+use torno_oci::RunId;
+
+use crate::{Registry, RegistryError};
+
+impl Registry {
+    /// Puts a run that is under way back into the queue, to begin anew from `not_before` on, and records why.
+    pub async fn lost(&self, run: RunId, not_before: Timestamp, reason: &str) -> Result<(), RegistryError> {
+        if let Some(Run { repository, tag, image: digest, owner, attempt, .. }) =
+            self.metadata.run(run).await?
+        {
+            let reason = Text::new(reason);
+            let event = Event::RunLost { run, repository, tag, digest, owner, attempt, reason };
+            self.audit.record(&self.itself, event).await?;
+        }
+        self.metadata.lost_run(run, not_before).await?;
+        self.news.queued();
+        Ok(())
+    }
+
+    /// When the first of the runs that wait for a time may be claimed, if there are such.
+    pub async fn next_due(&self) -> Result<Option<Timestamp>, RegistryError> {
+        Ok(self.metadata.next_due().await?)
+    }
+
+    /// Notes since when the engine has not answered, for whoever waits for a run; `None`: it does.
+    pub async fn note_outage(&self, since: Option<Timestamp>) -> Result<(), RegistryError> {
+        if self.metadata.outage().await? != since {
+            self.metadata.note_outage(since).await?;
+            self.news.changed();
+        }
+        Ok(())
+    }
+
+    /// Since when the engine has not answered, as its executor noted last.
+    pub async fn outage(&self) -> Result<Option<Timestamp>, RegistryError> {
+        Ok(self.metadata.outage().await?)
+    }
+}
