@@ -12,6 +12,10 @@ path = 'd'
 researchers = ['ada']
 datasets = ['d']
 limits = { time = '5m', output = '64MiB', memory = '64MiB' }
+[projects.brief]
+researchers = ['ada']
+datasets = ['d']
+limits = { time = '15s', memory = '64MiB' }
 ";
 
 /// A site with an engine of its own, whose runs wait for a file of theirs.
@@ -29,6 +33,7 @@ impl Hospital {
             .with("TORNO_EXECUTOR_CONCURRENT_RUNS", "8")
             .with("TORNO_EXECUTOR_RECONCILE", "1s")
             .with("TORNO_EXECUTOR_ATTEMPTS", "2")
+            .with("TORNO_EXECUTOR_PATIENCE", "10s")
             .with("TORNO_RESULTS_WAIT", "0s");
         site.write_data("d", "first");
         site.add_users(&["ada"]);
@@ -39,11 +44,15 @@ impl Hospital {
 
     /// Pushes a run that goes on until it is let go, and leaves what it saw last; and, if it is not let go yet, a file `early`.
     fn run(&self, name: &str) {
+        self.run_in("p", name);
+    }
+
+    fn run_in(&self, project: &str, name: &str) {
         let script = format!(
             "[ -e /input/{name} ] || echo early > /output/early\n\
              while [ ! -e /input/{name} ]; do sleep 0.1; done; cat /input/data.txt > /output/seen"
         );
-        self.ada.run(&format!("p/{name}:1"), &script);
+        self.ada.run(&format!("{project}/{name}:1"), &script);
     }
 
     fn let_go(&self, name: &str) {
@@ -144,27 +153,32 @@ fn what_is_done_by_hand_and_what_an_engine_does_ends_no_run_for_good() {
         assert_eq!(hospital.site.wait_for_run(run), "succeeded");
         assert_eq!((hospital.attempts(run), hospital.output(name)), (2, vec!["seen".to_owned()]));
     }
-    // Nobody can tell it from a program that kills itself.
-    assert_eq!(hospital.site.wait_for_run(3), "exit status 137");
+    // Whoever did it knows why, and it is not done behind their back.
+    assert_eq!(hospital.site.wait_for_run(3), "it was killed at the site; ask its admin why");
     assert_eq!(hospital.attempts(3), 1);
     let gone = "its container was removed at the site, and it was tried 2 times; tell its admin";
     assert_eq!(hospital.site.wait_for_run(4), gone);
     assert!(hospital.told("lost").contains(gone));
 
+    // A program that does it to itself is its person's own failure.
+    hospital.ada.run("p/itself:1", "kill -9 0; kill -9 $$");
+    assert_eq!(hospital.site.wait_for_run(5), "exit status 137");
+    assert_eq!(hospital.attempts(5), 1);
+
     // An engine that dies and comes back; a host that loses its power.
     hospital.run("restarted");
-    hospital.wait_for(5, 1);
+    hospital.wait_for(6, 1);
     hospital.engine.kill();
     hospital.engine.begin();
     hospital.run("rebooted");
-    hospital.wait_for(6, 1);
+    hospital.wait_for(7, 1);
     hospital.site.kill();
     hospital.engine.lose_power();
     hospital.let_go("rebooted");
     hospital.let_go("restarted");
     hospital.engine.begin();
     hospital.site.start();
-    for (run, name) in [(5, "restarted"), (6, "rebooted")] {
+    for (run, name) in [(6, "restarted"), (7, "rebooted")] {
         assert_eq!(hospital.site.wait_for_run(run), "succeeded");
         assert_eq!((hospital.attempts(run), hospital.output(name)), (2, vec!["seen".to_owned()]));
     }
@@ -211,7 +225,9 @@ fn beside_runs_what_nobody_needs_goes(hospital: &Hospital) {
 fn an_engine_that_hangs_is_told_of_and_its_runs_go_on_after_it() {
     let mut hospital = Hospital::open();
     hospital.run("patient");
+    hospital.run_in("brief", "overdue");
     hospital.wait_for(1, 1);
+    hospital.wait_for(2, 1);
     hospital.engine.signal("STOP");
     hospital.let_go("patient");
     let told = || String::from_utf8_lossy(&hospital.site.torno(&["runs", "list"]).stderr).into_owned();
@@ -219,14 +235,20 @@ fn an_engine_that_hangs_is_told_of_and_its_runs_go_on_after_it() {
     // The server takes pushes and says what they wait for.
     Image::new(&layer("waits")).push(&hospital.site.http("ada"), "run/p/waits", "1").expect(201);
     let message = hospital.told("waits");
-    assert!(message.contains("run 2 is queued, 1 run before it"), "{message}");
+    assert!(message.contains("run 3 is queued, 1 run before it"), "{message}");
     assert!(message.contains("the site's container engine has not answered since"), "{message}");
     assert!(hospital.told("patient").contains("has been running for"));
+    // One whose time is up meanwhile cannot be stopped, and nobody will ever know how it went on.
+    wait_until("it is given up", || hospital.shown(2).contains("state        queued").then_some(()));
+    assert_eq!(hospital.attempts(2), 1);
+    hospital.let_go("overdue");
     hospital.engine.signal("CONT");
+    assert_eq!(hospital.site.wait_for_run(2), "succeeded");
+    assert_eq!(hospital.attempts(2), 2);
     assert_eq!(hospital.site.wait_for_run(1), "succeeded");
     assert_eq!((hospital.attempts(1), hospital.output("patient")), (1, vec!["early".into(), "seen".into()]));
     assert_eq!(told(), "");
-    hospital.site.wait_for_run(2);
+    hospital.site.wait_for_run(3);
 
     // A server that starts beside an engine that hangs serves, and stops when it is told to.
     hospital.site.stop();

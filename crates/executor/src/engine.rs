@@ -9,6 +9,7 @@ mod printed;
 mod program;
 mod relay;
 mod seccomp;
+mod signal;
 mod translate;
 mod usage;
 

@@ -264,9 +264,13 @@ impl Life {
     async fn start(&self) -> Result<Option<Container>, Unready> {
         let name = self.name();
         let engine = &self.site.engine;
-        let patience = Instant::now() + self.site.patience;
+        // Of one that is known to have begun, to the end of its time as well.
+        let left = self.run.started_at.map_or(Duration::ZERO, |started| self.left(started));
+        let patience = Instant::now() + left + self.site.patience;
         loop {
-            let Some(container) = self.insist(|| engine.inspect(&name)).await? else { return Ok(None) };
+            let Some(container) = self.insist_until(patience, || engine.inspect(&name)).await? else {
+                return Ok(None);
+            };
             if let Some(started) = container.started {
                 self.registered(|| self.site.registry.started(self.run.id, started)).await?;
                 return Ok(Some(container));

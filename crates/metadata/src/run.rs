@@ -109,6 +109,8 @@ pub enum Outcome {
         /// How often it was tried in all.
         attempts: u64,
     },
+    /// Somebody at the site had the engine end its processes.
+    Killed,
     /// What it left could not be kept: the site's disk is full.
     NoRoom,
     /// What passes a run's connections on to the services of the site ended before the run did.
@@ -155,6 +157,7 @@ impl fmt::Display for Outcome {
             Self::ContainerGone { attempts } => {
                 write!(f, "its container was removed at the site{}; tell its admin", tried(*attempts))
             }
+            Self::Killed => f.write_str("it was killed at the site; ask its admin why"),
             Self::NoRoom => f.write_str(
                 "the site's disk had no room for what it left; tell its admin, and push the tag again when there is",
             ),

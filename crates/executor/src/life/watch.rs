@@ -34,7 +34,7 @@ impl Life {
         let engine = &self.site.engine;
         let name = self.name();
         let limit = self.time_limit();
-        let mut deadline = Instant::now() + self.left(&container);
+        let mut deadline = Instant::now() + self.left(container.started.unwrap_or_else(Timestamp::now));
         let mut forced: Option<Result<Outcome, Loss>> = None;
         let mut outgrown = pin!(self.outgrown());
         let mut disconnected = pin!(self.disconnected());
@@ -94,8 +94,7 @@ impl Life {
     }
 
     /// What is left of the time a container has, by the clock of the host, which is the engine's as well.
-    fn left(&self, container: &Container) -> Duration {
-        let started = container.started.unwrap_or_else(Timestamp::now);
+    pub(super) fn left(&self, started: Timestamp) -> Duration {
         let ran = Duration::try_from(Timestamp::now().duration_since(started)).unwrap_or_default();
         self.time_limit().saturating_sub(ran)
     }
@@ -144,6 +143,9 @@ impl Life {
             if let Some(loss) = self.goes_away().await {
                 return Err(loss);
             }
+            if self.was_killed(container).await {
+                return Ok(Outcome::Killed);
+            }
         }
         Ok(Outcome::ExitStatus { status })
     }
@@ -168,6 +170,18 @@ impl Life {
             sleep(Duration::from_secs(1)).await;
         }
         None
+    }
+
+    /// Whether somebody has ended it through an engine that is still there.
+    async fn was_killed(&self, container: &Container) -> bool {
+        let since = container.started.unwrap_or(self.run.queued_at);
+        match self.site.engine.was_signalled(&self.name(), since).await {
+            Ok(killed) => killed,
+            Err(error) => {
+                tracing::debug!(run = %self.run.id, %error, "it is not known whether somebody has ended a run");
+                false
+            }
+        }
     }
 }
 
