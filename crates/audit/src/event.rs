@@ -287,6 +287,71 @@ pub enum Event {
         result: Option<Digest>,
     },
 
+    /// Somebody wants a run to end, and it is about to be.
+    RunCancelled {
+        /// Which.
+        #[serde(serialize_with = "number")]
+        run: RunId,
+        /// Of which image.
+        #[serde(serialize_with = "shown")]
+        repository: RepositoryName,
+        /// Its tag.
+        #[serde(serialize_with = "shown")]
+        tag: Tag,
+        /// Whose it is.
+        #[serde(serialize_with = "shown")]
+        owner: UserName,
+        /// As what they had a say: `owner`, `custodian` or `admin`.
+        #[serde(rename = "as")]
+        capacity: &'static str,
+    },
+    /// Somebody has the image of a run that is over run again.
+    RunRetried {
+        /// The run that is over.
+        #[serde(serialize_with = "number")]
+        run: RunId,
+        /// The new one.
+        again: u64,
+        /// Of which image.
+        #[serde(serialize_with = "shown")]
+        repository: RepositoryName,
+        /// As what they had a say.
+        #[serde(rename = "as")]
+        capacity: &'static str,
+    },
+    /// A run that waits is about to get another place in the queue.
+    RunPrioritized {
+        /// Which.
+        #[serde(serialize_with = "number")]
+        run: RunId,
+        /// Of which image.
+        #[serde(serialize_with = "shown")]
+        repository: RepositoryName,
+        /// Which place: `high`, `normal` or `low`.
+        priority: &'static str,
+        /// As what they had a say.
+        #[serde(rename = "as")]
+        capacity: &'static str,
+    },
+    /// Nothing new is about to be started of a project any more, or at all.
+    Paused {
+        /// Which; the whole site if it is missing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        project: Option<Text>,
+        /// As what they had a say.
+        #[serde(rename = "as")]
+        capacity: &'static str,
+    },
+    /// It is about to go on.
+    Resumed {
+        /// Which; the whole site if it is missing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        project: Option<Text>,
+        /// As what they had a say.
+        #[serde(rename = "as")]
+        capacity: &'static str,
+    },
+
     /// Something is about to go by a rule of retention.
     Expired {
         /// Where.

@@ -35,7 +35,7 @@ pub use identity::{GroupError, GroupName, Identity, Proof};
 pub use key_file::write_key;
 pub use members::{Members, Others};
 pub use patterns::Patterns;
-pub use permit::{DeletePermit, PullPermit, PushPermit};
+pub use permit::{DeletePermit, ProjectPermit, PullPermit, PushPermit, RunControl, RunPermit};
 pub use policy::{
     Access, Charged, Plain, Policy, Project, Quota, Reach, Refusal, Rerun, Sample, Standing, Visibility,
 };

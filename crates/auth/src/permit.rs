@@ -1,7 +1,7 @@
 //! Permits: what the policy has allowed. Only the policy makes them, so an operation that demands one cannot be reached
 //! without it.
 
-use torno_oci::{DatasetName, Namespace, RepositoryName, UserName};
+use torno_oci::{Capacity, DatasetName, Namespace, Priority, ProjectName, RepositoryName, RunId, UserName};
 
 /// The right to read one repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,34 @@ pub struct PushPermit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletePermit {
     pub(crate) repository: RepositoryName,
+}
+
+/// What can be done to a run after its push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunControl {
+    /// Ending it.
+    Cancel,
+    /// Running its image again, once it is over.
+    Retry,
+    /// Saying whether it goes before others.
+    Prioritize(Priority),
+}
+
+/// The right to do one thing to one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunPermit {
+    pub(crate) run: RunId,
+    pub(crate) control: RunControl,
+    pub(crate) capacity: Capacity,
+    pub(crate) by: Option<UserName>,
+}
+
+/// The right to pause a project, or the whole site, and to let it go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProjectPermit {
+    pub(crate) project: Option<ProjectName>,
+    pub(crate) capacity: Capacity,
+    pub(crate) by: Option<UserName>,
 }
 
 impl PullPermit {
@@ -77,5 +105,54 @@ impl DeletePermit {
     /// The repository that may be deleted from.
     pub fn repository(&self) -> &RepositoryName {
         &self.repository
+    }
+}
+
+impl RunPermit {
+    /// For whoever has the data directory itself.
+    pub fn of_data_directory(run: RunId, control: RunControl) -> Self {
+        Self { run, control, capacity: Capacity::Admin, by: None }
+    }
+
+    /// The run.
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// What may be done to it.
+    pub fn control(&self) -> RunControl {
+        self.control
+    }
+
+    /// As what.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    /// By whom; `None` for a command on the machine.
+    pub fn by(&self) -> Option<&UserName> {
+        self.by.as_ref()
+    }
+}
+
+impl ProjectPermit {
+    /// For whoever has the data directory itself; without a project, it is of the whole site.
+    pub fn of_data_directory(project: Option<ProjectName>) -> Self {
+        Self { project, capacity: Capacity::Admin, by: None }
+    }
+
+    /// The project; `None` for the whole site.
+    pub fn project(&self) -> Option<&ProjectName> {
+        self.project.as_ref()
+    }
+
+    /// As what.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    /// By whom; `None` for a command on the machine.
+    pub fn by(&self) -> Option<&UserName> {
+        self.by.as_ref()
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use torno_oci::{DatasetName, Namespace, RepositoryName};
+use torno_oci::{DatasetName, Namespace, RepositoryName, RunId};
 
 use crate::{
     Action, DeletePermit, Identity, Members, Patterns, ProjectName, PullPermit, PushPermit, UserName,
 };
 
+mod control;
 #[cfg(test)]
 mod table;
 #[cfg(test)]
@@ -131,6 +132,12 @@ pub enum Refusal {
     /// To this person the repository does not exist; whether it does is none of their business.
     #[error("repository `{0}` is not known here, or not to you")]
     Unknown(RepositoryName),
+    /// The same of a run.
+    #[error("run {0} is not known here, or not to you")]
+    UnknownRun(RunId),
+    /// The same of a project.
+    #[error("project `{0}` is not known here, or not to you")]
+    UnknownProject(ProjectName),
     /// The person may know of it and is told what they may do instead.
     #[error("{0}")]
     Denied(String),
@@ -183,9 +190,10 @@ impl Policy {
         }
         match action {
             Action::Pull if self.may_pull(who, repository, owner) => {}
-            Action::Pull => return Err(Refusal::Unknown(repository.clone())),
             Action::Push => self.may_push(who, repository, owner)?,
             Action::Delete => self.may_delete(who, repository, owner)?,
+            Action::Control if self.capacity(who, repository, owner).is_some() => {}
+            Action::Pull | Action::Control => return Err(Refusal::Unknown(repository.clone())),
         }
         // Last, since whoever is told this comes again with a better token, which is of no use to those refused above.
         match who.access() {

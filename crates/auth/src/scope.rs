@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use torno_oci::RepositoryName;
+use torno_oci::{ProjectName, RepositoryName};
 
 use crate::Patterns;
 
@@ -19,11 +19,13 @@ pub enum Action {
     Push,
     /// Deleting in it.
     Delete,
+    /// Stopping and repeating its runs, and saying which goes first.
+    Control,
 }
 
 impl Action {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::Pull, Self::Push, Self::Delete];
+    pub const ALL: [Self; 4] = [Self::Pull, Self::Push, Self::Delete, Self::Control];
 
     /// Its name in scopes.
     pub fn as_str(self) -> &'static str {
@@ -31,6 +33,7 @@ impl Action {
             Self::Pull => "pull",
             Self::Push => "push",
             Self::Delete => "delete",
+            Self::Control => "control",
         }
     }
 }
@@ -46,12 +49,12 @@ impl fmt::Display for Action {
 pub enum ScopeError {
     /// Not `actions:pattern`.
     #[error(
-        "`{0}` is no scope; write the actions (pull, push, delete, with commas between) and a pattern of repositories, \
+        "`{0}` is no scope; write the actions (pull, push, delete, control, with commas between) and a pattern of repositories, \
          such as `pull:results/retina/**`"
     )]
     Form(String),
     /// An action that there is not.
-    #[error("`{0}` is no action; there are pull, push and delete")]
+    #[error("`{0}` is no action; there are pull, push, delete and control")]
     Action(String),
     /// The part behind the colon.
     #[error("{0}")]
@@ -96,6 +99,19 @@ impl Scope {
     /// Whether it includes the catalog.
     pub fn lists(&self) -> bool {
         self.catalog
+    }
+
+    /// Whether it includes controlling runs at all.
+    pub fn controls(&self) -> bool {
+        let mut actions = self.named.values().chain(self.like.iter().map(|grant| &grant.actions));
+        actions.any(|actions| actions.contains(&Action::Control))
+    }
+
+    /// Whether it includes, by name, controlling the runs of some repository of a project.
+    pub(crate) fn controls_in(&self, project: &ProjectName) -> bool {
+        let mut of_project =
+            self.named.iter().filter(|(name, _)| name.namespace().project() == Some(project.as_str()));
+        of_project.any(|(_, actions)| actions.contains(&Action::Control))
     }
 
     /// Whether it includes an action on a repository.

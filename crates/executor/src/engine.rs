@@ -196,10 +196,19 @@ impl Engine {
         }
     }
 
+    /// Asks a container's program to end. One that does not run is well.
+    pub(crate) async fn terminate(&self, name: &str) -> Result<(), EngineError> {
+        self.signal(name, "TERM").await
+    }
+
     /// Ends a container's processes at once. One that does not run is well.
     pub(crate) async fn kill(&self, name: &str) -> Result<(), EngineError> {
+        self.signal(name, "KILL").await
+    }
+
+    async fn signal(&self, name: &str, signal: &str) -> Result<(), EngineError> {
         let docker = self.connected().await?;
-        let options = query::KillContainerOptionsBuilder::default().signal("KILL").build();
+        let options = query::KillContainerOptionsBuilder::default().signal(signal).build();
         match self.call(limit::KILL, docker.kill_container(name, Some(options))).await {
             Err(error) if error.is_conflict() => Ok(()),
             done => done,

@@ -275,6 +275,10 @@ impl Life {
                 self.registered(|| self.site.registry.started(self.run.id, started)).await?;
                 return Ok(Some(container));
             }
+            // Another process was about to start it, and was stopped before.
+            if let Some(cancelled) = self.site.registry.cancellation(self.run.id).await? {
+                return Err(Unready::Ends(cancelled));
+            }
             if self.reaches() && !self.is_connected().await? {
                 tracing::warn!(run = %self.run.id, "the relay of a run ended before the run began");
                 return Err(Unready::Lost(Loss::Relay));
@@ -335,6 +339,8 @@ impl Life {
         for _ in 1..TRIES {
             match step().await {
                 Ok(()) => return Ok(()),
+                // It does not come by trying again.
+                Err(cancelled @ torno_registry::RegistryError::Cancelled(_)) => return Err(cancelled),
                 Err(error) => {
                     tracing::warn!(run = %self.run.id, %error, "a step of a run could not be noted; trying again");
                 }

@@ -280,7 +280,7 @@ fn written(document: &Value) -> Vec<u8> {
 mod tests {
     use std::io;
 
-    use torno_oci::RunId;
+    use torno_oci::{Priority, RunId};
     use torno_registry::{Given, GivenDataset, GivenLimits, Measured, RunState};
 
     use crate::collect;
@@ -296,6 +296,9 @@ mod tests {
             image: Digest::sha256(b"image"),
             state: RunState::Collecting,
             attempt: 1,
+            priority: Priority::Normal,
+            cancel: None,
+            retry_of: None,
             time_limit: None,
             queued_at: "2026-01-01T00:00:00Z".parse().expect("time"),
             not_before: None,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use torno_oci::Digest;
+use torno_oci::{Capacity, Digest};
 
 /// What can go wrong with the database. None of it is the fault of whoever asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum MetadataError {
     /// The repository has become somebody else's since it was asked whose it is.
     #[error("the repository is somebody else's")]
     Taken,
+    /// Somebody wants the run to end, so it does not go on.
+    #[error("the run is cancelled by {0}")]
+    Cancelled(Capacity),
     /// The writing thread has ended.
     #[error("the database is closed")]
     Closed,

@@ -108,14 +108,31 @@ pub(crate) fn missing_of_run(
         // Its blobs were required of it itself.
         return Ok(Vec::new());
     }
-    if manifest_size(connection, repository, &run.image)?.is_none() {
-        return Ok(vec![run.image.clone()]);
+    missing_of_image(connection, repository, &run.image)
+}
+
+/// Whether a repository has an image and all that it is made of.
+pub(crate) fn is_whole(
+    connection: &Connection,
+    repository: i64,
+    image: &Digest,
+) -> Result<bool, MetadataError> {
+    Ok(missing_of_image(connection, repository, image)?.is_empty())
+}
+
+fn missing_of_image(
+    connection: &Connection,
+    repository: i64,
+    image: &Digest,
+) -> Result<Vec<Digest>, MetadataError> {
+    if manifest_size(connection, repository, image)?.is_none() {
+        return Ok(vec![image.clone()]);
     }
     let sql = "SELECT m.blob FROM manifest_blobs AS m WHERE m.manifest = ?1 AND NOT EXISTS (
             SELECT 1 FROM blob_links AS l JOIN blobs AS b ON b.digest = l.blob
             WHERE l.repository = ?2 AND l.blob = m.blob AND b.state = 'present'
                 AND NOT EXISTS (SELECT 1 FROM quarantined_blobs AS q WHERE q.blob = m.blob))";
-    all(connection, sql, params![run.image.as_str(), repository], |row| parsed(row, "blob"))
+    all(connection, sql, params![image.as_str(), repository], |row| parsed(row, "blob"))
 }
 
 /// How many indexes of a repository name a manifest, and how many manifests of it name a blob.

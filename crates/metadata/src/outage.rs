@@ -6,15 +6,17 @@ use torno_oci::RunId;
 
 use crate::{
     Metadata, MetadataError,
+    control::goes_on,
     row::{execute, first, integer, time, time_option},
     run::changed,
 };
 
 impl Metadata {
     /// Puts a run that is under way back into the queue, at its old place, to begin anew: nothing is known any more of the
-    /// attempt that was lost but that there was one. It is not claimed before `not_before`.
+    /// attempt that was lost but that there was one. It is not claimed before `not_before`. Not for one that somebody wants to end.
     pub async fn lost_run(&self, id: RunId, not_before: Timestamp) -> Result<(), MetadataError> {
         self.write(move |connection| {
+            goes_on(connection, id)?;
             let sql = "UPDATE runs SET state = 'queued', not_before = ?2, token_hash = NULL, cpus = NULL, memory = NULL,
                 started_at = NULL, time_limit = NULL, given = NULL, peak_memory = NULL, cpu_time = NULL
                 WHERE id = ?1 AND finished_at IS NULL AND state <> 'queued'";

@@ -161,7 +161,7 @@ impl Metadata {
     }
 }
 
-/// Of each project, owner and priority the run that has waited longest, and whatever is reserved.
+/// Of each project that is not paused, owner and priority the run that has waited longest, and whatever is reserved.
 fn candidates(
     connection: &Connection,
     needs: &BTreeMap<ProjectName, Resources>,
@@ -169,7 +169,8 @@ fn candidates(
     let sql = "SELECT id, project, owner, priority, reserved FROM runs
         WHERE state = 'queued' AND finished_at IS NULL AND coalesce(not_before, 0) <= ?1 AND (reserved = 1 OR id IN (
             SELECT min(id) FROM runs WHERE state = 'queued' AND finished_at IS NULL
-                AND coalesce(not_before, 0) <= ?1 GROUP BY project, owner, priority))";
+                AND coalesce(not_before, 0) <= ?1 GROUP BY project, owner, priority))
+            AND NOT EXISTS (SELECT 1 FROM pauses AS p WHERE p.project IN ('', runs.project))";
     let by_name: BTreeMap<&str, Resources> =
         needs.iter().map(|(project, needs)| (project.as_str(), *needs)).collect();
     all(connection, sql, [Timestamp::now().as_millisecond()], |row| {
@@ -211,10 +212,8 @@ pub(crate) fn admit(
             None => new.push(tag),
         }
     }
-    for (account, quota) in &admission.quotas {
-        if let Some(too_many) = exceeded(connection, account, *quota, new.len() as u64, now)? {
-            return Ok(Err(too_many));
-        }
+    if let Some(too_many) = too_many(connection, &admission.quotas, new.len() as u64, now)? {
+        return Ok(Err(too_many));
     }
     for tag in new {
         let run = queue(connection, name, tag, who, &admission.run, now)?;
@@ -253,6 +252,21 @@ fn unchanged(
         WHERE r.name = ?1 AND t.tag = ?2 AND t.manifest = ?3";
     let there = exists(connection, sql, params![results.as_str(), tag.as_str(), result])?;
     Ok(there.then_some(id))
+}
+
+/// The first of these that so many more runs would be too many for.
+pub(crate) fn too_many(
+    connection: &Connection,
+    quotas: &[(Account, RunQuota)],
+    added: u64,
+    now: Timestamp,
+) -> Result<Option<TooManyRuns>, MetadataError> {
+    for (account, quota) in quotas {
+        if let Some(too_many) = exceeded(connection, account, *quota, added, now)? {
+            return Ok(Some(too_many));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether somebody would have more runs than they may.
@@ -310,7 +324,7 @@ fn exceeded(
 }
 
 /// Puts a run into the queue and takes away what its result tags said of earlier runs.
-fn queue(
+pub(crate) fn queue(
     connection: &Connection,
     name: &RepositoryName,
     tag: &Tag,

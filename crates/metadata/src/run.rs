@@ -6,11 +6,12 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
-use torno_oci::{Digest, RepositoryName, RunId, Tag, UserName};
+use torno_oci::{Capacity, Digest, Priority, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Given, Measured, Metadata, MetadataError, NewManifest, RunLog, StoredManifest,
+    Given, Measured, Metadata, MetadataError, NewManifest, RunLog, StoredManifest, Wanted,
     collect::suspect_manifest,
+    control::{goes_on, priority, wanted},
     manifest, named, repository,
     row::{all, execute, exists, first, integer, millis, number, parsed, parsed_option, time, time_option},
 };
@@ -125,6 +126,11 @@ pub enum Outcome {
     SampleGone,
     /// Its project's runs need more than the site lets all runs have together.
     TooLarge,
+    /// Somebody wanted it to end.
+    Cancelled {
+        /// As what they had a say about it.
+        by: Capacity,
+    },
     /// Something at the site failed; the admin's log knows.
     SiteFailure {
         /// How often it was tried in all; 0 when that was not counted yet.
@@ -169,6 +175,7 @@ impl fmt::Display for Outcome {
             Self::TooLarge => f.write_str(
                 "its project's runs need more than this site has for all runs together; tell its admin",
             ),
+            Self::Cancelled { by } => write!(f, "cancelled by {by}"),
             Self::SiteFailure { attempts } => {
                 write!(f, "something failed at this site{}; tell its admin the run's number", tried(*attempts))
             }
@@ -214,6 +221,12 @@ pub struct Run {
     pub state: RunState,
     /// How often it was claimed.
     pub attempt: u64,
+    /// Whether it goes before others of its project.
+    pub priority: Priority,
+    /// Who wants it to end, or wanted that before it was over.
+    pub cancel: Option<Wanted>,
+    /// The run whose image it runs again.
+    pub retry_of: Option<RunId>,
     /// The wall-clock limit it was started with.
     pub time_limit: Option<Duration>,
     /// When the push was accepted.
@@ -259,19 +272,23 @@ pub enum Selection {
 }
 
 impl Metadata {
-    /// Puts a claimed run back into the queue, at its old place. Only for one of which nothing has run.
+    /// Puts a claimed run back into the queue, at its old place. Only for one of which nothing has run, and that nobody
+    /// wants to end.
     pub async fn requeue_run(&self, id: RunId) -> Result<(), MetadataError> {
-        self.step(
-            id,
-            "UPDATE runs SET state = 'queued', token_hash = NULL, cpus = NULL, memory = NULL
-                WHERE id = ?1 AND state = 'pulling'",
-        )
+        self.write(move |connection| {
+            goes_on(connection, id)?;
+            let sql = "UPDATE runs SET state = 'queued', token_hash = NULL, cpus = NULL, memory = NULL
+                WHERE id = ?1 AND state = 'pulling'";
+            changed(execute(connection, sql, [integer(id.number())])?)
+        })
         .await
     }
 
-    /// Notes that the engine is about to be told to start a claimed run, and what that is given.
+    /// Notes that the engine is about to be told to start a claimed run, and what that is given. One that somebody wants
+    /// to end does not start.
     pub async fn starting_run(&self, id: RunId, given: Given) -> Result<(), MetadataError> {
         self.write(move |connection| {
+            goes_on(connection, id)?;
             let sql = "UPDATE runs SET state = 'starting', token_hash = NULL, time_limit = ?2, given = ?3
                 WHERE id = ?1 AND state = 'pulling'";
             let limit = millis(given.limits.time());
@@ -307,9 +324,13 @@ impl Metadata {
     /// Ends a run: publishes what it leaves and notes how it ended, all or nothing.
     ///
     /// The published manifest gets the tag `run-<n>` for good and the run's own tag unless that has been pushed
-    /// again since; the log of a failure gets both with `.log` behind them.
+    /// again since; the log of a failure gets both with `.log` behind them. One that somebody wants to end ends as
+    /// cancelled only.
     pub async fn finish_run(&self, id: RunId, finished: FinishedRun) -> Result<(), MetadataError> {
         self.write(move |connection| {
+            if !matches!(finished.outcome, Outcome::Cancelled { .. }) {
+                goes_on(connection, id)?;
+            }
             let sql = "SELECT * FROM runs WHERE id = ?1 AND finished_at IS NULL";
             let found = first(connection, sql, [integer(id.number())], run)?;
             let run = found.ok_or(MetadataError::Corrupt("run: it is finished already"))?;
@@ -331,11 +352,7 @@ impl Metadata {
                 finished.log.times()?
             ];
             changed(execute(connection, sql, parameters)?)?;
-            // It may have been deleted while only the run needed it.
-            suspect_manifest(connection, &run.image)?;
-            let sql = "INSERT INTO suspects (blob) SELECT blob FROM manifest_blobs WHERE manifest = ?1";
-            execute(connection, sql, [run.image.as_str()])?;
-            Ok(())
+            settled(connection, &run)
         })
         .await
     }
@@ -442,6 +459,14 @@ pub(crate) fn changed(rows: usize) -> Result<(), MetadataError> {
     if rows == 1 { Ok(()) } else { Err(MetadataError::Corrupt("run: it is not in the state for this step")) }
 }
 
+/// A run needs its image no longer, which may have been deleted while only the run needed it.
+pub(crate) fn settled(connection: &Connection, run: &Run) -> Result<(), MetadataError> {
+    suspect_manifest(connection, &run.image)?;
+    let sql = "INSERT INTO suspects (blob) SELECT blob FROM manifest_blobs WHERE manifest = ?1";
+    execute(connection, sql, [run.image.as_str()])?;
+    Ok(())
+}
+
 fn publish_result(
     connection: &Connection,
     run: &Run,
@@ -503,6 +528,9 @@ pub(crate) fn run(row: &Row<'_>) -> Result<Run, MetadataError> {
         image: parsed(row, "image")?,
         state,
         attempt: number(row, "attempt")?,
+        priority: priority(row.get("priority")?),
+        cancel: wanted(row)?,
+        retry_of: row.get::<_, Option<i64>>("retry_of")?.map(run_id).transpose()?,
         time_limit: span("time_limit")?,
         queued_at: time(row, "queued_at")?,
         not_before: time_option(row, "not_before")?,

@@ -4,6 +4,7 @@
 //! Nothing in this crate does I/O, and every parser is total and bounded.
 
 mod config;
+mod control;
 mod digest;
 mod error_code;
 mod manifest;
@@ -18,6 +19,7 @@ mod upload_id;
 mod wishes;
 
 pub use config::{ConfigError, MAX_CONFIG_SIZE, RunConfig};
+pub use control::{Capacity, Priority, PriorityError};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use error_code::ErrorCode;
 pub use manifest::{Child, Descriptor, MAX_MANIFEST_SIZE, Manifest, ManifestError, ManifestKind};

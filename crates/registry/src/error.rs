@@ -4,9 +4,9 @@ use torno_audit::AuditError;
 use torno_auth::Refusal;
 use torno_blob::BlobError;
 use torno_metadata::{MetadataError, WrongSize};
-use torno_oci::{Digest, ManifestError, Reference, Tag};
+use torno_oci::{Capacity, Digest, ManifestError, Reference, Tag};
 
-use crate::{AdmissionError, Crowded, NoResult, OverQuota};
+use crate::{AdmissionError, Crowded, LeftAsIs, NoResult, OverQuota};
 
 /// Why something could not be done. What a client may be told of each is decided by whoever speaks its protocol.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,12 @@ pub enum RegistryError {
     /// Somebody has as many runs as they may.
     #[error("{0}")]
     Crowded(Box<Crowded>),
+    /// A run is left as it is.
+    #[error("{0}")]
+    Left(Box<LeftAsIs>),
+    /// Somebody wants the run to end, so it does not go on.
+    #[error("the run is cancelled by {0}")]
+    Cancelled(Capacity),
     /// It could not be recorded, and so it was not done.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -110,6 +116,7 @@ impl From<MetadataError> for RegistryError {
     fn from(error: MetadataError) -> Self {
         match error {
             MetadataError::Taken => Self::Taken,
+            MetadataError::Cancelled(by) => Self::Cancelled(by),
             MetadataError::Damaged(manifest) => Self::Damaged(manifest),
             other => Self::Metadata(other),
         }

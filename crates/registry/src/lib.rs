@@ -9,6 +9,7 @@ mod backup;
 mod blob;
 mod check;
 mod content;
+mod control;
 mod error;
 mod fingerprint;
 mod gc;
@@ -39,6 +40,7 @@ mod verify;
 pub use admit::{AdmissionError, Ceiling};
 pub use backup::{BackedUp, Backup, BackupError, Lost, Superfluous, restore, verify_backup};
 pub use content::{Check, Content};
+pub use control::{Controlled, LeftAsIs};
 pub use error::RegistryError;
 pub use gc::{Collected, CollectionProgress, DEFAULT_GRACE};
 pub use import::{Advance, Exported, Fault, ImportError, ImportSettings, Imported, LeftOut};
@@ -61,8 +63,8 @@ pub use verify::{
 
 pub use torno_blob::{Blob, BlobError, Damage, Reading, Sharing, Uploads};
 pub use torno_metadata::{
-    Condition, DataFile, Fingerprint, FinishedRun, Garbage, Given, GivenDataset, GivenLimits, Line, Measured,
-    MetadataError, Outcome, Owned, Presence, Printed, Referrer, Referrers, Resources, Run, RunData, RunLog,
-    RunState, Selection, ServiceTraffic, StoredManifest, Stream, Swept, TokenAccount, TokenKind, TokenRecord,
-    Usage, Usages, Use, Versions, Waiting, WrongSize,
+    Condition, DataFile, Fingerprint, FinishedRun, Garbage, Given, GivenDataset, GivenLimits, Left, Line,
+    Measured, MetadataError, Outcome, Owned, Pause, Presence, Printed, Referrer, Referrers, Resources, Run,
+    RunData, RunLog, RunState, Selection, ServiceTraffic, StoredManifest, Stream, Swept, TokenAccount,
+    TokenKind, TokenRecord, Usage, Usages, Use, Versions, Waiting, Wanted, WrongSize,
 };

@@ -2,14 +2,18 @@
 
 use jiff::Timestamp;
 use torno_audit::{Event, Text};
-use torno_metadata::Run;
+use torno_metadata::{MetadataError, Outcome, Run, RunLog};
 use torno_oci::RunId;
 
 use crate::{Registry, RegistryError};
 
 impl Registry {
-    /// Puts a run that is under way back into the queue, to begin anew from `not_before` on, and records why.
+    /// Puts a run that is under way back into the queue, to begin anew from `not_before` on, and records why. One that
+    /// somebody wants to end ends instead.
     pub async fn lost(&self, run: RunId, not_before: Timestamp, reason: &str) -> Result<(), RegistryError> {
+        if let Some(cancelled) = self.cancellation(run).await? {
+            return Box::pin(self.finish(run, cancelled, RunLog::default(), None)).await;
+        }
         if let Some(Run { repository, tag, image: digest, owner, attempt, .. }) =
             self.metadata.run(run).await?
         {
@@ -17,9 +21,16 @@ impl Registry {
             let event = Event::RunLost { run, repository, tag, digest, owner, attempt, reason };
             self.audit.record(&self.itself, event).await?;
         }
-        self.metadata.lost_run(run, not_before).await?;
-        self.news.queued();
-        Ok(())
+        match self.metadata.lost_run(run, not_before).await {
+            Err(MetadataError::Cancelled(by)) => {
+                Box::pin(self.finish(run, Outcome::Cancelled { by }, RunLog::default(), None)).await
+            }
+            lost => {
+                lost?;
+                self.news.queued();
+                Ok(())
+            }
+        }
     }
 
     /// When the first of the runs that wait for a time may be claimed, if there are such.

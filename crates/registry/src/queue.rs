@@ -3,8 +3,9 @@
 use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
-use torno_auth::PushPermit;
+use torno_auth::{Policy, PushPermit, UserName};
 use torno_metadata::{Account, Admission, Counted, NewRun, Rerun, RunQuota, TooManyRuns};
+use torno_oci::RepositoryName;
 
 use crate::{Registry, quota::account};
 
@@ -49,19 +50,27 @@ impl fmt::Display for Crowded {
     }
 }
 
+/// How many runs they may have whom a run of this repository is charged to.
+pub(crate) fn run_quotas(
+    policy: &Policy,
+    repository: &RepositoryName,
+    owner: &UserName,
+) -> Vec<(Account, RunQuota)> {
+    let quotas = policy.quotas(repository, owner).into_iter();
+    let of_runs = |quota: torno_auth::Quota| RunQuota { queued: quota.queued_runs, daily: quota.daily_runs };
+    quotas.map(|(charged, quota)| (account(&charged), of_runs(quota))).collect()
+}
+
 impl Registry {
     /// What must hold for a run to be queued.
     pub(crate) fn admission(&self, permit: &PushPermit, run: NewRun) -> Admission {
         let policy = self.policy();
-        let quotas = policy.quotas(permit.repository(), permit.owner()).into_iter();
-        let quotas = quotas.map(|(charged, quota)| {
-            (account(&charged), RunQuota { queued: quota.queued_runs, daily: quota.daily_runs })
-        });
+        let quotas = run_quotas(&policy, permit.repository(), permit.owner());
         let rerun = match policy.rerun(permit.repository()) {
             torno_auth::Rerun::Always => Rerun::Always,
             torno_auth::Rerun::Changed => Rerun::Changed,
         };
-        Admission { run, rerun, quotas: quotas.collect() }
+        Admission { run, rerun, quotas }
     }
 }
 

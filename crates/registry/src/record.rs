@@ -26,6 +26,29 @@ impl Registry {
         work: impl Future<Output = Result<T, RegistryError>>,
     ) -> Result<T, RegistryError> {
         let of = self.record_even_when_full(|| self.audit.record(by, event.clone())).await?;
+        self.done(by, of, work).await
+    }
+
+    /// The same of something that Torno does and that takes room, so that none is kept for it. The last of these lines
+    /// tells of it.
+    pub(crate) async fn recorded_with_room<T>(
+        &self,
+        events: impl IntoIterator<Item = Event>,
+        work: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        match self.audit.record_all(&self.itself, events).await?.last() {
+            Some(of) => self.done(&self.itself, *of, work).await,
+            None => work.await,
+        }
+    }
+
+    /// Does what the line of this number tells of, or adds that it was not done.
+    async fn done<T>(
+        &self,
+        by: &Actor,
+        of: u64,
+        work: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
         let done = work.await;
         if let Err(error) = &done {
             let reason = Text::new(&error.to_string());
@@ -34,25 +57,27 @@ impl Registry {
         done
     }
 
-    /// Records that a run is about to start.
-    pub(crate) async fn record_start(&self, run: RunId) -> Result<(), RegistryError> {
-        let Some(Run { repository, tag, image: digest, owner, .. }) = self.metadata.run(run).await? else {
-            return Ok(());
-        };
-        let event = Event::RunStarted { run, repository, tag, digest, owner };
-        self.audit.record(&self.itself, event).await?;
-        Ok(())
+    /// What is recorded of a run that is about to start.
+    pub(crate) async fn run_start(&self, run: RunId) -> Result<Option<Event>, RegistryError> {
+        let found = self.metadata.run(run).await?;
+        Ok(found.map(|Run { repository, tag, image: digest, owner, .. }| Event::RunStarted {
+            run,
+            repository,
+            tag,
+            digest,
+            owner,
+        }))
     }
 
-    /// Records that a run is over and what it leaves is about to be released.
-    pub(crate) async fn record_end(
+    /// What is recorded of a run that is over and of what it leaves.
+    pub(crate) async fn ending(
         &self,
         run: RunId,
         outcome: &Outcome,
         result: Option<&torno_oci::Digest>,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Vec<Event>, RegistryError> {
         let Some(Run { repository, tag, image: digest, owner, .. }) = self.metadata.run(run).await? else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let outcome = match outcome {
             // Why not may be a line of its log.
@@ -66,8 +91,7 @@ impl Registry {
             Event::RunExchanged { run, repository, owner, services }
         });
         let ended = Event::RunEnded { run, repository, tag, digest, owner, outcome, result };
-        self.audit.record_all(&self.itself, reached.into_iter().chain([ended])).await?;
-        Ok(())
+        Ok(reached.into_iter().chain([ended]).collect())
     }
 
     /// Records what retention is about to let go of, and why.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use torno_metadata::{Outcome, Run, RunState, StoredManifest};
-use torno_oci::{Reference, RepositoryName, RunId, Tag};
+use torno_oci::{Capacity, Reference, RepositoryName, RunId, Tag};
 
 use crate::{Registry, RegistryError};
 
@@ -29,12 +29,26 @@ pub enum Progress {
         /// Whether it begins anew, after a failure of the site.
         again: bool,
     },
+    /// In the queue, where it stays until somebody lets it go on.
+    Paused {
+        /// Whether everything is paused, and not its project alone.
+        site: bool,
+        /// As what somebody has paused it.
+        by: Capacity,
+    },
     /// Being prepared or running or being collected.
     Running {
         /// For how long, in whole seconds; `None` while it is prepared.
         since: Option<Duration>,
         /// How long it may run.
         limit: Option<Duration>,
+    },
+    /// Over, since somebody wanted it to end.
+    Cancelled {
+        /// Who: the owner's name, or what others are.
+        by: String,
+        /// Where its log can be pulled, if the project lets logs out.
+        log: Option<(RepositoryName, String)>,
     },
     /// Over, without a result.
     Failed {
@@ -59,12 +73,22 @@ impl NoResult {
                 };
                 format!("run {run} is queued{again}, {place}")
             }
+            Progress::Paused { site: true, by } => {
+                format!("run {run} is queued, and no runs are started here for now (paused by {by})")
+            }
+            Progress::Paused { site: false, by } => {
+                format!("run {run} is queued, and its project is paused by {by}")
+            }
             Progress::Running { since: None, .. } => format!("run {run} is being prepared"),
             Progress::Running { since: Some(since), limit: None } => {
                 format!("run {run} has been running for {}", span(*since))
             }
             Progress::Running { since: Some(since), limit: Some(limit) } => {
                 format!("run {run} has been running for {} of at most {}", span(*since), span(*limit))
+            }
+            Progress::Cancelled { by, log: None } => format!("run {run} was cancelled by {by}"),
+            Progress::Cancelled { by, log: Some((repository, tag)) } => {
+                format!("run {run} was cancelled by {by}; its log: {host}/{repository}:{tag}")
             }
             Progress::Failed { outcome, log: None } => format!("run {run} failed: {outcome}"),
             Progress::Failed { outcome, log: Some((repository, tag)) } => {
@@ -84,7 +108,7 @@ impl NoResult {
 
     /// Whether it is worth asking again.
     pub fn is_pending(&self) -> bool {
-        !matches!(self.progress, Progress::Failed { .. })
+        !matches!(self.progress, Progress::Failed { .. } | Progress::Cancelled { .. })
     }
 }
 
@@ -146,11 +170,21 @@ impl Registry {
             RunState::Finished(Outcome::Succeeded) => return Ok(None),
             RunState::Finished(outcome) => {
                 let log = run.result.as_ref().map(|_| (repository.clone(), log_tag(run)));
-                Progress::Failed { outcome: outcome.clone(), log }
+                match outcome {
+                    // Whoever may ask knows whose the run is; who answers for the data or the site is not told.
+                    Outcome::Cancelled { by: Capacity::Owner } => {
+                        Progress::Cancelled { by: run.owner.to_string(), log }
+                    }
+                    Outcome::Cancelled { by } => Progress::Cancelled { by: by.to_string(), log },
+                    outcome => Progress::Failed { outcome: outcome.clone(), log },
+                }
             }
-            RunState::Queued => Progress::Queued {
-                before: self.metadata.runs_before(run.id).await?,
-                again: run.not_before.is_some(),
+            RunState::Queued => match self.metadata.pause_of(run.id).await? {
+                Some(pause) => Progress::Paused { site: pause.project.is_none(), by: pause.wanted.capacity },
+                None => Progress::Queued {
+                    before: self.metadata.runs_before(run.id).await?,
+                    again: run.not_before.is_some(),
+                },
             },
             RunState::Pulling | RunState::Starting | RunState::Running | RunState::Collecting => {
                 let since = run.started_at.map(|at| Timestamp::now().duration_since(at));

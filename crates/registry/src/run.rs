@@ -8,8 +8,8 @@ use subtle::ConstantTimeEq as _;
 use torno_auth::PushPermit;
 use torno_blob::Reading;
 use torno_metadata::{
-    FinishedRun, Given, Measured, NewManifest, Outcome, Resources, Run, RunLog, Selection, ServiceTraffic,
-    StoredManifest,
+    FinishedRun, Given, Measured, MetadataError, NewManifest, Outcome, Resources, Run, RunLog, Selection,
+    ServiceTraffic, StoredManifest,
 };
 use torno_oci::{Digest, Manifest, ProjectName, Reference, RunId};
 
@@ -108,18 +108,28 @@ impl Registry {
         self.news.queued.notified().await;
     }
 
-    /// Puts a claimed run back into the queue. Only for one of which nothing has run.
+    /// Puts a claimed run back into the queue, or ends it if somebody wants that. Only for one of which nothing has run.
     pub async fn requeue(&self, run: RunId) -> Result<(), RegistryError> {
-        self.metadata.requeue_run(run).await?;
-        self.news.queued();
-        Ok(())
+        match self.metadata.requeue_run(run).await {
+            Err(MetadataError::Cancelled(by)) => {
+                Box::pin(self.finish(run, Outcome::Cancelled { by }, RunLog::default(), None)).await
+            }
+            requeued => {
+                requeued?;
+                self.news.queued();
+                Ok(())
+            }
+        }
     }
 
     /// Notes that the engine is about to be told to start a run's container, and what that is given, and ends its pull
-    /// token. What cannot be recorded does not start.
+    /// token. What cannot be recorded does not start, nor does what is cancelled.
     pub async fn starting(&self, run: RunId, given: Given) -> Result<(), RegistryError> {
-        self.record_start(run).await?;
-        self.metadata.starting_run(run, given).await?;
+        if let Some(Outcome::Cancelled { by }) = self.cancellation(run).await? {
+            return Err(RegistryError::Cancelled(by));
+        }
+        let starting = async { Ok(self.metadata.starting_run(run, given).await?) };
+        self.recorded_with_room(self.run_start(run).await?, starting).await?;
         self.news.changed();
         Ok(())
     }
@@ -137,6 +147,9 @@ impl Registry {
     }
 
     /// Ends a run and publishes what it leaves, all or nothing, and nothing that cannot be recorded.
+    ///
+    /// One that is cancelled ends as that, whatever else is said; what was to be published then is not
+    /// ([`RegistryError::Cancelled`]), since it says otherwise.
     pub async fn finish(
         &self,
         run: RunId,
@@ -144,14 +157,21 @@ impl Registry {
         log: RunLog,
         publish: Option<Publication>,
     ) -> Result<(), RegistryError> {
-        self.record_end(run, &outcome, publish.as_ref().map(Publication::digest)).await?;
+        let outcome = match (self.cancellation(run).await?, &outcome) {
+            (None, _) | (_, Outcome::Cancelled { .. }) => outcome,
+            (Some(Outcome::Cancelled { by }), _) if publish.is_some() => {
+                return Err(RegistryError::Cancelled(by));
+            }
+            (Some(cancelled), _) => cancelled,
+        };
+        let ended = self.ending(run, &outcome, publish.as_ref().map(Publication::digest)).await?;
         let (publish, attachments) = match publish {
             Some(Publication { result, attachments }) => (Some(result), attachments),
             None => (None, Vec::new()),
         };
-        self.metadata
-            .finish_run(run, FinishedRun { outcome, log, publish, attachments, at: Timestamp::now() })
-            .await?;
+        let finished = FinishedRun { outcome, log, publish, attachments, at: Timestamp::now() };
+        let finish = async { Ok(self.metadata.finish_run(run, finished).await?) };
+        Box::pin(self.recorded_with_room(ended, finish)).await?;
         self.news.changed();
         Ok(())
     }

@@ -33,6 +33,14 @@ pub(crate) enum TokenFault {
 }
 
 impl Challenge {
+    /// The same for something that only the answer knows what a token must be good for.
+    pub(crate) fn of(self, wanted: Option<String>) -> Self {
+        match (self, wanted) {
+            (Self::Bearer { realm, service, .. }, Some(scope)) => Self::Bearer { realm, service, scope },
+            (challenge, _) => challenge,
+        }
+    }
+
     /// The value of `WWW-Authenticate`. What it quotes is made of names and numbers; anything else is left out.
     pub(crate) fn value(&self, fault: TokenFault) -> HeaderValue {
         const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"Torno\", charset=\"UTF-8\"");
@@ -56,7 +64,6 @@ impl Challenge {
 pub(crate) fn scope(route: &Route, query: &str) -> String {
     let of = |name: &torno_oci::RepositoryName, actions: &str| format!("repository:{name}:{actions}");
     match route {
-        Route::Base => String::new(),
         Route::Catalog => "registry:catalog:*".into(),
         Route::Tags(name)
         | Route::Referrers(name, _)
@@ -73,6 +80,15 @@ pub(crate) fn scope(route: &Route, query: &str) -> String {
         | Route::FinishUpload(name, _)
         | Route::UploadStatus(name, _)
         | Route::CancelUpload(name, _) => of(name, "pull,push"),
+        // Of which repository a run is, is said only to who may know (`Failure::scope`), as are those of a project.
+        Route::Base
+        | Route::Whoami
+        | Route::DryRun(_)
+        | Route::PauseProject(_)
+        | Route::ResumeProject(_)
+        | Route::CancelRun(_)
+        | Route::RetryRun(_)
+        | Route::PrioritizeRun(_) => String::new(),
     }
 }
 

@@ -6,9 +6,9 @@ use std::{fmt, time::Duration};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 use torno_audit::AuditError;
-use torno_auth::{AuthenticationError, BadToken, IssueError, KeyError, Refusal};
+use torno_auth::{Action, AuthenticationError, BadToken, IssueError, KeyError, Refusal};
 use torno_oci::{ErrorCode, ManifestError};
-use torno_registry::{MetadataError, RegistryError};
+use torno_registry::{Left, MetadataError, RegistryError};
 
 use crate::{
     answer,
@@ -48,8 +48,10 @@ pub(crate) enum Failure {
     TokenTooLong(IssueError),
     #[error(transparent)]
     Route(#[from] RouteError),
-    #[error("project `{0}` is not known here, or not to you")]
-    Project(String),
+    #[error("a web page of another site may not do this; use curl, or a page of this registry")]
+    OtherPage,
+    #[error("the body says no priority; send {{\"priority\": \"high\"}}, or \"normal\", or \"low\"")]
+    Priority,
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error("the query has no `digest`; end the upload with ?digest=sha256:…")]
@@ -162,6 +164,16 @@ impl Failure {
         response
     }
 
+    /// What a token must be good for, if whoever asks may know and their request does not say.
+    pub(crate) fn scope(&self) -> Option<String> {
+        match self {
+            Self::Registry(RegistryError::Refused(Refusal::OutOfScope(Action::Control, name))) => {
+                Some(format!("repository:{name}:{}", Action::Control))
+            }
+            _ => None,
+        }
+    }
+
     /// What is wrong with the token that came.
     fn fault(&self) -> TokenFault {
         match self {
@@ -196,7 +208,8 @@ impl Failure {
             }
             Self::Authentication(_) | Self::Keys(_) | Self::Unfinished => hidden(),
             Self::Route(error) => told_of_route(error, self.to_string()),
-            Self::Project(_) => told(StatusCode::NOT_FOUND, Code::NameUnknown),
+            Self::OtherPage => told(StatusCode::FORBIDDEN, Code::Denied),
+            Self::Priority => told(StatusCode::BAD_REQUEST, Code::Unsupported),
             Self::Registry(error) => told_of_registry(error, host),
             Self::TooManyTags { .. } => told(StatusCode::URI_TOO_LONG, Code::TagInvalid),
             Self::Query("tag", _) => told(StatusCode::BAD_REQUEST, Code::TagInvalid),
@@ -241,7 +254,13 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
     use ErrorCode as Code;
     let told = |status, code| Told { status, code, message: error.to_string() };
     match error {
-        RegistryError::Refused(Refusal::Unknown(_)) => told(StatusCode::NOT_FOUND, Code::NameUnknown),
+        RegistryError::Refused(Refusal::Unknown(_) | Refusal::UnknownRun(_) | Refusal::UnknownProject(_)) => {
+            told(StatusCode::NOT_FOUND, Code::NameUnknown)
+        }
+        RegistryError::Left(left) => match left.why() {
+            Left::Unknown => told(StatusCode::NOT_FOUND, Code::NameUnknown),
+            _ => told(StatusCode::CONFLICT, Code::Unsupported),
+        },
         RegistryError::Refused(Refusal::Denied(_) | Refusal::OutOfScope(..))
         | RegistryError::Taken
         | RegistryError::Quota(_) => told(StatusCode::FORBIDDEN, Code::Denied),
@@ -276,7 +295,10 @@ fn told_of_registry(error: &RegistryError, host: &str) -> Told {
             code: Code::Unknown,
             message: "the registry is busy with other work; try again in a moment".into(),
         },
-        RegistryError::Metadata(_) | RegistryError::Random(_) | RegistryError::News(_) => hidden(),
+        RegistryError::Metadata(_)
+        | RegistryError::Cancelled(_)
+        | RegistryError::Random(_)
+        | RegistryError::News(_) => hidden(),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`Server`] answers its listeners. The public one, over [`Tls`] or in clear, speaks the distribution specification
 //! under `/v2/` to people, and a little HTML beside it. The engine's one, on loopback, serves the image of a claimed run to the engine that
-//! shows that run's token, and nothing else. Every `/v2/` route is in [`route`].
+//! shows that run's token, and nothing else. Every route under `/v2/` and `/api/` is in [`route`].
 
 mod accept;
 mod acme;
@@ -14,6 +14,7 @@ mod catalog;
 mod challenge;
 mod clear;
 mod connection;
+mod control;
 mod credentials;
 mod detail;
 mod ending;

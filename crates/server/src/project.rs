@@ -3,20 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
-use torno_auth::{Identity, ProjectName};
+use torno_auth::{ProjectName, Refusal};
+use torno_registry::RegistryError;
 
 use crate::{
     answer,
     body::{self, Body},
     failure::Failure,
-    public::Public,
-    route::RouteError,
+    public::{Asked, Public},
 };
-
-/// What every path here begins with.
-pub(crate) const PREFIX: &str = "/api/projects/";
 
 /// How to run an image of each project at home; changed as a whole when the configuration is read again.
 pub type DryRuns = Arc<ArcSwap<BTreeMap<ProjectName, DryRun>>>;
@@ -33,25 +30,18 @@ pub struct DryRun {
 }
 
 /// A script, or JSON for whoever accepts that. A project that somebody does not belong to is unknown to them.
-pub(crate) fn answer<B>(
+pub(crate) fn dry_run(
     public: &Public,
-    request: &Request<B>,
-    who: &Identity,
+    asked: &Asked,
+    project: &ProjectName,
 ) -> Result<Response<Body>, Failure> {
-    let path = request.uri().path();
-    let name = path.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix("/dry-run"));
-    let name = name.ok_or(RouteError::Path)?;
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(RouteError::Method("GET, HEAD").into());
-    }
-    let unknown = || Failure::Project(name.to_owned());
-    let project: ProjectName = name.parse().map_err(|_| RouteError::Path)?;
-    if !public.registry.policy().knows_project(who, &project) {
-        return Err(unknown());
+    let unknown = || RegistryError::from(Refusal::UnknownProject(project.clone()));
+    if !public.registry.policy().knows_project(&asked.who, project) {
+        return Err(unknown().into());
     }
     let dry_runs = public.dry_runs.load();
-    let DryRun { prepare, command, script } = dry_runs.get(&project).ok_or_else(unknown)?;
-    let accepted = request.headers().get_all(header::ACCEPT).iter();
+    let DryRun { prepare, command, script } = dry_runs.get(project).ok_or_else(unknown)?;
+    let accepted = asked.parts.headers.get_all(header::ACCEPT).iter();
     let wants_json =
         accepted.filter_map(|value| value.to_str().ok()).any(|text| text.contains("application/json"));
     if wants_json {

@@ -65,8 +65,11 @@ pub fn route(data: &[u8]) {
             let written = written(&route);
             assert_eq!(Route::parse(method, &written).as_ref(), Ok(&route), "{written}");
             let escape = |byte: u8| if byte == b'/' { "/".to_owned() } else { format!("%{byte:02x}") };
-            let rest = written.trim_start_matches("/v2/");
-            let escaped = format!("/v2/{}", rest.bytes().map(escape).collect::<String>());
+            let (root, rest) = ["/v2/", "/api/"]
+                .into_iter()
+                .find_map(|root| written.strip_prefix(root).map(|rest| (root, rest)))
+                .expect("a root");
+            let escaped = format!("{root}{}", rest.bytes().map(escape).collect::<String>());
             assert_eq!(Route::parse(method, &escaped).as_ref(), Ok(&route), "{escaped}");
             assert!(!written.split('/').any(|part| part == ".." || part == "."), "{written}");
         }
@@ -101,6 +104,13 @@ fn written(route: &Route) -> String {
         | Route::CancelUpload(name, id) => format!("/v2/{name}/blobs/uploads/{id}"),
         Route::Tags(name) => format!("/v2/{name}/tags/list"),
         Route::Referrers(name, digest) => format!("/v2/{name}/referrers/{digest}"),
+        Route::Whoami => "/api/whoami".into(),
+        Route::DryRun(project) => format!("/api/projects/{project}/dry-run"),
+        Route::PauseProject(project) => format!("/api/projects/{project}/pause"),
+        Route::ResumeProject(project) => format!("/api/projects/{project}/resume"),
+        Route::CancelRun(run) => format!("/api/runs/{run}/cancel"),
+        Route::RetryRun(run) => format!("/api/runs/{run}/retry"),
+        Route::PrioritizeRun(run) => format!("/api/runs/{run}/priority"),
     }
 }
 

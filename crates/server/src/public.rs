@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use tokio_util::sync::CancellationToken;
 use torno_audit::Actor;
-use torno_auth::{Authenticator, Identity, Tokens};
+use torno_auth::{Authenticator, Identity, RunControl, Tokens};
 use torno_oci::{RepositoryName, Tag, UserName};
 use torno_registry::{Registry, RegistryError};
 use tower::ServiceExt as _;
@@ -20,6 +20,7 @@ use crate::{
     catalog,
     challenge::{self, Challenge},
     connection::Client,
+    control,
     ending::Endings,
     failure::Failure,
     login, manifest,
@@ -103,8 +104,8 @@ impl Public {
     ) -> Response<Body> {
         let path = request.uri().path();
         let api = path == "/v2" || path.starts_with("/v2/");
-        let of_project = path.starts_with(project::PREFIX);
-        if !api && !of_project && path != token::PATH && path != whoami::PATH {
+        let own = path.starts_with("/api/");
+        if !api && !own && path != token::PATH {
             return match &self.provider {
                 Some(provider) if matches!(path, provider::PATH | provider::CALLBACK) => {
                     provider::answer(self, provider, &request, &client, id, user).await
@@ -118,8 +119,7 @@ impl Public {
         let mut asking = Asking::new(client.address, id);
         let answered = match path {
             token::PATH => token::answer(self, request, &client, &mut asking, user).await,
-            whoami::PATH => self.whoami(&request, &client, &mut asking, user).await,
-            _ if of_project => self.project(&request, &client, &mut asking, user).await,
+            _ if own => self.own_api(request, client.clone(), &mut asking, user).await,
             _ => self.registry_api(request, client.clone(), &mut asking, user).await,
         };
         let mut response = match answered {
@@ -127,7 +127,7 @@ impl Public {
             Err(failure) => {
                 record::failure(&self.registry, &asking, &method, &uri, &failure).await;
                 let origin = origin(&self.settings, &client, &uri, host.as_ref());
-                let challenge = self.challenge(&method, &uri, origin);
+                let challenge = self.challenge(&method, &uri, origin).of(failure.scope());
                 failure.answer(&self.settings.hostname, id, &challenge)
             }
         };
@@ -165,40 +165,24 @@ impl Public {
         Failure::Unauthenticated(self.settings.hostname.clone())
     }
 
-    /// Who asks, who must have a name.
-    async fn somebody(
+    /// What is Torno's own: for people with a name only, and what changes something for no page of another site.
+    async fn own_api(
         &self,
-        request: &Request<Brought>,
-        client: &Client,
-        asking: &mut Asking,
-        user: &mut Option<String>,
-    ) -> Result<Identity, Failure> {
-        let who = login::identify(self, request.headers(), client, asking).await?;
-        let name = who.name().ok_or_else(|| self.log_in())?;
-        *user = Some(name.to_string());
-        Ok(who)
-    }
-
-    async fn whoami(
-        &self,
-        request: &Request<Brought>,
-        client: &Client,
+        request: Request<Brought>,
+        client: Client,
         asking: &mut Asking,
         user: &mut Option<String>,
     ) -> Result<Response<Body>, Failure> {
-        let who = self.somebody(request, client, asking, user).await?;
-        Ok(whoami::answer(self, &who))
-    }
-
-    async fn project(
-        &self,
-        request: &Request<Brought>,
-        client: &Client,
-        asking: &mut Asking,
-        user: &mut Option<String>,
-    ) -> Result<Response<Body>, Failure> {
-        let who = self.somebody(request, client, asking, user).await?;
-        project::answer(self, request, &who)
+        let (parts, body) = request.into_parts();
+        let who = login::identify(self, &parts.headers, &client, asking).await?;
+        *user = Some(who.name().ok_or_else(|| self.log_in())?.to_string());
+        let route = Route::parse(&parts.method, parts.uri.path())?;
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            let own = origin(&self.settings, &client, &parts.uri, parts.headers.get(header::HOST));
+            control::from_no_other_page(&parts.headers, &own)?;
+        }
+        let by = asking.by.clone();
+        self.routed(route, Asked { who, by, parts, body, client }).await
     }
 
     async fn registry_api(
@@ -256,6 +240,13 @@ impl Public {
             Route::FinishUpload(name, id) => upload::finish(self, asked, &name, &id).await,
             Route::UploadStatus(name, id) => upload::status(self, &asked, &name, &id).await,
             Route::CancelUpload(name, id) => upload::cancel(self, &asked, &name, &id).await,
+            Route::Whoami => Ok(whoami::answer(self, &asked.who)),
+            Route::DryRun(project) => project::dry_run(self, &asked, &project),
+            Route::PauseProject(project) => control::pause(self, asked, project).await,
+            Route::ResumeProject(project) => control::resume(self, asked, project).await,
+            Route::CancelRun(run) => control::run(self, &asked.who, asked.by, run, RunControl::Cancel).await,
+            Route::RetryRun(run) => control::run(self, &asked.who, asked.by, run, RunControl::Retry).await,
+            Route::PrioritizeRun(run) => control::prioritize(self, asked, run).await,
         }
     }
 

@@ -130,6 +130,16 @@ pub(crate) async fn failure(
         {
             return;
         }
+        Failure::Registry(RegistryError::Refused(Refusal::UnknownRun(run)))
+            if matches!(registry.run(*run).await, Ok(None)) =>
+        {
+            return;
+        }
+        Failure::Registry(RegistryError::Refused(Refusal::UnknownProject(name)))
+            if !registry.policy().projects.contains_key(name) =>
+        {
+            return;
+        }
         Failure::Registry(
             error @ (RegistryError::Refused(_)
             | RegistryError::Taken
@@ -140,7 +150,7 @@ pub(crate) async fn failure(
             path: Text::new(uri.path()),
             reason: Text::new(&error.to_string()),
         },
-        Failure::Catalog => Event::Refused {
+        Failure::Catalog | Failure::OtherPage => Event::Refused {
             method: Text::new(method.as_str()),
             path: Text::new(uri.path()),
             reason: Text::new(&failure.to_string()),

@@ -1,10 +1,11 @@
-//! Every route under `/v2/`, parsed from method and path in one total function
+//! Every route under `/v2/` and `/api/`, parsed from method and path in one total function
 //! (distribution-spec: Endpoints; the numbers are its own).
 
 use http::Method;
 use percent_encoding::percent_decode_str;
 use torno_oci::{
-    Digest, DigestError, NameError, Reference, ReferenceError, RepositoryName, UploadId, UploadIdError,
+    Digest, DigestError, NameError, ProjectName, Reference, ReferenceError, RepositoryName, RunId, UploadId,
+    UploadIdError,
 };
 
 /// What a request asks for.
@@ -38,6 +39,20 @@ pub enum Route {
     Tags(RepositoryName),
     /// `GET /v2/<name>/referrers/<digest>` (end-12).
     Referrers(RepositoryName, Digest),
+    /// `GET /api/whoami`: what am I here, and what may I push to?
+    Whoami,
+    /// `GET /api/projects/<project>/dry-run`: how do I run an image at home as the project would?
+    DryRun(ProjectName),
+    /// `POST /api/projects/<project>/pause`: nothing new of it is started.
+    PauseProject(ProjectName),
+    /// `POST /api/projects/<project>/resume`: it goes on.
+    ResumeProject(ProjectName),
+    /// `POST /api/runs/<n>/cancel`: it ends.
+    CancelRun(RunId),
+    /// `POST /api/runs/<n>/retry`: its image runs again.
+    RetryRun(RunId),
+    /// `PUT /api/runs/<n>/priority`: it goes before others, or after them.
+    PrioritizeRun(RunId),
 }
 
 /// Why a request asks for nothing there is.
@@ -66,6 +81,9 @@ pub enum RouteError {
 impl Route {
     /// What `method` and `path` ask for. The path is still percent-encoded.
     pub fn parse(method: &Method, path: &str) -> Result<Self, RouteError> {
+        if let Some(rest) = path.strip_prefix("/api/") {
+            return api(method, rest);
+        }
         let rest = path.strip_prefix("/v2").ok_or(RouteError::Path)?;
         let rest = match rest {
             "" => "",
@@ -119,6 +137,28 @@ impl Route {
     }
 }
 
+/// What is Torno's own, behind `/api/`.
+fn api(method: &Method, rest: &str) -> Result<Route, RouteError> {
+    let decoded = percent_decode_str(rest).decode_utf8().map_err(|_| RouteError::Path)?;
+    let parts: Vec<&str> = decoded.split('/').collect();
+    let only = |allowed: Method, name: &'static str, route: Route| {
+        if *method == allowed { Ok(route) } else { Err(RouteError::Method(name)) }
+    };
+    // What is no name is the name of nothing.
+    let project = |name: &str| name.parse::<ProjectName>().map_err(|_| RouteError::Path);
+    let run = |number: &str| number.parse::<RunId>().map_err(|_| RouteError::Path);
+    match parts.as_slice() {
+        ["whoami"] => read(method, Route::Whoami),
+        ["projects", name, "dry-run"] => read(method, Route::DryRun(project(name)?)),
+        ["projects", name, "pause"] => only(Method::POST, "POST", Route::PauseProject(project(name)?)),
+        ["projects", name, "resume"] => only(Method::POST, "POST", Route::ResumeProject(project(name)?)),
+        ["runs", number, "cancel"] => only(Method::POST, "POST", Route::CancelRun(run(number)?)),
+        ["runs", number, "retry"] => only(Method::POST, "POST", Route::RetryRun(run(number)?)),
+        ["runs", number, "priority"] => only(Method::PUT, "PUT", Route::PrioritizeRun(run(number)?)),
+        _ => Err(RouteError::Path),
+    }
+}
+
 fn read(method: &Method, route: Route) -> Result<Route, RouteError> {
     match *method {
         Method::GET | Method::HEAD => Ok(route),
@@ -142,6 +182,14 @@ mod tests {
 
     fn name(text: &str) -> RepositoryName {
         text.parse().expect("name")
+    }
+
+    fn project() -> ProjectName {
+        "heart".parse().expect("name")
+    }
+
+    fn run(number: u64) -> RunId {
+        RunId::new(number).expect("number")
     }
 
     #[test]
@@ -169,6 +217,17 @@ mod tests {
             (Method::GET, "/v2/a/b/tags/list".to_owned(), Route::Tags(name("a/b"))),
             (Method::GET, format!("/v2/a/b/referrers/{}", digest()), Route::Referrers(name("a/b"), digest())),
             (Method::GET, "/v2/tags/list/tags/list".to_owned(), Route::Tags(name("tags/list"))),
+            (Method::GET, "/api/whoami".to_owned(), Route::Whoami),
+            (Method::GET, "/api/projects/heart/dry-run".to_owned(), Route::DryRun(project())),
+            (Method::POST, "/api/projects/heart/pause".to_owned(), Route::PauseProject(project())),
+            (Method::POST, "/api/projects/heart/resume".to_owned(), Route::ResumeProject(project())),
+            (Method::POST, "/api/runs/12/cancel".to_owned(), Route::CancelRun(run(12))),
+            (Method::POST, "/api/runs/%31%32/retry".to_owned(), Route::RetryRun(run(12))),
+            (
+                Method::PUT,
+                "/api/runs/18446744073709551615/priority".to_owned(),
+                Route::PrioritizeRun(run(u64::MAX)),
+            ),
         ];
         for (method, path, route) in table {
             assert_eq!(Route::parse(&method, &path), Ok(route), "{method} {path}");
@@ -187,11 +246,22 @@ mod tests {
         assert!(matches!(parse("/v2/a/blobs/sha256:x"), Err(RouteError::Digest(_))));
         assert!(parse("/v2/a/blobs/uploads/..%2fx").is_err());
         assert_eq!(Route::parse(&Method::POST, "/v2/"), Err(RouteError::Method("GET, HEAD")));
+        for none in ["0", "-1", "1.0", "18446744073709551616", "", " 1", "a", "1/2"] {
+            let path = format!("/api/runs/{none}/cancel");
+            assert_eq!(Route::parse(&Method::POST, &path), Err(RouteError::Path), "{path}");
+        }
+        for path in
+            ["/api/", "/api/runs/1", "/api/runs/1/cancel/", "/api/projects/A/pause", "/api/projects/../pause"]
+        {
+            assert_eq!(Route::parse(&Method::POST, path), Err(RouteError::Path), "{path}");
+        }
+        assert_eq!(parse("/api/runs/1/cancel"), Err(RouteError::Method("POST")));
+        assert_eq!(parse("/api/runs/1/priority"), Err(RouteError::Method("PUT")));
     }
 
     proptest! {
         #[test]
-        fn no_path_panics(path in "(/v2)?(/[a-z%2F._:-]{0,12}){0,6}", anything: String) {
+        fn no_path_panics(path in "(/v2|/api)?(/[a-z%2F._:-]{0,12}){0,6}", anything: String) {
             for method in [Method::GET, Method::PUT, Method::POST, Method::PATCH] {
                 let _ = Route::parse(&method, &path);
                 let _ = Route::parse(&method, &anything);

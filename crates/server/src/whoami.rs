@@ -6,8 +6,6 @@ use torno_auth::Identity;
 
 use crate::{answer, body::Body, public::Public};
 
-pub(crate) const PATH: &str = "/api/whoami";
-
 pub(crate) fn answer(public: &Public, who: &Identity) -> Response<Body> {
     let standing = public.registry.policy().standing(who);
     let names = |projects: &[torno_auth::ProjectName]| -> Vec<String> {

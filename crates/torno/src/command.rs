@@ -208,6 +208,9 @@ pub(crate) enum Failure {
     /// There is no such run.
     #[error("there is no run {0}; see `torno runs list`")]
     NoRun(RunId),
+    /// Some of several runs could not be dealt with; why was said of each.
+    #[error("{0} of {1} runs were left as they are")]
+    Runs(usize, usize),
     /// A run that is not over has no log yet.
     #[error("run {0} is {1}; what it prints is kept when it ends")]
     NoLog(RunId, RunState),

@@ -2,11 +2,18 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
+use torno_oci::{Capacity, Priority};
+
+use crate::{RunControl, RunPermit};
+
 use super::*;
 
 /// What stands around the table in the page.
 const BEGIN: &str = "<!-- permissions: written by the test of crates/auth/src/policy/table.rs -->\n";
 const END: &str = "<!-- end of permissions -->\n";
+/// The same around that of runs.
+const RUNS_BEGIN: &str = "<!-- control: written by the test of crates/auth/src/policy/table.rs -->\n";
+const RUNS_END: &str = "<!-- end of control -->\n";
 
 /// Set to write the page instead of comparing with it.
 const WRITE: &str = "TORNO_WRITE_DOCS";
@@ -89,14 +96,19 @@ const PLACES: [(&str, &str, Option<&str>); 16] = [
     ("by rule, for anyone", "public/x", Some("eve")),
 ];
 
-fn table() -> String {
-    let policy = policy();
+fn heads() -> String {
     let mut text = String::from("| |");
     for (role, _) in people() {
         let _ = write!(text, " {role} |");
     }
     text.push_str("\n|---|");
     text.push_str(&"---|".repeat(people().len()));
+    text
+}
+
+fn table() -> String {
+    let policy = policy();
+    let mut text = heads();
     for (place, name, owner) in PLACES {
         let _ = write!(text, "\n| {place} |");
         let (name, owner) = (name.parse().expect("name"), owner.map(user));
@@ -111,17 +123,143 @@ fn table() -> String {
     text
 }
 
+/// Every kind of run: what the rows of the table call it, the repository of its image, and whose it is.
+const RUNS: [(&str, Option<(&str, &str)>); 6] = [
+    ("a run of ada's", Some(("run/heart/x", "ada"))),
+    ("a run of ada's, shared", Some(("run/open/x", "ada"))),
+    ("a try of ada's", Some(("try/heart/x", "ada"))),
+    ("a run of the robot's", Some(("run/heart/z", "ci"))),
+    ("a run of a project that is gone", Some(("run/none/x", "ada"))),
+    ("no run", None),
+];
+
+/// A run that is not there, or as good as not there, and what can be done to one.
+const RUN: RunId = RunId::FIRST;
+const CONTROLS: [(&str, RunControl); 3] = [
+    ("cancel", RunControl::Cancel),
+    ("retry", RunControl::Retry),
+    ("priority", RunControl::Prioritize(Priority::High)),
+];
+
+fn control(who: &Identity, control: RunControl, of: Option<(&str, &str)>) -> Result<RunPermit, Refusal> {
+    let of = of.map(|(name, owner)| (name.parse().expect("name"), user(owner)));
+    policy().control(who, control, RUN, of.as_ref().map(|(name, owner)| (name, owner)))
+}
+
+fn table_of_runs() -> String {
+    let mut text = heads();
+    for (kind, of) in RUNS {
+        let _ = write!(text, "\n| {kind} |");
+        for (_, who) in people() {
+            let may = CONTROLS.iter().filter(|(_, wish)| control(&who, *wish, of).is_ok());
+            let may: Vec<&str> = may.map(|(name, _)| *name).collect();
+            let _ = write!(text, " {} |", if may.is_empty() { "–".into() } else { may.join(", ") });
+        }
+    }
+    for (kind, name) in [("a project", "heart"), ("no project", "none")] {
+        let _ = write!(text, "\n| {kind} |");
+        for (_, who) in people() {
+            let may = policy().pause(&who, &name.parse().expect("name")).is_ok();
+            let _ = write!(text, " {} |", if may { "pause, resume" } else { "–" });
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// Whoever may do nothing to a run is told what they would be told if there were none.
+#[test]
+fn a_run_of_others_is_like_none() {
+    for (role, who) in people() {
+        for (kind, of) in RUNS {
+            for (name, wish) in CONTROLS {
+                let other = control(&who, RunControl::Cancel, of).is_ok();
+                match control(&who, wish, of) {
+                    Err(refusal) if !other => {
+                        assert_eq!(refusal, Refusal::UnknownRun(RUN), "{role}: {name} of {kind}");
+                    }
+                    Err(refusal) => {
+                        assert!(matches!(refusal, Refusal::Denied(_)), "{role}: {name} of {kind}");
+                    }
+                    Ok(permit) => assert_eq!((permit.run(), permit.control()), (RUN, wish)),
+                }
+            }
+        }
+    }
+}
+
+/// A token for some runs says nothing of others, and one for none says so of all alike.
+#[test]
+fn tokens_control_what_they_say() {
+    let ada = Identity::of(user("ada"));
+    let mine = Some(("run/heart/x", "ada"));
+    let limited = |scope: &str, of| {
+        let who = ada.clone().limited_to(scope.parse().expect("scope"));
+        control(&who, RunControl::Cancel, of)
+    };
+    for of in [mine, None, Some(("run/heart/y", "bob"))] {
+        assert!(matches!(limited("pull,push,delete:**", of), Err(Refusal::Denied(_))), "{of:?}");
+        assert_eq!(limited("control:run/open/**", of), Err(Refusal::UnknownRun(RUN)), "{of:?}");
+    }
+    assert!(limited("control:run/heart/*", mine).is_ok());
+    let bearer = |scope: &str| {
+        control(&ada.clone().with_access(scope.parse().expect("scope")), RunControl::Retry, mine)
+    };
+    assert!(matches!(bearer("pull,push:run/heart/x"), Err(Refusal::OutOfScope(Action::Control, _))));
+    assert!(bearer("control:run/heart/x").is_ok());
+
+    let cora = Identity::of(user("cora"));
+    let heart = "heart".parse().expect("name");
+    let pause = |who: Identity| policy().pause(&who, &heart);
+    let limited = |scope: &str| pause(cora.clone().limited_to(scope.parse().expect("scope")));
+    assert!(limited("control:**").is_ok());
+    assert!(limited("control:run/heart/** control:try/heart/**").is_ok());
+    assert_eq!(limited("control:run/heart/**"), Err(Refusal::UnknownProject(heart.clone())));
+    assert!(matches!(limited("pull:**"), Err(Refusal::Denied(_))));
+    let asked = |name: &str, action| {
+        let repositories = [(name.parse().expect("name"), [action].into())].into();
+        let wish = crate::Wish { repositories, catalog: false };
+        pause(cora.clone().with_access(crate::Scope::of_wish(wish)))
+    };
+    assert!(asked("run/heart/x", Action::Control).is_ok());
+    for (name, action) in [("run/open/x", Action::Control), ("run/heart/x", Action::Pull)] {
+        assert!(matches!(asked(name, action), Err(Refusal::OutOfScope(Action::Control, _))), "{name}");
+    }
+    assert!(matches!(pause(ada), Err(Refusal::Denied(_))), "who belongs to a project may know of it");
+    assert!(matches!(pause(Identity::of(user("eve"))), Err(Refusal::UnknownProject(_))));
+}
+
+/// What is told of who did something: their own name for what is theirs, whatever else they are.
+#[test]
+fn people_act_as_what_they_are() {
+    let mut policy = policy();
+    let both = user("ada");
+    policy.projects.values_mut().for_each(|project| project.custodians = [both.clone()].into());
+    let who = Identity::of(both.clone());
+    let name = "run/heart/x".parse().expect("name");
+    let of = |owner| {
+        policy.control(&who, RunControl::Cancel, RUN, Some((&name, owner))).expect("a right").capacity()
+    };
+    assert_eq!((of(&both), of(&user("bob"))), (Capacity::Owner, Capacity::Custodian));
+    let raised = policy.control(&who, RunControl::Prioritize(Priority::Low), RUN, Some((&name, &both)));
+    assert_eq!(raised.expect("a right").capacity(), Capacity::Custodian);
+}
+
 #[test]
 fn the_table_in_the_page_is_what_the_policy_says() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/SECURITY.md");
     let text = fs::read_to_string(&page).expect("the page");
-    let (before, rest) = text.split_once(BEGIN).expect("where the table begins");
-    let (shown, after) = rest.split_once(END).expect("where the table ends");
-    let table = table();
-    if std::env::var_os(WRITE).is_some() {
-        fs::write(&page, format!("{before}{BEGIN}{table}{END}{after}")).expect("written");
-    } else {
-        assert_eq!(shown, table, "if this is meant: {WRITE}=1 cargo test -p torno-auth the_table");
+    let mut written = text.clone();
+    for (begin, end, table) in [(BEGIN, END, table()), (RUNS_BEGIN, RUNS_END, table_of_runs())] {
+        let (before, rest) = written.split_once(begin).expect("where the table begins");
+        let (shown, after) = rest.split_once(end).expect("where the table ends");
+        if std::env::var_os(WRITE).is_none() {
+            assert_eq!(shown, table, "if this is meant: {WRITE}=1 cargo test -p torno-auth the_table");
+        }
+        written = format!("{before}{begin}{table}{end}{after}");
+    }
+    if written != text {
+        fs::write(&page, written).expect("written");
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::{sync::mpsc, task::spawn_blocking, time::Instant};
 use torno_auth::ProjectName;
 use torno_oci::media_types;
-use torno_registry::{Outcome, Publication, RunLog};
+use torno_registry::{Outcome, Publication, RegistryError, RunLog};
 
 use crate::{
     ExecutorError, LogPolicy,
@@ -79,7 +79,10 @@ impl Life {
         self.compare_data().await?;
         let policy = self.policy();
         let log = self.printed().await?;
-        let mut outcome = not_started(&ended.outcome, &log).unwrap_or_else(|| ended.outcome.clone());
+        let mut outcome = match self.site.registry.cancellation(self.run.id).await? {
+            Some(cancelled) => cancelled,
+            None => not_started(&ended.outcome, &log).unwrap_or_else(|| ended.outcome.clone()),
+        };
         let mut output = None;
         // An engine cannot read what is nested too deeply.
         if outcome == Outcome::Succeeded
@@ -88,18 +91,27 @@ impl Life {
             outcome = excess;
         }
         if outcome == Outcome::Succeeded {
-            match self.collect().await {
-                Ok(collected) => output = Some(Arc::new(collected)),
-                Err(ExecutorError::Collect(CollectError::TooLarge(bytes))) => {
+            let collected = tokio::select! {
+                collected = self.collect() => Some(collected),
+                // What has been read of it is in a file without a name, which goes with its reader.
+                cancelled = self.site.registry.cancelled(self.run.id) => {
+                    outcome = cancelled;
+                    None
+                }
+            };
+            match collected {
+                Some(Ok(collected)) => output = Some(Arc::new(collected)),
+                Some(Err(ExecutorError::Collect(CollectError::TooLarge(bytes)))) => {
                     outcome = Outcome::OutputTooLarge { bytes };
                 }
-                Err(ExecutorError::Collect(CollectError::TooMany(entries))) => {
+                Some(Err(ExecutorError::Collect(CollectError::TooMany(entries)))) => {
                     outcome = Outcome::OutputTooManyFiles { entries };
                 }
-                Err(ExecutorError::Collect(CollectError::TooDeep(depth))) => {
+                Some(Err(ExecutorError::Collect(CollectError::TooDeep(depth)))) => {
                     outcome = Outcome::OutputTooDeep { depth };
                 }
-                Err(error) => return Err(error),
+                Some(Err(error)) => return Err(error),
+                None => {}
             }
         }
         let failed = outcome != Outcome::Succeeded;
@@ -108,8 +120,14 @@ impl Life {
         } else {
             Some(self.publication(ended, &outcome, output, &log).await?)
         };
-        self.end(outcome, log, publication).await;
-        Ok(())
+        match self.finish(&outcome, &log, publication).await {
+            // Somebody wanted it to end while it was packed: what is packed says otherwise, and is left to gc.
+            Err(cancelled @ RegistryError::Cancelled(_)) => Err(cancelled.into()),
+            ended => {
+                self.ended(&outcome, ended).await;
+                Ok(())
+            }
+        }
     }
 
     /// The end of what it printed.
@@ -207,18 +225,39 @@ impl Life {
 
     /// Ends the run, then removes it from the engine.
     pub(super) async fn end(&self, outcome: Outcome, log: RunLog, publish: Option<Publication>) {
+        // It ends as that, whatever else has come over it.
+        let cancelled = self.site.registry.cancellation(self.run.id).await.ok().flatten();
+        let outcome = cancelled.unwrap_or(outcome);
+        let ended = self.finish(&outcome, &log, publish).await;
+        self.ended(&outcome, ended).await;
+    }
+
+    /// Notes how the run ended and publishes what it leaves, or notes that this failed, if it is not cancelled.
+    async fn finish(
+        &self,
+        outcome: &Outcome,
+        log: &RunLog,
+        publish: Option<Publication>,
+    ) -> Result<(), RegistryError> {
         let (run, registry) = (self.run.id, &self.site.registry);
-        let kind = crate::report::kind(&outcome);
         let published = publish.is_some();
         let step = || registry.finish(run, outcome.clone(), log.clone(), publish.clone());
-        let mut ended = self.registered(step).await;
-        if let (Err(error), true) = (&ended, published) {
-            tracing::error!(%run, %error, "what a run left could not be published");
-            let step = || registry.finish(run, self.unfit(), log.clone(), None);
-            ended = self.registered(step).await;
+        match self.registered(step).await {
+            Err(cancelled @ RegistryError::Cancelled(_)) => Err(cancelled),
+            Err(error) if published => {
+                tracing::error!(%run, %error, "what a run left could not be published");
+                let step = || registry.finish(run, self.unfit(), log.clone(), None);
+                self.registered(step).await
+            }
+            ended => ended,
         }
+    }
+
+    /// Removes from the engine what it holds of a run that has ended.
+    async fn ended(&self, outcome: &Outcome, ended: Result<(), RegistryError>) {
+        let run = self.run.id;
         match ended {
-            Ok(()) => tracing::info!(%run, outcome = kind, "a run is over"),
+            Ok(()) => tracing::info!(%run, outcome = crate::report::kind(outcome), "a run is over"),
             // It is in nobody's hands then, and is taken up as such.
             Err(error) => {
                 tracing::error!(%run, %error, "a run could not be ended");

@@ -66,6 +66,14 @@ impl Life {
     /// A run that the site has failed begins anew, from nothing, or ends if that has been tried often enough.
     pub(super) async fn lost(&self, loss: Loss) {
         let (run, attempt) = (self.run.id, self.run.attempt);
+        // Nobody waits for what is cancelled.
+        if let Ok(Some(cancelled)) = self.site.registry.cancellation(run).await {
+            let log = match loss {
+                Loss::Engine | Loss::Container => RunLog::default(),
+                Loss::Relay | Loss::Site => self.printed().await.unwrap_or_default(),
+            };
+            return self.end(cancelled, log, None).await;
+        }
         if attempt >= self.site.attempts {
             tracing::error!(%run, attempt, ?loss, "the site failed a run, and it is not tried again");
             // What it printed is the admin's all the same, where it can still be had.
@@ -95,6 +103,9 @@ impl Life {
     /// process each time.
     pub(super) async fn begin_again(&self) {
         let run = self.run.id;
+        if let Ok(Some(cancelled)) = self.site.registry.cancellation(run).await {
+            return self.end(cancelled, RunLog::default(), None).await;
+        }
         if self.run.attempt >= CUT_OFF {
             tracing::error!(%run, "the preparation of a run was cut off too often");
             return self.lost(Loss::Site).await;

@@ -51,7 +51,10 @@ impl From<ExecutorError> for Unready {
 
 impl From<RegistryError> for Unready {
     fn from(error: RegistryError) -> Self {
-        Self::Failed(error.into())
+        match error {
+            RegistryError::Cancelled(by) => Self::Ends(Outcome::Cancelled { by }),
+            error => Self::Failed(error.into()),
+        }
     }
 }
 
@@ -86,7 +89,11 @@ impl Life {
         let exchange = loop {
             self.clear().await?;
             self.give().await?;
-            engine.pull(&plan.image, self.run.id, secret).await.map_err(not_pulled)?;
+            tokio::select! {
+                pulled = engine.pull(&plan.image, self.run.id, secret) => pulled.map_err(not_pulled)?,
+                // An image that comes all the same is an image of no run, and removed as such.
+                cancelled = registry.cancelled(self.run.id) => return Err(Unready::Ends(cancelled)),
+            }
             // The run's container is made to share what the relay's has.
             let exchange = self.connect(plan.relay.as_ref()).await?;
             match engine.create(&plan).await {

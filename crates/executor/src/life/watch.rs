@@ -20,8 +20,22 @@ const ENDED_WITH_ENGINE: [i64; 3] = [137, 143, 255];
 /// have ten seconds to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(12);
 
+/// How long a run that is cancelled has to end by itself before it is killed, as with `docker stop`.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// The status of a process that was killed.
 const KILLED: i64 = 137;
+
+/// What this process has done to end a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Nothing.
+    Unforced,
+    /// Its program was asked to end.
+    Asked,
+    /// It was killed.
+    Killed,
+}
 
 impl Life {
     /// Waits until the container has ended, and ends it at its limits. While the engine is away it is waited for, to the
@@ -36,24 +50,40 @@ impl Life {
         let limit = self.time_limit();
         let mut deadline = Instant::now() + self.left(container.started.unwrap_or_else(Timestamp::now));
         let mut forced: Option<Result<Outcome, Loss>> = None;
+        let mut end = End::Unforced;
         let mut outgrown = pin!(self.outgrown());
         let mut disconnected = pin!(self.disconnected());
+        let mut cancelled = pin!(self.site.registry.cancelled(self.run.id));
         loop {
             let ended = tokio::select! {
                 ended = engine.wait(&name) => ended,
                 () = sleep_until(deadline) => {
-                    if let Some(forced) = forced {
+                    if end == End::Killed
+                        && let Some(forced) = forced
+                    {
                         tracing::error!(run = %self.run.id, "the container of a run cannot be killed");
                         return Ok(forced.map(|outcome| Ended { container, outcome }));
                     }
-                    let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-                    forced = Some(Ok(Outcome::TimeLimit { millis }));
+                    if end == End::Unforced {
+                        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                        forced = Some(Ok(Outcome::TimeLimit { millis }));
+                    }
+                    end = End::Killed;
                     self.insist(|| engine.kill(&name)).await.or_else(gone_already)?;
                     deadline = Instant::now() + self.site.patience;
                     continue;
                 }
+                outcome = &mut cancelled, if forced.is_none() => {
+                    tracing::info!(run = %self.run.id, "a run is cancelled and stopped");
+                    forced = Some(Ok(outcome));
+                    end = End::Asked;
+                    self.insist(|| engine.terminate(&name)).await.or_else(gone_already)?;
+                    deadline = Instant::now() + GRACE;
+                    continue;
+                }
                 outcome = &mut outgrown, if forced.is_none() => {
                     forced = Some(Ok(outcome));
+                    end = End::Killed;
                     self.insist(|| engine.kill(&name)).await.or_else(gone_already)?;
                     deadline = Instant::now() + self.site.patience;
                     continue;
@@ -61,6 +91,7 @@ impl Life {
                 () = &mut disconnected, if forced.is_none() && self.reaches() => {
                     tracing::error!(run = %self.run.id, "the relay of a run ended before the run did");
                     forced = Some(Err(Loss::Relay));
+                    end = End::Killed;
                     self.insist(|| engine.kill(&name)).await.or_else(gone_already)?;
                     deadline = Instant::now() + self.site.patience;
                     continue;
@@ -107,7 +138,9 @@ impl Life {
         watched: Watched,
     ) -> Result<Outcome, Loss> {
         let status = container.status;
-        if let (Some(forced), true) = (forced, status != 0) {
+        // However a cancelled one ends: nothing of what it leaves is wanted.
+        let cancelled = matches!(forced, Some(Ok(Outcome::Cancelled { .. })));
+        if let (Some(forced), true) = (forced, status != 0 || cancelled) {
             return forced;
         }
         // Whatever its program made of that.

@@ -195,16 +195,20 @@ impl Show {
     }
 }
 
-/// Whether something has to do with a project: its repository is one of the project's, or that was what was refused.
+/// Whether something has to do with a project: it or its repository is named, or that was what was refused.
 fn is_of(entry: &Entry, project: &ProjectName) -> bool {
     let named = entry.text_of("repository").and_then(|name| name.parse::<RepositoryName>().ok());
     if let Some(name) = named {
         return name.namespace().project() == Some(project.as_str());
     }
+    if let Some(name) = entry.text_of("project") {
+        return name == project.as_str();
+    }
     let path = entry.text_of("path").unwrap_or_default();
     ["run", "results", "try", "try-results"]
         .iter()
         .any(|namespace| path.starts_with(&format!("/v2/{namespace}/{project}/")))
+        || path.starts_with(&format!("/api/projects/{project}/"))
 }
 
 /// A line in words.
@@ -287,10 +291,17 @@ mod tests {
             r#"{"repository":"run/heart/x"}"#,
             r#"{"repository":"results/heart/x"}"#,
             r#"{"path":"/v2/run/heart/x/manifests/1"}"#,
+            r#"{"path":"/api/projects/heart/pause"}"#,
+            r#"{"project":"heart"}"#,
         ] {
             assert!(is_of(&entry(of), &heart), "{of}");
         }
-        for other in ["{}", r#"{"repository":"heart/x"}"#, r#"{"repository":"run/hearts/x"}"#] {
+        for other in [
+            "{}",
+            r#"{"project":"hearts"}"#,
+            r#"{"repository":"heart/x"}"#,
+            r#"{"repository":"run/hearts/x"}"#,
+        ] {
             assert!(!is_of(&entry(other), &heart), "{other}");
         }
     }

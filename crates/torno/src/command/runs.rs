@@ -1,4 +1,7 @@
-//! `torno runs`: what ran, and what it printed. For the admin, who has the data directory.
+//! `torno runs`: what ran, what it printed, and what becomes of what is queued or under way. For the admin, who has the
+//! data directory.
+
+mod control;
 
 use std::{
     fmt::Write as _,
@@ -7,8 +10,9 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use torno_oci::RunId;
-use torno_registry::{Run, RunData, RunLog, Selection, ServiceTraffic};
+use torno_auth::RunControl;
+use torno_oci::{Priority, ProjectName, RunId};
+use torno_registry::{Pause, Run, RunData, RunLog, RunState, Selection, ServiceTraffic};
 
 use super::{ConfigFile, Failure};
 
@@ -21,9 +25,14 @@ Examples:
   torno runs list --limit 1000
   torno runs show 12              all that is known of run 12
   torno runs logs 12              what it printed; its stderr on stderr
-  torno runs logs 12 --times      both in one, each line with its time";
+  torno runs logs 12 --times      both in one, each line with its time
+  torno runs cancel 12 13         stop them; nothing of their output is released
+  torno runs retry 12             run the same image again, as a new run
+  torno runs priority 14 --set high
+  torno runs pause retina         start nothing new of a project, until `resume`
+  torno runs pause                of none";
 
-/// See what ran, how it ended and what it printed
+/// See what ran and what it printed; stop, repeat and order runs
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Runs {
@@ -55,28 +64,82 @@ enum Action {
         #[arg(long)]
         times: bool,
     },
+    /// Stop runs: what is queued ends at once, what is under way within seconds
+    ///
+    /// Nothing of their output is released; what they printed is kept as that of any run that failed. Whoever carries out
+    /// runs is told. If nobody does at the moment, what is under way ends as soon as somebody does again.
+    Cancel {
+        /// The runs' numbers
+        #[arg(required = true)]
+        runs: Vec<RunId>,
+    },
+    /// Run the images of runs that are over again, each as a new run
+    ///
+    /// A new run has a new number, so that the log, the outcome and the result of the first stay what they are. It counts
+    /// towards the quotas of its owner and project as a push does. Its image must still be in its repository.
+    Retry {
+        /// The runs' numbers
+        #[arg(required = true)]
+        runs: Vec<RunId>,
+    },
+    /// Start nothing new of a project, or of any, until `torno runs resume`
+    ///
+    /// Pushes go on and are queued, whoever pulls is told, what runs goes on. Stays so when Torno starts again.
+    Pause {
+        /// The project; all runs of the site if it is not named
+        project: Option<ProjectName>,
+    },
+    /// Let a project, or the site, go on that was paused
+    Resume {
+        /// The project; the site if it is not named
+        project: Option<ProjectName>,
+    },
+    /// Let queued runs go before the others of their project, or after them
+    Priority {
+        /// The runs' numbers
+        #[arg(required = true)]
+        runs: Vec<RunId>,
+        /// `high`, `normal` or `low`
+        #[arg(long, value_name = "PRIORITY")]
+        set: Priority,
+    },
 }
 
 impl Runs {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let config = self.file.load()?;
-        super::with_registry(&config, async |registry| match self.action {
+        super::with_registry(&config, async |registry| match &self.action {
             Action::List { limit } => {
-                let runs = registry.runs(Selection::All, limit).await?;
-                print(io::stdout(), table(&runs).as_bytes())?;
+                let runs = registry.runs(Selection::All, *limit).await?;
+                print(io::stdout(), table(&runs, &registry.pauses().await?).as_bytes())?;
                 print(io::stderr(), outage(registry.outage().await?).as_bytes())
             }
             Action::Show { run } => {
-                let found = registry.run(run).await?.ok_or(Failure::NoRun(run))?;
-                let given = registry.run_data(run).await?;
-                let traffic = registry.traffic(run).await?;
-                let text = details(&found) + &data(&given) + &exchanged(&traffic);
+                let found = registry.run(*run).await?.ok_or(Failure::NoRun(*run))?;
+                let given = registry.run_data(*run).await?;
+                let traffic = registry.traffic(*run).await?;
+                let paused = registry.pauses().await?;
+                let text = details(&found, &paused) + &data(&given) + &exchanged(&traffic);
                 print(io::stdout(), text.as_bytes())?;
                 let waits = found.finished_at.is_none();
                 let since = if waits { registry.outage().await? } else { None };
                 print(io::stderr(), outage(since).as_bytes())
             }
+            Action::Cancel { runs } => control::each(registry, runs, RunControl::Cancel).await,
+            Action::Retry { runs } => control::each(registry, runs, RunControl::Retry).await,
+            Action::Priority { runs, set } => {
+                control::each(registry, runs, RunControl::Prioritize(*set)).await
+            }
+            Action::Pause { project } => {
+                let known = |project: &ProjectName| config.projects.contains_key(project);
+                match project {
+                    Some(project) if !known(project) => Err(Failure::NoProject(project.clone())),
+                    project => control::pause(registry, project.clone()).await,
+                }
+            }
+            Action::Resume { project } => control::resume(registry, project.clone()).await,
             Action::Logs { run, times } => {
+                let (run, times) = (*run, *times);
                 let found = registry.run(run).await?.ok_or(Failure::NoRun(run))?;
                 let log = registry.run_log(run).await?.ok_or(Failure::NoLog(found.id, found.state))?;
                 if times {
@@ -89,7 +152,21 @@ impl Runs {
     }
 }
 
-fn table(runs: &[Run]) -> String {
+/// How far a run is, and whether it stays there.
+fn state(run: &Run, pauses: &[Pause]) -> String {
+    let project = run.repository.namespace().project();
+    let of_it = |pause: &Pause| pause.project.as_ref().is_none_or(|name| project == Some(name.as_str()));
+    let state = &run.state;
+    match (&run.cancel, state) {
+        (_, RunState::Queued) if pauses.iter().any(of_it) => format!("{state}, paused"),
+        (Some(_), RunState::Pulling | RunState::Starting | RunState::Running | RunState::Collecting) => {
+            format!("{state}, to be cancelled")
+        }
+        _ => state.to_string(),
+    }
+}
+
+fn table(runs: &[Run], pauses: &[Pause]) -> String {
     let heads = ["RUN", "IMAGE", "OWNER", "QUEUED", "TOOK", "STATE"].map(str::to_owned);
     let rows = runs.iter().map(|run| {
         [
@@ -98,7 +175,7 @@ fn table(runs: &[Run]) -> String {
             run.owner.to_string(),
             run.queued_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
             took(run).map_or_else(|| "-".into(), span),
-            run.state.to_string(),
+            state(run, pauses),
         ]
     });
     let rows: Vec<[String; 6]> = std::iter::once(heads).chain(rows).collect();
@@ -114,7 +191,7 @@ fn table(runs: &[Run]) -> String {
     text
 }
 
-fn details(run: &Run) -> String {
+fn details(run: &Run, pauses: &[Pause]) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a String cannot fail.
@@ -124,11 +201,18 @@ fn details(run: &Run) -> String {
         at.map_or_else(|| "-".into(), |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
     };
     line("run", run.id.to_string());
-    line("state", run.state.to_string());
+    line("state", state(run, pauses));
     line("image", format!("{}:{}", run.repository, run.tag));
     line("manifest", run.image.to_string());
     line("owner", run.owner.to_string());
     line("attempts", run.attempt.to_string());
+    line("priority", run.priority.to_string());
+    if let Some(first) = run.retry_of {
+        line("repeats", format!("run {first}"));
+    }
+    if let Some(wanted) = &run.cancel {
+        line("cancelled", control::who(wanted));
+    }
     line("queued", time(Some(run.queued_at)));
     if let Some(at) = run.not_before {
         line("tried again", format!("not before {}, after a failure of the site", time(Some(at))));

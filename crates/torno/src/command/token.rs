@@ -60,8 +60,8 @@ struct Create {
     /// Whose it is: a user, or a robot of the configuration
     #[arg(long)]
     user: UserName,
-    /// What it is good for: actions (pull, push, delete) and a pattern of repositories; may be given several times.
-    /// Without one: for all that its user may do
+    /// What it is good for: actions (pull, push, delete, control) and a pattern of repositories; may be given several
+    /// times. `control` is stopping and repeating runs. Without one: for all that its user may do
     #[arg(long, value_name = "ACTIONS:PATTERN")]
     scope: Vec<Grant>,
     /// How long it is good, such as 90d; without it: until it is revoked
