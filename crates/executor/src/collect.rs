@@ -20,7 +20,7 @@ use tar::EntryType;
 use torno_oci::{Algorithm, Digest, Hasher};
 
 use archive::{Archive, Member};
-use name::RelativePath;
+use name::{Names, RelativePath};
 
 /// How many of the entries that stayed out are written down one by one.
 const MAX_LISTED: usize = 100;
@@ -151,7 +151,11 @@ pub(crate) fn collect(source: impl Read, folder: &Path, bounds: Bounds) -> Resul
         bytes: 0,
         seen: 0,
     };
-    while let Some(member) = archive.next()? {
+    // The engine decides how the folder itself is called, by the name that it gives first.
+    let mut names = None;
+    while let Some(mut member) = archive.next()? {
+        let names = *names.get_or_insert_with(|| Names::of_folder(&member.path));
+        member.path = names.below_output(member.path);
         collector.take(&member, &mut archive)?;
     }
     collector.collected.spool.flush()?;

@@ -124,7 +124,7 @@ pub async fn examine(
     data: &Path,
     stop: &CancellationToken,
 ) -> Result<Option<Examination>, ExecutorError> {
-    examine_as(&Engine::new(socket), &Instance::draw()?, runtime, data, stop).await
+    examine_as(&Engine::new(socket, data), &Instance::draw()?, runtime, data, stop).await
 }
 
 /// The same as one of this instance: what it leaves when it is cut off is found as what a run leaves is.

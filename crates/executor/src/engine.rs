@@ -5,6 +5,7 @@
 mod error;
 mod facts;
 mod limit;
+mod podman;
 mod printed;
 mod program;
 mod relay;
@@ -12,6 +13,7 @@ mod seccomp;
 mod signal;
 mod translate;
 mod usage;
+mod wire;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -39,6 +41,7 @@ use crate::{
     plan::{OUTPUT, Plan, UID},
 };
 
+use podman::Dialect;
 use printed::Tails;
 
 pub use error::EngineError;
@@ -54,7 +57,8 @@ const MEASUREMENT_LIFE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Engine {
     socket: PathBuf,
-    connection: Mutex<Option<Docker>>,
+    data: PathBuf,
+    connection: Mutex<Option<(Docker, Dialect)>>,
     measured: Mutex<Option<(Instant, HashMap<String, u64>)>>,
 }
 
@@ -95,8 +99,14 @@ pub(crate) struct FoundVolume {
 }
 
 impl Engine {
-    pub(crate) fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), connection: Mutex::default(), measured: Mutex::default() }
+    /// The one behind a socket. Into `data`, the data directory, goes what an engine reads from a file only.
+    pub(crate) fn new(socket: &Path, data: &Path) -> Self {
+        Self {
+            socket: socket.to_owned(),
+            data: data.to_owned(),
+            connection: Mutex::default(),
+            measured: Mutex::default(),
+        }
     }
 
     /// Whether the engine answers.
@@ -107,17 +117,26 @@ impl Engine {
 
     /// The connection, with the protocol version both sides know.
     async fn connected(&self) -> Result<Docker, EngineError> {
-        if let Some(docker) = &*self.connection.lock().await {
-            return Ok(docker.clone());
+        Ok(self.known().await?.0)
+    }
+
+    /// The connection, and how the engine understands what it is told.
+    async fn known(&self) -> Result<(Docker, Dialect), EngineError> {
+        if let Some(known) = &*self.connection.lock().await {
+            return Ok(known.clone());
         }
         // Outside the lock: of an engine that hangs, nobody waits for others who wait.
         let connect = async {
             let socket = self.socket.to_string_lossy();
             let docker = Docker::connect_with_unix(&socket, limit::LONGEST.as_secs(), API_DEFAULT_VERSION)?;
-            docker.negotiate_version().await
+            let docker = docker.negotiate_version().await?;
+            let version = docker.version().await?;
+            Ok::<_, bollard::errors::Error>((docker, version))
         };
-        let docker = timeout(limit::PING, connect).await.map_err(|_| EngineError::Timeout(limit::PING))??;
-        Ok(self.connection.lock().await.insert(docker).clone())
+        let connected = timeout(limit::PING, connect).await;
+        let (docker, version) = connected.map_err(|_| EngineError::Timeout(limit::PING))??;
+        let dialect = Dialect::of(&version, &self.data).map_err(EngineError::Profile)?;
+        Ok(self.connection.lock().await.insert((docker, dialect)).clone())
     }
 
     /// Waits for an answer. An engine that went away may come back as another version, so the connection is made
@@ -139,7 +158,10 @@ impl Engine {
 
     /// Pulls an image by digest. The secret goes to the engine and nowhere else.
     pub(crate) async fn pull(&self, image: &str, run: RunId, secret: &str) -> Result<(), EngineError> {
-        let docker = self.connected().await?;
+        let (docker, dialect) = self.known().await?;
+        if dialect != Dialect::Docker {
+            return podman::pull(&self.socket, image, run, secret).await;
+        }
         let options = query::CreateImageOptionsBuilder::default().from_image(image).build();
         let credentials = DockerCredentials {
             username: Some(format!("run-{run}")),
@@ -157,7 +179,7 @@ impl Engine {
     /// Makes a run's volume and container, and lets the run write to the volume. What an earlier attempt left is in
     /// the way and must have been removed.
     pub(crate) async fn create(&self, plan: &Plan) -> Result<(), EngineError> {
-        let docker = self.connected().await?;
+        let (docker, dialect) = self.known().await?;
         let volume = VolumeCreateRequest {
             name: Some(plan.volume.clone()),
             driver: Some("local".into()),
@@ -167,13 +189,15 @@ impl Engine {
         self.call(limit::CREATE, docker.create_volume(volume)).await?;
         let preparation = preparation_name(&plan.name);
         let name = query::CreateContainerOptionsBuilder::default().name(&preparation).build();
-        self.call(limit::CREATE, docker.create_container(Some(name), translate::preparation(plan))).await?;
+        self.call(limit::CREATE, docker.create_container(Some(name), translate::preparation(plan, &dialect)))
+            .await?;
         let at = query::UploadToContainerOptionsBuilder::default().path("/").build();
         let owned = bollard::body_full(owned_folder());
         self.call(limit::CREATE, docker.upload_to_container(&preparation, Some(at), owned)).await?;
         self.remove_container(&preparation).await?;
         let name = query::CreateContainerOptionsBuilder::default().name(&plan.name).build();
-        self.call(limit::CREATE, docker.create_container(Some(name), translate::container(plan))).await?;
+        self.call(limit::CREATE, docker.create_container(Some(name), translate::container(plan, &dialect)))
+            .await?;
         Ok(())
     }
 
@@ -470,7 +494,7 @@ mod tests {
     fn an_engine_that_is_not_there_is_unreachable() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         let folder = tempfile::tempdir().expect("folder");
-        let engine = Engine::new(&folder.path().join("none.sock"));
+        let engine = Engine::new(&folder.path().join("none.sock"), folder.path());
         let error = runtime.block_on(engine.reach()).expect_err("nobody there");
         assert!(matches!(error, EngineError::Unreachable(_)), "{error}");
     }

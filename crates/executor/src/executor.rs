@@ -94,7 +94,7 @@ impl Executor {
         let instance = Instance::of(data)?;
         let site = Site {
             registry,
-            engine: Engine::new(&settings.engine),
+            engine: Engine::new(&settings.engine, data),
             projects,
             volatile: Volatile::new(&settings.volatile, &instance),
             instance,

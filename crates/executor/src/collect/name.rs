@@ -11,6 +11,31 @@ const WHITEOUT: &str = ".wh.";
 /// The folder the engine's archive is of.
 const ROOT: &str = "output";
 
+/// How an engine names what is in the folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    /// By the folder's own name: `output/`, `output/x`. So does Docker.
+    Folder,
+    /// As if the folder were the root: `/`, `/x`. So does Podman with a folder that is a volume.
+    Root,
+}
+
+impl Names {
+    /// By the name of the folder itself, which stands first.
+    pub(super) fn of_folder(path: &[u8]) -> Self {
+        if path == b"/" { Self::Root } else { Self::Folder }
+    }
+
+    /// The name that the other way would have given; one that is in neither leads nowhere.
+    pub(super) fn below_output(self, path: Vec<u8>) -> Vec<u8> {
+        match self {
+            Self::Folder => path,
+            Self::Root if path.starts_with(b"/") => [ROOT.as_bytes(), &path].concat(),
+            Self::Root => [b"/", path.as_slice()].concat(),
+        }
+    }
+}
+
 /// A path of the archive, relative to the output folder.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RelativePath {

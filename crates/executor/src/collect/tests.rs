@@ -351,3 +351,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_engine_may_call_the_folder_the_root() {
+    let made = Made::default().member(EntryType::Directory, "/", b"").file("/b", b"second");
+    let made = made.member(EntryType::Directory, "/d", b"").file("/d/a", b"first");
+    let collected = made.file("output/x", b"x").file("//y", b"y").file("/../z", b"z").collected();
+    assert_eq!(collected.entries.keys().collect::<Vec<_>>(), ["b", "d", "d/a"]);
+    assert_eq!(collected.left_out.count, 3, "{:?}", collected.left_out.listed);
+    // Whatever is in it cannot change that.
+    let collected = Made::new().member(EntryType::Directory, "/", b"").file("/etc/passwd", b"x").collected();
+    assert_eq!((collected.entries.len(), collected.left_out.count), (0, 2));
+}

@@ -14,6 +14,9 @@ pub enum EngineError {
     /// The engine is connected and did not answer in time. Whether the call took effect is not known.
     #[error("the engine did not answer within {0:?}")]
     Timeout(std::time::Duration),
+    /// What the engine reads from a file of the data directory could not be written there.
+    #[error("the profile that the engine reads could not be written into the data directory: {0}")]
+    Profile(std::io::Error),
     /// The engine answered, and the answer is no.
     #[error("the engine refused: {reason} (status {status})")]
     Refused {

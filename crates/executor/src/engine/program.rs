@@ -19,15 +19,15 @@ impl Engine {
         let docker = self.connected().await?;
         let digest = Digest::sha256(program);
         let tag: String = digest.hex().chars().take(16).collect();
-        let image = format!("torno/{name}:{tag}");
+        let image = format!("localhost/torno/{name}:{tag}");
         match self.call(limit::INSPECT, docker.inspect_image(&image)).await {
             Err(error) if error.is_not_found() => {}
             other => return other.map(|_| image),
         }
         let options = query::CreateImageOptionsBuilder::default()
             .from_src("-")
-            .repo(&format!("torno/{name}"))
-            .tag(&tag)
+            // Podman looks for a name without a host at Docker Hub, and takes no heed of a tag beside the name.
+            .repo(&image)
             .changes(vec![format!("ENTRYPOINT [\"/{PROGRAM}\"]")])
             .build();
         let root = bollard::body_full(root(program));

@@ -1,6 +1,6 @@
 //! The container of a relay.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bollard::{
     models::{ContainerCreateBody, HostConfig, Mount},
@@ -11,6 +11,7 @@ use crate::plan::RelayPlan;
 
 use super::{
     Engine, EngineError, limit,
+    podman::Dialect,
     translate::{confined, held, read_only},
 };
 
@@ -18,13 +19,15 @@ impl Engine {
     /// Makes a relay's container; it is started like any other.
     pub(crate) async fn create_relay(&self, plan: &RelayPlan) -> Result<(), EngineError> {
         let image = self.program("relay", torno_inside::RELAY).await?;
-        let docker = self.connected().await?;
+        let (docker, dialect) = self.known().await?;
         let name = query::CreateContainerOptionsBuilder::default().name(&plan.name).build();
-        self.call(limit::CREATE, docker.create_container(Some(name), relay(plan, image))).await.map(drop)
+        self.call(limit::CREATE, docker.create_container(Some(name), relay(plan, image, &dialect)))
+            .await
+            .map(drop)
     }
 }
 
-pub(super) fn relay(plan: &RelayPlan, image: String) -> ContainerCreateBody {
+pub(super) fn relay(plan: &RelayPlan, image: String, dialect: &Dialect) -> ContainerCreateBody {
     let mounts: Vec<Mount> = vec![read_only(&plan.sockets, plan.sockets_at)];
     let hosts = plan.hosts.iter().map(|(name, address)| format!("{name}:{address}"));
     // The user of a program without capabilities may have any port of a namespace with nobody else in it.
@@ -33,7 +36,8 @@ pub(super) fn relay(plan: &RelayPlan, image: String) -> ContainerCreateBody {
         mounts: Some(mounts),
         extra_hosts: Some(hosts.collect()),
         sysctls: Some(HashMap::from([ports])),
-        ..held(&plan.resources, confined(&plan.confinement))
+        tmpfs: Some(dialect.in_memory(BTreeMap::new())),
+        ..held(&plan.resources, confined(&plan.confinement, dialect))
     };
     ContainerCreateBody {
         image: Some(image),

@@ -20,13 +20,13 @@ use crate::{
     },
 };
 
-use super::seccomp;
+use super::podman::Dialect;
 
 /// What the engine calls a network namespace with nothing in it but `lo`.
 const NO_NETWORK: &str = "none";
 
 /// The container a run runs in.
-pub(super) fn container(plan: &Plan) -> ContainerCreateBody {
+pub(super) fn container(plan: &Plan, dialect: &Dialect) -> ContainerCreateBody {
     let mut mounts = vec![output(plan)];
     mounts.extend(plan.data.iter().map(|data| match &data.source {
         DataPlace::Folder(folder) => read_only(folder, &data.target),
@@ -36,24 +36,24 @@ pub(super) fn container(plan: &Plan) -> ContainerCreateBody {
     let host = HostConfig {
         mounts: Some(mounts),
         runtime: plan.runtime.map(|runtime| runtime.name().to_owned()),
-        tmpfs: Some(plan.tmpfs.clone().into_iter().collect()),
-        ..held(&plan.resources, confined(&plan.confinement))
+        tmpfs: Some(dialect.in_memory(plan.tmpfs.clone())),
+        ..held(&plan.resources, confined(&plan.confinement, dialect))
     };
-    ContainerCreateBody { host_config: Some(host), ..image(plan) }
+    ContainerCreateBody { host_config: Some(host), ..image(plan, dialect) }
 }
 
 /// A container that is never started: while it exists, the engine lets the owner of the volume's root be set. A
 /// run's own container has a read-only root, into which the engine puts nothing.
-pub(super) fn preparation(plan: &Plan) -> ContainerCreateBody {
+pub(super) fn preparation(plan: &Plan, dialect: &Dialect) -> ContainerCreateBody {
     let host = HostConfig {
         mounts: Some(vec![output(plan)]),
-        tmpfs: Some(plan.tmpfs.clone().into_iter().collect()),
+        tmpfs: Some(dialect.in_memory(plan.tmpfs.clone())),
         readonly_rootfs: Some(false),
         // The relay it will have may not be there yet, and it reaches nothing without one.
         network_mode: Some(NO_NETWORK.into()),
-        ..confined(&plan.confinement)
+        ..confined(&plan.confinement, dialect)
     };
-    ContainerCreateBody { host_config: Some(host), ..image(plan) }
+    ContainerCreateBody { host_config: Some(host), ..image(plan, dialect) }
 }
 
 /// The name of the container that is never started.
@@ -61,11 +61,10 @@ pub(crate) fn preparation_name(container: &str) -> String {
     format!("{container}-prepare")
 }
 
-fn image(plan: &Plan) -> ContainerCreateBody {
+fn image(plan: &Plan, dialect: &Dialect) -> ContainerCreateBody {
     let HealthCheck::None = plan.confinement.health_check;
     let set = plan.environment.iter().map(|(name, value)| format!("{name}={value}"));
-    // A name without `=` takes away what the image sets.
-    let environment = set.chain(plan.taken_away.iter().cloned());
+    let environment = set.chain(plan.taken_away.iter().map(|name| dialect.without(name)));
     ContainerCreateBody {
         image: Some(plan.image.clone()),
         // It comes with the network.
@@ -114,7 +113,7 @@ fn volume(name: &VolumeName, target: &str) -> Mount {
     }
 }
 
-pub(super) fn confined(confinement: &Confinement) -> HostConfig {
+pub(super) fn confined(confinement: &Confinement, dialect: &Dialect) -> HostConfig {
     let Confinement {
         network,
         read_only_root,
@@ -129,7 +128,7 @@ pub(super) fn confined(confinement: &Confinement) -> HostConfig {
         masked,
         read_only,
     } = confinement;
-    let mut security = vec![format!("seccomp={}", seccomp::profile())];
+    let mut security = vec![format!("seccomp={}", dialect.profile())];
     security.extend(no_new_privileges.then(|| "no-new-privileges".to_owned()));
     let paths = |paths: &[&str]| paths.iter().map(ToString::to_string).collect();
     HostConfig {
@@ -203,7 +202,10 @@ fn signed(number: u64) -> i64 {
 mod tests {
     use serde_json::{Value, json};
 
-    use crate::plan::samples::{all, reviewed};
+    use crate::{
+        engine::seccomp,
+        plan::samples::{all, reviewed},
+    };
 
     use super::*;
 
@@ -220,27 +222,28 @@ mod tests {
     #[test]
     fn what_the_engine_is_told_of_every_kind_of_run() {
         for (name, plan) in all() {
-            reviewed(&format!("docker-{name}"), &sent(&container(&plan)));
+            reviewed(&format!("docker-{name}"), &sent(&container(&plan, &Dialect::Docker)));
         }
     }
 
     #[test]
     fn what_the_engine_is_told_of_a_relay() {
         let relay = all().into_iter().find_map(|(_, plan)| plan.relay).expect("a relay");
-        let body = super::super::relay::relay(&relay, "torno/relay:0123456789abcdef".into());
+        let body =
+            super::super::relay::relay(&relay, "torno/relay:0123456789abcdef".into(), &Dialect::Docker);
         reviewed("docker-relay", &sent(&body));
     }
 
     #[test]
     fn what_the_engine_is_told_of_the_container_that_never_starts() {
         let (_, plain) = all().remove(0);
-        reviewed("docker-preparation", &sent(&preparation(&plain)));
+        reviewed("docker-preparation", &sent(&preparation(&plain, &Dialect::Docker)));
     }
 
     #[test]
     fn data_is_one_mount_that_is_read_only_as_a_whole() {
         let (_, plain) = all().remove(0);
-        let host = container(&plain).host_config.expect("a host configuration");
+        let host = container(&plain, &Dialect::Docker).host_config.expect("a host configuration");
         let mounts = host.mounts.expect("mounts");
         let input = mounts.iter().find(|mount| mount.target.as_deref() == Some("/input")).expect("the data");
         let options = input.bind_options.clone().expect("options");

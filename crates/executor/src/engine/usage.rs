@@ -1,29 +1,23 @@
 //! How large volumes are. The client library knows only the newest shape of this answer, so the call is made here.
 
-use std::{collections::HashMap, io, path::Path};
+use std::{collections::HashMap, path::Path};
 
 use bollard::ClientVersion;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use hyper::Request;
 use serde_json::Value;
-use tokio::net::UnixStream;
 
-use super::{EngineError, error::causes};
+use super::{EngineError, limit, wire};
 
 /// More than any limit. An engine walks a volume by whole paths, and a program that makes folders in folders until
 /// those are longer than the kernel takes ends every walk of what it writes.
 pub(super) const UNMEASURABLE: u64 = u64::MAX;
-
-/// The longest answer read: a busy engine's list of everything it holds is far shorter.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// The size of every volume, by name: [`UNMEASURABLE`] of one that the engine tried to walk and could not.
 pub(super) async fn volume_sizes(
     socket: &Path,
     version: &ClientVersion,
 ) -> Result<HashMap<String, u64>, EngineError> {
-    let answer = ask(socket, &path(version)).await?;
+    let answer = wire::call(socket, Request::get(path(version)), limit::MEASURE).await?;
     let answer: Value = serde_json::from_slice(&answer)
         .map_err(|error| EngineError::Refused { status: 0, reason: error.to_string() })?;
     Ok(sizes(&answer))
@@ -39,35 +33,6 @@ fn path(version: &ClientVersion) -> String {
         _ => "?type=volume&verbose=true",
     };
     format!("/v{major}.{minor}/system/df{query}")
-}
-
-async fn ask(socket: &Path, path: &str) -> Result<Bytes, EngineError> {
-    let unreachable = |error: &(dyn std::error::Error + 'static)| EngineError::Unreachable(causes(error));
-    let stream = UnixStream::connect(socket).await.map_err(|error: io::Error| unreachable(&error))?;
-    let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| unreachable(&error))?;
-    let request = Request::get(path)
-        .header("host", "engine")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| unreachable(&error))?;
-    let exchange = async {
-        let answer = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| unreachable(error.as_ref()))?.to_bytes();
-        if status.is_success() {
-            Ok(body)
-        } else {
-            let reason = String::from_utf8_lossy(&body).into_owned();
-            Err(EngineError::Refused { status: status.as_u16(), reason })
-        }
-    };
-    tokio::pin!(exchange);
-    // The connection moves the bytes; it ends by itself only when the exchange cannot go on.
-    tokio::select! {
-        done = &mut exchange => done,
-        _ended = connection => exchange.await,
-    }
 }
 
 fn sizes(answer: &Value) -> HashMap<String, u64> {
