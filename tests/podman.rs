@@ -51,7 +51,10 @@ fn podman_carries_runs_out_as_docker_does() {
         ada.run(&format!("p/{name}:1"), script);
         let last = u64::try_from(site.runs()).expect("a number");
         let state = site.wait_for_run(last);
-        assert!(end.split('|').any(|end| state.contains(end)), "{name}: {state}");
+        let log = site.log();
+        let warned: Vec<_> =
+            log.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR")).collect();
+        assert!(end.split('|').any(|end| state.contains(end)), "{name}: {state}\n{warned:#?}");
     }
     wait_until("nothing of the runs is left", || {
         let left = [podman.ok(&["ps", "--all", "--quiet"]), podman.ok(&["volume", "ls", "--quiet"])].concat();
