@@ -68,20 +68,11 @@ impl Life {
         let (run, attempt) = (self.run.id, self.run.attempt);
         // Nobody waits for what is cancelled.
         if let Ok(Some(cancelled)) = self.site.registry.cancellation(run).await {
-            let log = match loss {
-                Loss::Engine | Loss::Container => RunLog::default(),
-                Loss::Relay | Loss::Site => self.printed().await.unwrap_or_default(),
-            };
-            return self.end(cancelled, log, None).await;
+            return self.end(cancelled, self.printed_before(loss).await, None).await;
         }
         if attempt >= self.site.attempts {
             tracing::error!(%run, attempt, ?loss, "the site failed a run, and it is not tried again");
-            // What it printed is the admin's all the same, where it can still be had.
-            let log = match loss {
-                Loss::Site => self.printed().await.unwrap_or_default(),
-                Loss::Engine | Loss::Container | Loss::Relay => RunLog::default(),
-            };
-            return self.end(loss.outcome(attempt), log, None).await;
+            return self.end(loss.outcome(attempt), self.printed_before(loss).await, None).await;
         }
         let wait = wait_after(attempt);
         tracing::warn!(%run, attempt, ?loss, ?wait, "the site failed a run; it begins anew after a wait");
@@ -96,6 +87,14 @@ impl Life {
         // One that could not be noted is in nobody's hands then, and is taken up as such.
         if let Err(error) = self.registered(|| self.site.registry.lost(run, not_before, &reason)).await {
             tracing::error!(%run, %error, "a run could not be queued again; trying later");
+        }
+    }
+
+    /// What it printed before the site failed it, which is the admin's all the same, where it can still be had.
+    async fn printed_before(&self, loss: Loss) -> RunLog {
+        match loss {
+            Loss::Engine | Loss::Container => RunLog::default(),
+            Loss::Relay | Loss::Site => self.printed().await.unwrap_or_default(),
         }
     }
 
