@@ -24,6 +24,7 @@ use crate::{
     instance::Instance,
     life::Site,
     plan::{Plan, Subject},
+    policy::runtimes,
 };
 
 /// How long the attacks may take, all of them: they take a second, and one that hangs is ended after ten by the probe.
@@ -182,7 +183,7 @@ impl Fit {
         stop: &CancellationToken,
     ) -> Result<Option<Examination>, ExecutorError> {
         let mut last = None;
-        for runtime in site.runtimes() {
+        for runtime in runtimes(site.projects.load().values()) {
             let Some(examination) = self.look(runtime, site, stop).await? else { return Ok(None) };
             let unfit = !self.forbidding(&examination).is_empty();
             last = Some(examination);

@@ -45,6 +45,7 @@ pub use walk::WalkError;
 pub use dataset::{DataPlace, Dataset, VolumeName, VolumeNameError};
 pub use policy::{
     Cpus, Limits, LogPolicy, MAX_SECRETS, MAX_SERVICES, ProjectPolicy, Runtime, Settings, UnknownRuntime,
+    runtimes,
 };
 pub use provenance::{
     EnvelopeError, KEYS, KeyError, Provenance, ProvenanceError, PublicKey, SigningKey, verify,

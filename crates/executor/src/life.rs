@@ -11,7 +11,7 @@ mod reach;
 mod watch;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -26,7 +26,7 @@ use torno_oci::Namespace;
 use torno_registry::{Measured, Outcome, PullToken, Registry, Resources, Run, RunLog};
 
 use crate::{
-    LogPolicy, ProjectPolicy, Runtime,
+    LogPolicy, ProjectPolicy,
     doctor::Fit,
     engine::{Container, Engine, EngineError, start_reason},
     executor::Wait,
@@ -86,13 +86,6 @@ impl Site {
     pub(crate) fn needs(&self) -> BTreeMap<ProjectName, Resources> {
         let projects = self.projects.load();
         projects.iter().map(|(name, policy)| (name.clone(), policy.limits.resources())).collect()
-    }
-
-    /// The runtimes that projects ask for; at least what the engine takes when nothing is said.
-    pub(crate) fn runtimes(&self) -> BTreeSet<Option<Runtime>> {
-        let projects = self.projects.load();
-        let asked: BTreeSet<_> = projects.values().map(|policy| policy.runtime).collect();
-        if asked.is_empty() { BTreeSet::from([None]) } else { asked }
     }
 
     /// Waits until the engine answers. Cancelling it is harmless.

@@ -1,6 +1,12 @@
 //! What the site allows the runs of a project: the half of a plan that the image has no say in.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use torno_inside::Attack;
@@ -79,6 +85,12 @@ impl Runtime {
             Self::Runsc => "runsc",
         }
     }
+}
+
+/// The runtimes that projects ask for; at least what the engine takes when nothing is said.
+pub fn runtimes<'p>(projects: impl IntoIterator<Item = &'p ProjectPolicy>) -> BTreeSet<Option<Runtime>> {
+    let asked: BTreeSet<_> = projects.into_iter().map(|policy| policy.runtime).collect();
+    if asked.is_empty() { BTreeSet::from([None]) } else { asked }
 }
 
 impl fmt::Display for Runtime {

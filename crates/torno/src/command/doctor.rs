@@ -74,13 +74,10 @@ impl Doctor {
         config: &Config,
         stop: &CancellationToken,
     ) -> Result<Option<Vec<Examination>>, ExecutorError> {
-        let mut runtimes: BTreeSet<_> = config.projects.values().map(|policy| policy.runtime).collect();
-        if runtimes.is_empty() {
-            runtimes.insert(None);
-        }
-        if self.runtime.is_some() {
-            runtimes = BTreeSet::from([self.runtime]);
-        }
+        let runtimes = match self.runtime {
+            None => torno_executor::runtimes(config.projects.values()),
+            only => BTreeSet::from([only]),
+        };
         let mut all = Vec::new();
         for runtime in runtimes {
             let examined = torno_executor::examine(&config.executor.engine, runtime, &config.data, stop);
