@@ -2,6 +2,7 @@
 //!
 //! Every call ends: with an answer, or with an error that says what is to be done about it.
 
+mod container;
 mod error;
 mod facts;
 mod limit;
@@ -30,7 +31,6 @@ use bollard::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use jiff::Timestamp;
 use tokio::{sync::Mutex, time::timeout};
 use torno_oci::RunId;
 use torno_registry::{Measured, RunLog, Stream as Std};
@@ -44,6 +44,7 @@ use crate::{
 use podman::Dialect;
 use printed::Tails;
 
+pub(crate) use container::Container;
 pub use error::EngineError;
 pub(crate) use error::start_reason;
 pub use facts::Fact;
@@ -60,25 +61,6 @@ pub(crate) struct Engine {
     data: PathBuf,
     connection: Mutex<Option<(Docker, Dialect)>>,
     measured: Mutex<Option<(Instant, HashMap<String, u64>)>>,
-}
-
-/// What the engine knows of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Container {
-    /// The image it was made from, as it was named then.
-    pub image: String,
-    /// Whether it runs now.
-    pub running: bool,
-    /// When it started, if it ever did.
-    pub started: Option<Timestamp>,
-    /// When it ended, if it ever did.
-    pub finished: Option<Timestamp>,
-    /// Its exit status: 128 and the signal's number when a signal ended it.
-    pub status: i64,
-    /// Whether the kernel ended a process of it for want of memory.
-    pub out_of_memory: bool,
-    /// The bytes of memory it may have.
-    pub memory: u64,
 }
 
 /// What an engine holds of this instance.
@@ -141,13 +123,13 @@ impl Engine {
 
     /// Waits for an answer. An engine that went away may come back as another version, so the connection is made
     /// anew then.
-    async fn call<T>(
+    async fn call<T, E: Into<EngineError>>(
         &self,
         limit: Duration,
-        call: impl Future<Output = Result<T, bollard::errors::Error>>,
+        call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, EngineError> {
         let answer = match timeout(limit, call).await {
-            Ok(answer) => answer.map_err(EngineError::from),
+            Ok(answer) => answer.map_err(E::into),
             Err(_) => Err(EngineError::Timeout(limit)),
         };
         if matches!(answer, Err(EngineError::Unreachable(_))) {
@@ -241,23 +223,12 @@ impl Engine {
 
     /// What the engine knows of a container; `None` when there is none of that name.
     pub(crate) async fn inspect(&self, name: &str) -> Result<Option<Container>, EngineError> {
-        let docker = self.connected().await?;
-        let answer = self.call(limit::INSPECT, docker.inspect_container(name, None)).await;
-        let found = match answer {
-            Err(error) if error.is_not_found() => return Ok(None),
-            other => other?,
-        };
-        let state = found.state.unwrap_or_default();
-        let memory = found.host_config.and_then(|host| host.memory);
-        Ok(Some(Container {
-            image: found.config.and_then(|config| config.image).unwrap_or_default(),
-            running: state.running.unwrap_or_default(),
-            started: state.started_at.as_deref().and_then(moment),
-            finished: state.finished_at.as_deref().and_then(moment),
-            status: state.exit_code.unwrap_or_default(),
-            out_of_memory: state.oom_killed.unwrap_or_default(),
-            memory: memory.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
-        }))
+        let version = self.connected().await?.client_version();
+        match self.call(limit::INSPECT, container::inspect(&self.socket, &version, name)).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The end of what a container printed, at most `keep` bytes of each stream.
@@ -377,14 +348,8 @@ impl Engine {
 
     /// Every container of this instance.
     pub(crate) async fn containers(&self, instance: &Instance) -> Result<BTreeSet<Held>, EngineError> {
-        let docker = self.connected().await?;
-        let options =
-            query::ListContainersOptionsBuilder::default().all(true).filters(&marked(instance)).build();
-        let found = self.call(limit::LIST, docker.list_containers(Some(options))).await?;
-        let held = found.into_iter().filter_map(|container| {
-            Some(Held { name: container.id?, run: run_of(container.labels.as_ref()) })
-        });
-        Ok(held.collect())
+        let version = self.connected().await?.client_version();
+        self.call(limit::LIST, container::list(&self.socket, &version, instance.as_str())).await
     }
 
     /// Every name under which this instance has pulled an image. An image is not marked, so its name tells.
@@ -446,11 +411,6 @@ fn run_of(labels: Option<&HashMap<String, String>>) -> Option<RunId> {
     labels?.get(RUN_LABEL)?.parse().ok()
 }
 
-/// The engine writes the year 1 for what has not happened.
-fn moment(text: &str) -> Option<Timestamp> {
-    text.parse::<Timestamp>().ok().filter(|at| *at > Timestamp::UNIX_EPOCH)
-}
-
 /// A tar archive of one folder: put at the root, it gives what stands at [`OUTPUT`] to the run's user.
 fn owned_folder() -> Bytes {
     let mut header = tar::Header::new_ustar();
@@ -482,12 +442,6 @@ mod tests {
         // A container that has ended.
         let ended = r#"{"memory_stats": {}, "cpu_stats": {"cpu_usage": {"total_usage": 0}}}"#;
         assert_eq!((used(ended), used("{}")), (seen(None, None), seen(None, None)));
-    }
-
-    #[test]
-    fn what_has_not_happened_has_no_moment() {
-        assert_eq!(moment("0001-01-01T00:00:00Z"), None);
-        assert!(moment("2026-01-02T03:04:05.404738097Z").is_some());
     }
 
     #[test]

@@ -28,6 +28,14 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// What an answer says that is no success.
+    pub(super) fn of_status(status: u16, reason: String) -> Self {
+        match status {
+            404 => Self::NotFound(reason),
+            _ => Self::Refused { status, reason },
+        }
+    }
+
     /// Whether the engine has no such thing: what was to be removed is gone.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound(_))
@@ -70,9 +78,8 @@ impl EngineError {
 impl From<Error> for EngineError {
     fn from(error: Error) -> Self {
         match error {
-            Error::DockerResponseServerError { status_code: 404, message } => Self::NotFound(message),
             Error::DockerResponseServerError { status_code, message } => {
-                Self::Refused { status: status_code, reason: message }
+                Self::of_status(status_code, message)
             }
             Error::DockerStreamError { error } => Self::Refused { status: 0, reason: error },
             Error::RequestTimeoutError => Self::Timeout(super::limit::LONGEST),

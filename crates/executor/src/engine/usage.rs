@@ -17,22 +17,19 @@ pub(super) async fn volume_sizes(
     socket: &Path,
     version: &ClientVersion,
 ) -> Result<HashMap<String, u64>, EngineError> {
-    let answer = wire::call(socket, Request::get(path(version)), limit::MEASURE).await?;
-    let answer: Value = serde_json::from_slice(&answer)
-        .map_err(|error| EngineError::Refused { status: 0, reason: error.to_string() })?;
+    let answer: Value = wire::json(socket, Request::get(path(version)), limit::MEASURE).await?;
     Ok(sizes(&answer))
 }
 
 /// Older engines measure images and containers as well, whatever they are asked; from 1.52 on the list is left
 /// out unless it is asked for.
 fn path(version: &ClientVersion) -> String {
-    let (major, minor) = (version.major_version, version.minor_version);
-    let query = match (major, minor) {
+    let query = match (version.major_version, version.minor_version) {
         (1, ..42) => "",
         (1, 42..52) => "?type=volume",
         _ => "?type=volume&verbose=true",
     };
-    format!("/v{major}.{minor}/system/df{query}")
+    format!("{}/system/df{query}", wire::base(version))
 }
 
 fn sizes(answer: &Value) -> HashMap<String, u64> {

@@ -2,16 +2,34 @@
 
 use std::{io, path::Path, time::Duration};
 
+use bollard::ClientVersion;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{client::conn::http1, http::request::Builder};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::{EngineError, error::causes, heard};
 
 /// The longest answer read: a busy engine's list of everything it holds is far shorter.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// What a path begins with in the version both sides know.
+pub(super) fn base(ClientVersion { major_version, minor_version }: &ClientVersion) -> String {
+    format!("/v{major_version}.{minor_version}")
+}
+
+/// What the engine answers to a request without a body, within a time.
+pub(super) async fn json<T: DeserializeOwned>(
+    socket: &Path,
+    request: Builder,
+    limit: Duration,
+) -> Result<T, EngineError> {
+    let answer = call(socket, request, limit).await?;
+    serde_json::from_slice(&answer)
+        .map_err(|error| EngineError::Refused { status: 0, reason: error.to_string() })
+}
 
 /// The whole answer to a request without a body, which pauses for `silence` at most.
 pub(super) async fn call(socket: &Path, request: Builder, silence: Duration) -> Result<Bytes, EngineError> {
@@ -38,7 +56,7 @@ pub(super) async fn call(socket: &Path, request: Builder, silence: Duration) -> 
             return Ok(bytes.freeze());
         }
         let reason = String::from_utf8_lossy(&bytes).into_owned();
-        Err(EngineError::Refused { status: status.as_u16(), reason })
+        Err(EngineError::of_status(status.as_u16(), reason))
     };
     tokio::pin!(exchange);
     // The connection moves the bytes; it ends by itself only when the exchange cannot go on.
