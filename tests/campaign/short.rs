@@ -7,6 +7,9 @@ use std::{
     process::{Command, Output},
 };
 
+/// How often the power is cut twice until something that was never synced is lost: each time it nearly always is.
+const MOST_TRIES: usize = 5;
+
 /// Torno, built from the sources at hand.
 fn torno() -> PathBuf {
     let built = Command::new(env!("CARGO"))
@@ -79,7 +82,12 @@ fn what_is_never_synced_is_lost() {
     let script = format!(
         "exec strace -D -f -qq -o /dev/null -e trace={calls} -e inject={calls}:retval=0 TORNO \"$@\""
     );
-    let output = crash_of(&program(folder.path(), &script), &["--kills", "0", "--power", "2"]);
+    let program = program(folder.path(), &script);
+    // When everything was on the disk at the moment of a cut, for whatever reason, that cut proves nothing.
+    let output = (0..MOST_TRIES)
+        .map(|_| crash_of(&program, &["--kills", "0", "--power", "2"]))
+        .find(|output| output.status.code() != Some(0))
+        .expect("nothing is ever lost, so nothing is proved");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(found(&output).first().is_some_and(|lost| *lost > 0), "{output:?}");
 }

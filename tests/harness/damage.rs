@@ -1,7 +1,7 @@
 //! Damage done to a site's files and database, as disks and people do it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs::{self, File},
     os::unix::fs::FileExt as _,
@@ -43,6 +43,17 @@ impl Site {
         let database = Connection::open(self.path("registry-data/torno.db")).expect("the database");
         database.busy_timeout(std::time::Duration::from_secs(30)).expect("a timeout");
         database
+    }
+
+    /// The names of what has come, changed or gone in the data directory since. The record of what happens is written a
+    /// moment later, so to have grown is no change of it.
+    pub fn changed_since(&self, before: &BTreeMap<String, Vec<u8>>) -> BTreeSet<String> {
+        let after = self.everything();
+        let same = |name: &&String| match (before.get(*name), after.get(*name)) {
+            (Some(before), Some(after)) if name.starts_with("file audit/") => after.starts_with(before),
+            (before, after) => before == after,
+        };
+        before.keys().chain(after.keys()).filter(|name| !same(name)).cloned().collect()
     }
 
     /// Everything in the data directory: each file with its bytes, and each table of the database with its rows.
