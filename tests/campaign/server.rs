@@ -92,6 +92,8 @@ impl Server {
         command.args(arguments).arg("--config").arg(self.path("torno.toml"));
         command.env("TORNO_LISTEN_ADDRESS", &self.address).env("TORNO_EXECUTOR_ENGINE", &self.engine);
         command.env("TORNO_LOG", "warn").env("TORNO_EXECUTOR_CONCURRENT_RUNS", "2");
+        // Whatever is left in the engine is to be a leak.
+        command.env("TORNO_EXECUTOR_KEEP_CACHE", "0B");
         command
     }
 

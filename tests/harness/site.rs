@@ -45,6 +45,8 @@ impl Site {
         let environment = [
             ("TORNO_LISTEN_ADDRESS", "127.0.0.1:0"),
             ("TORNO_RESULTS_WAIT", "30s"),
+            // What is left in the engine is a defect, unless a test asks for it.
+            ("TORNO_EXECUTOR_KEEP_CACHE", "0B"),
             ("TORNO_LOG", "info,torno_server=debug"),
         ];
         let site = Self {

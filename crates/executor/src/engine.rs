@@ -37,6 +37,7 @@ use torno_registry::{Measured, RunLog, Stream as Std};
 
 use crate::{
     VolumeName,
+    cache::Pulled,
     instance::{INSTANCE_LABEL, Instance, RUN_LABEL},
     plan::{OUTPUT, Plan, UID},
 };
@@ -66,7 +67,7 @@ pub(crate) struct Engine {
 /// What an engine holds of this instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Held {
-    /// The container's, volume's or image's name.
+    /// The container's or volume's name.
     pub name: String,
     /// The run it is marked with; `None` when the mark cannot be read.
     pub run: Option<RunId>,
@@ -352,14 +353,18 @@ impl Engine {
         self.call(limit::LIST, container::list(&self.socket, &version, instance.as_str())).await
     }
 
-    /// Every name under which this instance has pulled an image. An image is not marked, so its name tells.
-    pub(crate) async fn images(&self, instance: &Instance) -> Result<BTreeSet<Held>, EngineError> {
+    /// Every image that this instance has pulled, once for each name. An image is not marked, so its name tells.
+    pub(crate) async fn images(&self, instance: &Instance) -> Result<Vec<Pulled>, EngineError> {
         let docker = self.connected().await?;
         let found = self.call(limit::LIST, docker.list_images(None::<query::ListImagesOptions>)).await?;
-        let names = found.into_iter().flat_map(|image| image.repo_digests);
-        let held =
-            names.filter_map(|name| instance.run_of_image(&name).map(|run| Held { run: Some(run), name }));
-        Ok(held.collect())
+        let named = found.into_iter().flat_map(|image| {
+            let size = u64::try_from(image.size).unwrap_or_default();
+            image.repo_digests.into_iter().filter_map(move |name| {
+                let run = instance.run_of_image(&name)?;
+                Some(Pulled { name, run, id: image.id.clone(), size })
+            })
+        });
+        Ok(named.collect())
     }
 
     /// Every volume of this instance.

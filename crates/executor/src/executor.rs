@@ -103,6 +103,7 @@ impl Executor {
             pull_from,
             fit: Fit::new(settings.accept, data),
             keep_free: settings.keep_free,
+            keep_cache: settings.keep_cache,
             spool: data.join("uploads"),
             presence: Presence::default(),
             hands: Arc::default(),

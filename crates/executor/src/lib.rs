@@ -1,11 +1,13 @@
 //! Claims a run, plans it, drives the engine, collects what came out, publishes it, cleans up.
 //!
-//! [`Executor`] is the loop, and `recover.rs` what it takes up and clears away; `life.rs` is one run from its claim to its end; `plan.rs` says, without doing anything,
+//! [`Executor`] is the loop, and `recover.rs` what it takes up and clears away, and
+//! `cache.rs` what it keeps of the images; `life.rs` is one run from its claim to its end; `plan.rs` says, without doing anything,
 //! what its container is made with; `engine.rs` alone speaks the Docker API. What a run leaves is read by
 //! `collect.rs`, described by `report.rs` and `log.rs`, and packed by `pack.rs`; `provenance.rs`
 //! signs where it came from. `relay.rs` is its way to the services it may reach, and `volatile.rs` what it is given that no
 //! disk holds.
 
+mod cache;
 mod collect;
 mod dataset;
 mod doctor;

@@ -65,6 +65,8 @@ pub(crate) struct Site {
     pub pull_from: SocketAddr,
     /// What the disk of the outputs keeps free.
     pub keep_free: ByteSize,
+    /// The bytes of images that the engine keeps after their runs.
+    pub keep_cache: ByteSize,
     /// Where what runs leave is kept while it is read, in a file without a name.
     pub spool: PathBuf,
     /// Where what they are given is that no disk may hold.

@@ -33,6 +33,8 @@ pub struct Settings {
     pub accept: Vec<&'static Attack>,
     /// What the disk of the outputs keeps free: with less, runs are stopped.
     pub keep_free: ByteSize,
+    /// The bytes of images that the engine keeps after their runs, for the next run that shares layers with them.
+    pub keep_cache: ByteSize,
     /// What the limits of the runs under way may add up to.
     pub total: Resources,
     /// How often database and engine are compared.

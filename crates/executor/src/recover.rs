@@ -11,7 +11,7 @@ use torno_oci::RunId;
 use torno_registry::{RegistryError, Run, RunState, Selection};
 
 use crate::{
-    ExecutorError,
+    ExecutorError, cache,
     executor::UnderWay,
     life::{Life, Site, given, take_back},
 };
@@ -54,7 +54,6 @@ pub(crate) async fn keep(site: &Arc<Site>) {
 enum Thing {
     Container(String),
     Volume(String),
-    Image(String),
     /// What no disk may hold; not in the engine, but made and removed with the rest.
     Given(RunId),
 }
@@ -65,7 +64,6 @@ impl Thing {
         Ok(match self {
             Self::Container(name) => site.engine.remove_container(name).await?,
             Self::Volume(name) => site.engine.remove_volume(name).await?,
-            Self::Image(name) => site.engine.remove_image(name).await?,
             Self::Given(run) => take_back(site, *run).await.map(|()| true)?,
         })
     }
@@ -79,9 +77,6 @@ async fn sweep(site: &Arc<Site>) -> Result<(), ExecutorError> {
     }
     for volume in site.engine.volumes(&site.instance).await? {
         held.entry(volume.run).or_default().push(Thing::Volume(volume.name));
-    }
-    for image in site.engine.images(&site.instance).await? {
-        held.entry(image.run).or_default().push(Thing::Image(image.name));
     }
     for run in given(site).await? {
         held.entry(Some(run)).or_default().push(Thing::Given(run));
@@ -110,7 +105,7 @@ async fn sweep(site: &Arc<Site>) -> Result<(), ExecutorError> {
             }
         }
     }
-    Ok(())
+    cache::trim(site, None).await
 }
 
 /// Whether what the engine holds of a run is needed, once nobody has it in hand. One that waits makes everything anew, and of

@@ -71,6 +71,9 @@ const CONCURRENT_RUNS: RangeInclusive<u32> = 1..=64;
 /// 0 keeps nothing free; more than a pebibyte is on no disk, so it is a wrong unit.
 const KEEP_FREE: RangeInclusive<ByteSize> = ByteSize::b(0)..=ByteSize::pib(1);
 
+/// 0 keeps nothing; see [`KEEP_FREE`] for the other end.
+const KEEP_CACHE: RangeInclusive<ByteSize> = KEEP_FREE;
+
 /// More often is more work for the engine than its runs are; less often, what is left over is in the way for hours.
 const RECONCILE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
@@ -431,6 +434,10 @@ fn executor(
         .take_or_variable("keep_free", environment)
         .and_then(|item| limits::size_within(&item, &KEEP_FREE))
         .unwrap_or(ByteSize::gib(1));
+    let keep_cache = table
+        .take_or_variable("keep_cache", environment)
+        .and_then(|item| limits::size_within(&item, &KEEP_CACHE))
+        .unwrap_or(ByteSize::gib(10));
     let reconcile = table
         .take_or_variable("reconcile", environment)
         .and_then(|item| limits::time_within(&item, &RECONCILE))
@@ -461,6 +468,7 @@ fn executor(
         concurrent_runs,
         accept,
         keep_free,
+        keep_cache,
         total,
         volatile,
         reconcile,

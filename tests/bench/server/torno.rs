@@ -33,7 +33,10 @@ pub(super) fn start(
     let mut text = "data = \"data\"\n[listen]\naddress = \"127.0.0.1:0\"\n".to_owned();
     text.push_str(match runs {
         Runs::None => "[executor]\nengine = \"unix:///nonexistent/docker.sock\"\n",
-        Runs::OfBench => "[projects.bench]\nresearchers = [\"bench\"]\nlimits = { memory = \"512MiB\" }\n",
+        Runs::OfBench => {
+            "[executor]\nkeep_cache = \"0B\"\n\
+            [projects.bench]\nresearchers = [\"bench\"]\nlimits = { memory = \"512MiB\" }\n"
+        }
     });
     if certificate.is_some() {
         text.push_str("[tls]\nmode = \"files\"\ncertificate = \"certificate.pem\"\nkey = \"key.pem\"\n");

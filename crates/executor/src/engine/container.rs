@@ -18,8 +18,6 @@ use super::{EngineError, Held, INSTANCE_LABEL, limit, run_of, wire};
 /// What the engine knows of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Container {
-    /// The image it was made from, as it was named then.
-    pub image: String,
     /// Whether it runs now.
     pub running: bool,
     /// When it started, if it ever did.
@@ -39,7 +37,6 @@ pub(crate) struct Container {
 #[serde(default, rename_all = "PascalCase")]
 struct Inspected {
     state: Option<State>,
-    config: Option<Config>,
     host_config: Option<HostConfig>,
 }
 
@@ -53,13 +50,6 @@ struct State {
     exit_code: i64,
     #[serde(rename = "OOMKilled")]
     oom_killed: bool,
-}
-
-/// `ContainerConfig` of the Docker API.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct Config {
-    image: String,
 }
 
 /// `HostConfig` of the Docker API.
@@ -81,7 +71,6 @@ impl From<Inspected> for Container {
     fn from(found: Inspected) -> Self {
         let state = found.state.unwrap_or_default();
         Self {
-            image: found.config.unwrap_or_default().image,
             running: state.running,
             started: state.started_at.as_deref().and_then(moment),
             finished: state.finished_at.as_deref().and_then(moment),
@@ -143,10 +132,9 @@ mod tests {
             let container = read(&format!(
                 r#"{{"State": {{"Status": "{name}", "Running": false, "OOMKilled": true, "ExitCode": 137,
                     "StartedAt": "2026-01-02T03:04:05Z", "FinishedAt": "0001-01-01T00:00:00Z"}},
-                    "Config": {{"Image": "i"}}, "HostConfig": {{"Memory": 7}}}}"#
+                    "HostConfig": {{"Memory": 7}}}}"#
             ));
             let expected = Container {
-                image: "i".into(),
                 running: false,
                 started: moment("2026-01-02T03:04:05Z"),
                 finished: None,

@@ -11,7 +11,7 @@ use torno_oci::media_types;
 use torno_registry::{Outcome, Publication, RegistryError, RunLog};
 
 use crate::{
-    ExecutorError, LogPolicy,
+    ExecutorError, LogPolicy, cache,
     collect::{CollectError, Collected, collect},
     engine::start_reason,
     executor::Wait,
@@ -287,14 +287,8 @@ impl Life {
 
     /// The same, once.
     pub(crate) async fn try_to_tidy(&self) -> Result<(), ExecutorError> {
-        let engine = &self.site.engine;
-        // An earlier process may have pulled it from another port.
-        let container = engine.inspect(&self.name()).await?;
-        let images = [Some(self.image()), container.map(|container| container.image)];
         self.clear().await?;
-        for image in images.into_iter().flatten().filter(|image| image.contains('@')) {
-            engine.remove_image(&image).await?;
-        }
+        cache::trim(&self.site, Some(self.run.id)).await?;
         Ok(self.site.registry.tidied(self.run.id).await?)
     }
 

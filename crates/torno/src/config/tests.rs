@@ -138,6 +138,7 @@ fn everything_can_be_said() {
         engine = "unix:///run/podman.sock"
         concurrent_runs = 3
         keep_free = "2GiB"
+        keep_cache = "3GiB"
         reconcile = "5m"
         patience = "1h"
         attempts = 5
@@ -194,6 +195,7 @@ fn everything_can_be_said() {
     assert_eq!(config.executor.engine, Path::new("/run/podman.sock"));
     assert_eq!(config.executor.concurrent_runs, 3);
     assert_eq!(config.executor.keep_free, ByteSize::gib(2));
+    assert_eq!(config.executor.keep_cache, ByteSize::gib(3));
     let living = (config.executor.reconcile, config.executor.patience, config.executor.attempts);
     assert_eq!(living, (Duration::from_mins(5), Duration::from_hours(1), 5));
     assert_eq!(config.result_wait, Duration::from_mins(1));
@@ -409,6 +411,7 @@ fn settings_at_their_bounds_and_one_past_them() {
         ("[listen]\nbody_timeout", ["\"1s\"", "\"1h\""], ["\"999ms\"", "\"1h 1ms\""]),
         ("[executor]\nconcurrent_runs", ["1", "64"], ["0", "65"]),
         ("[executor]\nkeep_free", ["\"0B\"", "\"1PiB\""], ["\"-1B\"", "\"1025TiB\""]),
+        ("[executor]\nkeep_cache", ["\"0B\"", "\"1PiB\""], ["\"-1B\"", "\"1025TiB\""]),
         ("[executor]\nreconcile", ["\"1s\"", "\"1h\""], ["\"999ms\"", "\"1h 1ms\""]),
         ("[executor]\npatience", ["\"10s\"", "\"24h\""], ["\"9999ms\"", "\"24h 1ms\""]),
         ("[executor]\nattempts", ["1", "10"], ["0", "11"]),
