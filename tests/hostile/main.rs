@@ -7,8 +7,10 @@ mod apart;
 mod doctor;
 mod gvisor;
 mod image;
+mod link;
 mod open;
 mod output;
+mod parameters;
 mod probe;
 mod table;
 

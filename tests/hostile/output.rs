@@ -1,6 +1,11 @@
 //! What runs leave, and what they leave behind.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Cursor, Read as _},
+    path::Path,
+};
 
 use serde_json::{Value, json};
 use torno_inside::PROBE;
@@ -116,7 +121,8 @@ fn logs_without_end_and_exit_statuses_are_bounded() {
     let ada = Docker::login(&site, "ada");
     ada.run(
         "p/loud:1",
-        "yes 0123456789abcdef0123456789abcdef0123456789abcdef | head -c 20000000; echo the end",
+        "yes 0123456789abcdef0123456789abcdef0123456789abcdef | head -c 20000000
+        echo x > /output/dated; touch -d '2001-02-03 04:05:06' /output/dated; echo the end",
     );
     ada.run("p/status:1", "exit 300");
     assert_eq!(site.wait_for_run(1), "succeeded");
@@ -124,5 +130,32 @@ fn logs_without_end_and_exit_statuses_are_bounded() {
     assert!(log.len() <= 32 << 10, "{} bytes", log.len());
     assert!(log.ends_with("the end\n"), "{}", log.lines().last().unwrap_or_default());
     assert_eq!(site.wait_for_run(2), "exit status 44", "one of 256");
+
+    let manifest = site.http("ada").get("/v2/results/p/loud/manifests/1").json();
+    let layer = |number: usize| {
+        let digest = manifest["layers"][number]["digest"].as_str().expect("a digest");
+        flate2::read::GzDecoder::new(Cursor::new(
+            site.http("ada").get(&format!("/v2/results/p/loud/blobs/{digest}")).body,
+        ))
+    };
+    for number in 0..2 {
+        let mut archive = tar::Archive::new(layer(number));
+        for entry in archive.entries().expect("an archive") {
+            let mut entry = entry.expect("an entry");
+            assert_eq!(entry.header().mtime().expect("a time"), 0);
+            if entry.path().expect("a path").ends_with("run.json") {
+                let mut text = String::new();
+                entry.read_to_string(&mut text).expect("text");
+                let report: Value = serde_json::from_str(&text).expect("JSON");
+                for moment in ["queued", "started", "finished"] {
+                    let told = report[moment].as_str().unwrap_or_else(|| panic!("{moment}: {text}"));
+                    assert!(
+                        told.ends_with('Z') && !told.contains('.'),
+                        "{moment} is {told}: not to the second"
+                    );
+                }
+            }
+        }
+    }
     honest(&site, &ada, "honest");
 }

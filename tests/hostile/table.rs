@@ -91,6 +91,12 @@ const OTHERS: &[Attack] = &[
         test: "names_that_lead_elsewhere_stay_out",
     },
     Attack {
+        name: "devices, sparse files and whatever else is no plain file in the engine's archive",
+        promise: "They stay out and are listed.",
+        file: "crates/executor/src/collect/tests.rs",
+        test: "what_is_no_file_stays_out",
+    },
+    Attack {
         name: "processes that ignore signals, fork twice, leave zombies and swap folders for links",
         promise: "Nothing of a run lives after it, and what it does at its end leads no reader elsewhere.",
         file: "tests/hostile/output.rs",
@@ -103,8 +109,9 @@ const OTHERS: &[Attack] = &[
         test: "time",
     },
     Attack {
-        name: "a log without end, exit statuses as messages",
-        promise: "Of a log the end is kept, and an exit status is one of 256.",
+        name: "a log without end; exit statuses, times and file attributes as messages",
+        promise: "Of a log the end is kept, an exit status is one of 256, times are told to the second, and of files names \
+            and bytes alone.",
         file: "tests/hostile/output.rs",
         test: "logs_without_end_and_exit_statuses_are_bounded",
     },
@@ -127,10 +134,29 @@ const OTHERS: &[Attack] = &[
         test: "many_layers_a_long_history_and_a_large_configuration_end_in_words",
     },
     Attack {
-        name: "a compressed bomb as a layer",
+        name: "a compressed bomb as a layer, with gzip and with Zstandard",
         promise: "Torno does not unpack it; the engine does.",
         file: "tests/hostile/image.rs",
         test: "a_compressed_bomb_costs_torno_no_memory",
+    },
+    Attack {
+        name: "bytes that are pushed under another digest",
+        promise: "They are not stored.",
+        file: "tests/uploads.rs",
+        test: "bytes_with_another_digest_end_the_session",
+    },
+    Attack {
+        name: "links at the working directory to what the runtime has open (CVE-2024-21626), to `/sys` and to the host; at \
+            volumes, `/output`, `/input`, `/tmp`, `/etc` and `/dev`",
+        promise: "Neither the engine nor a run is led out of its image, and nothing is taken for output that is not.",
+        file: "tests/hostile/link.rs",
+        test: "links_lead_neither_the_engine_nor_the_run_out_of_the_image",
+    },
+    Attack {
+        name: "parameters with commands, line breaks, NULs, quotes, 64 KiB, and names of other variables",
+        promise: "They are refused at the push in words, or arrive byte for byte and do nothing.",
+        file: "tests/hostile/parameters.rs",
+        test: "parameters_are_refused_in_words_or_arrive_byte_for_byte_and_do_nothing",
     },
     Attack {
         name: "wishes behind capitals",
