@@ -15,7 +15,7 @@ use bytesize::ByteSize;
 use tempfile::TempDir;
 use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
-use torno_inside::{ATTACKS, Against, Attack, PROBE, PROBE_ATTACKS, PROBE_GVISOR};
+use torno_inside::{ATTACKS, Against, Attack, PROBE_ATTACKS, PROBE_GVISOR};
 use torno_oci::{RunConfig, RunId};
 
 use crate::{
@@ -232,7 +232,7 @@ async fn steps(
     stop: &CancellationToken,
 ) -> Result<Option<Examination>, ExecutorError> {
     let facts = engine.facts().await?;
-    let image = engine.program("probe", PROBE).await?;
+    let image = engine.probe().await?;
     let mut heard = Heard::default();
     // Where an attack ends the run as a whole, those behind it are tried by another.
     while let Some(attacks) = heard.left() {
@@ -241,6 +241,7 @@ async fn steps(
         if stop.is_cancelled() {
             return Ok(None);
         }
+        engine.create_output(&plan).await?;
         engine.create(&plan).await?;
         if stop.is_cancelled() {
             return Ok(None);

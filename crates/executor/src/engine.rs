@@ -159,9 +159,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes a run's volume and container, and lets the run write to the volume. What an earlier attempt left is in
-    /// the way and must have been removed.
-    pub(crate) async fn create(&self, plan: &Plan) -> Result<(), EngineError> {
+    /// Makes a run's volume, and lets the run write to it; nothing of its image is needed for that. What an earlier
+    /// attempt left is in the way and must have been removed.
+    pub(crate) async fn create_output(&self, plan: &Plan) -> Result<(), EngineError> {
+        let image = self.probe().await?;
         let (docker, dialect) = self.known().await?;
         let volume = VolumeCreateRequest {
             name: Some(plan.volume.clone()),
@@ -172,12 +173,17 @@ impl Engine {
         self.call(limit::CREATE, docker.create_volume(volume)).await?;
         let preparation = preparation_name(&plan.name);
         let name = query::CreateContainerOptionsBuilder::default().name(&preparation).build();
-        self.call(limit::CREATE, docker.create_container(Some(name), translate::preparation(plan, &dialect)))
-            .await?;
+        let body = translate::preparation(plan, image, &dialect);
+        self.call(limit::CREATE, docker.create_container(Some(name), body)).await?;
         let at = query::UploadToContainerOptionsBuilder::default().path("/").build();
         let owned = bollard::body_full(owned_folder());
         self.call(limit::CREATE, docker.upload_to_container(&preparation, Some(at), owned)).await?;
-        self.remove_container(&preparation).await?;
+        self.remove_container(&preparation).await.map(drop)
+    }
+
+    /// Makes a run's container. Its volume is there.
+    pub(crate) async fn create(&self, plan: &Plan) -> Result<(), EngineError> {
+        let (docker, dialect) = self.known().await?;
         let name = query::CreateContainerOptionsBuilder::default().name(&plan.name).build();
         self.call(limit::CREATE, docker.create_container(Some(name), translate::container(plan, &dialect)))
             .await?;

@@ -5,6 +5,7 @@ use std::pin::pin;
 use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use torno_inside::PROBE;
 use torno_oci::Digest;
 
 use super::{Engine, EngineError, heard, limit};
@@ -13,6 +14,11 @@ use super::{Engine, EngineError, heard, limit};
 const PROGRAM: &str = "program";
 
 impl Engine {
+    /// The image of the program that tries what a host keeps. It is in every engine that runs have been started on.
+    pub(crate) async fn probe(&self) -> Result<String, EngineError> {
+        self.program("probe", PROBE).await
+    }
+
     /// The image that starts a program, made if the engine does not have it. Its tag is the program's digest, so that
     /// another version of Torno has images of its own.
     pub(crate) async fn program(&self, name: &str, program: &[u8]) -> Result<String, EngineError> {

@@ -4,7 +4,10 @@
 //! another user namespace (an engine that remaps users keeps doing so) and an AppArmor profile (no setting of an
 //! engine changes its own).
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
@@ -43,17 +46,24 @@ pub(super) fn container(plan: &Plan, dialect: &Dialect) -> ContainerCreateBody {
 }
 
 /// A container that is never started: while it exists, the engine lets the owner of the volume's root be set. A
-/// run's own container has a read-only root, into which the engine puts nothing.
-pub(super) fn preparation(plan: &Plan, dialect: &Dialect) -> ContainerCreateBody {
+/// run's own container has a read-only root, into which the engine puts nothing. It is of an image of Torno's, in which
+/// nobody else has put anything where the volume stands, and which need not be pulled.
+pub(super) fn preparation(plan: &Plan, image: String, dialect: &Dialect) -> ContainerCreateBody {
     let host = HostConfig {
         mounts: Some(vec![output(plan)]),
-        tmpfs: Some(dialect.in_memory(plan.tmpfs.clone())),
+        tmpfs: Some(dialect.in_memory(BTreeMap::new())),
         readonly_rootfs: Some(false),
         // The relay it will have may not be there yet, and it reaches nothing without one.
         network_mode: Some(NO_NETWORK.into()),
         ..confined(&plan.confinement, dialect)
     };
-    ContainerCreateBody { host_config: Some(host), ..image(plan, dialect) }
+    ContainerCreateBody {
+        image: Some(image),
+        user: Some(plan.user.clone()),
+        labels: Some(plan.labels.clone().into_iter().collect()),
+        host_config: Some(host),
+        ..ContainerCreateBody::default()
+    }
 }
 
 /// The name of the container that is never started.
@@ -237,7 +247,8 @@ mod tests {
     #[test]
     fn what_the_engine_is_told_of_the_container_that_never_starts() {
         let (_, plain) = all().remove(0);
-        reviewed("docker-preparation", &sent(&preparation(&plain, &Dialect::Docker)));
+        let image = "localhost/torno/probe:0123456789abcdef".to_owned();
+        reviewed("docker-preparation", &sent(&preparation(&plain, image, &Dialect::Docker)));
     }
 
     #[test]

@@ -89,11 +89,17 @@ impl Life {
         let exchange = loop {
             self.clear().await?;
             self.give().await?;
-            tokio::select! {
-                pulled = engine.pull(&plan.image, self.run.id, secret) => pulled.map_err(not_pulled)?,
-                // An image that comes all the same is an image of no run, and removed as such.
-                cancelled = registry.cancelled(self.run.id) => return Err(Unready::Ends(cancelled)),
-            }
+            let pulled = async {
+                tokio::select! {
+                    pulled = engine.pull(&plan.image, self.run.id, secret) => pulled.map_err(not_pulled),
+                    // An image that comes all the same is an image of no run, and removed as such.
+                    cancelled = registry.cancelled(self.run.id) => Err(Unready::Ends(cancelled)),
+                }
+            };
+            // Both to their ends: what is made after it was removed would be in the way.
+            let (pulled, made) = tokio::join!(pulled, engine.create_output(&plan));
+            pulled?;
+            made?;
             // The run's container is made to share what the relay's has.
             let exchange = self.connect(plan.relay.as_ref()).await?;
             match engine.create(&plan).await {
