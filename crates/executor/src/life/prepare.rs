@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use torno_registry::{Outcome, RegistryError};
+use torno_oci::{Manifest, ManifestKind};
+use torno_registry::{Outcome, RegistryError, StoredManifest};
 
 use crate::{
     ExecutorError,
@@ -91,7 +92,7 @@ impl Life {
             self.give().await?;
             let pulled = async {
                 tokio::select! {
-                    pulled = engine.pull(&plan.image, self.run.id, secret) => pulled.map_err(not_pulled),
+                    pulled = engine.pull(&plan.image, self.run.id, secret) => pulled.map_err(|error| not_pulled(error, &image)),
                     // An image that comes all the same is an image of no run, and removed as such.
                     cancelled = registry.cancelled(self.run.id) => Err(Unready::Ends(cancelled)),
                 }
@@ -126,11 +127,23 @@ impl Life {
     }
 }
 
-/// A layer that is no archive stays none.
-fn not_pulled(error: EngineError) -> Unready {
-    if error.is_broken_layer() {
-        Unready::Ends(Outcome::CannotStart { reason: "a layer of the image is broken".into() })
-    } else {
-        error.into()
+/// A layer that is no archive stays none. That it is one which the engine cannot unpack, engines do not say.
+fn not_pulled(error: EngineError, image: &StoredManifest) -> Unready {
+    if !error.is_broken_layer() {
+        return error.into();
     }
+    let manifest = Manifest::parse(Some(&image.media_type), &image.bytes);
+    let zstandard = manifest.is_ok_and(|manifest| match &manifest.kind {
+        ManifestKind::Image { layers, .. } => {
+            layers.iter().any(|layer| layer.media_type.as_str().ends_with("+zstd"))
+        }
+        ManifestKind::Index { .. } => false,
+    });
+    let reason = if zstandard {
+        "a layer of the image is broken, or packed with Zstandard, which not every engine can unpack; build it with gzip \
+         layers"
+    } else {
+        "a layer of the image is broken"
+    };
+    Unready::Ends(Outcome::CannotStart { reason: reason.into() })
 }
