@@ -142,12 +142,7 @@ impl Site {
         assert!(self.server.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.path("log")).expect("log");
         let from = log.metadata().expect("log").len();
-        let mut command = self.command(&["serve"]);
-        if let [program, words @ ..] = &self.wrapper[..] {
-            let mut wrapped = Command::new(program);
-            wrapped.args(words).arg(command.get_program()).args(command.get_args()).envs(&self.environment);
-            command = wrapped;
-        }
+        let mut command = self.as_server(&["serve"]);
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("torno serve");
         self.server = Some(child);
@@ -220,6 +215,15 @@ impl Site {
         }
         command.envs(&self.environment);
         command
+    }
+
+    /// The same by way of what the server is started by.
+    pub fn as_server(&self, arguments: &[&str]) -> Command {
+        let command = self.command(arguments);
+        let [program, words @ ..] = &self.wrapper[..] else { return command };
+        let mut wrapped = Command::new(program);
+        wrapped.args(words).arg(command.get_program()).args(command.get_args()).envs(&self.environment);
+        wrapped
     }
 
     /// Runs a `torno` command.

@@ -118,7 +118,7 @@ impl Engine {
         };
         let connected = timeout(limit::PING, connect).await;
         let (docker, version) = connected.map_err(|_| EngineError::Timeout(limit::PING))??;
-        let dialect = Dialect::of(&version, &self.data).map_err(EngineError::Profile)?;
+        let dialect = Dialect::of(&version, &self.data).map_err(EngineError::File)?;
         Ok(self.connection.lock().await.insert((docker, dialect)).clone())
     }
 
@@ -184,10 +184,11 @@ impl Engine {
     /// Makes a run's container. Its volume is there.
     pub(crate) async fn create(&self, plan: &Plan) -> Result<(), EngineError> {
         let (docker, dialect) = self.known().await?;
+        let names = plan.relay.as_ref().map(|relay| relay.hosts.clone()).unwrap_or_default();
+        let hosts = dialect.hosts(&names).map_err(EngineError::File)?;
+        let body = translate::container(plan, hosts.as_deref(), &dialect);
         let name = query::CreateContainerOptionsBuilder::default().name(&plan.name).build();
-        self.call(limit::CREATE, docker.create_container(Some(name), translate::container(plan, &dialect)))
-            .await?;
-        Ok(())
+        self.call(limit::CREATE, docker.create_container(Some(name), body)).await.map(drop)
     }
 
     /// Starts a container. Only for one that has never been started.

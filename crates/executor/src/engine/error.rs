@@ -15,8 +15,8 @@ pub enum EngineError {
     #[error("the engine did not answer within {0:?}")]
     Timeout(std::time::Duration),
     /// What the engine reads from a file of the data directory could not be written there.
-    #[error("the profile that the engine reads could not be written into the data directory: {0}")]
-    Profile(std::io::Error),
+    #[error("a file that the engine reads could not be written into the data directory: {0}")]
+    File(std::io::Error),
     /// The engine answered, and the answer is no.
     #[error("the engine refused: {reason} (status {status})")]
     Refused {

@@ -3,11 +3,16 @@
 //! - `seccomp=` takes the path of a profile, not a profile: Podman reads the file.
 //! - A variable without `=` is set to what it is in Podman's own environment, not taken away.
 //! - With a read-only root it puts file systems in memory at `/run` and `/var/tmp`, which a run could write to.
+//! - It copies the host's `/etc/hosts` into each container, and for one that shares a network makes one without the names
+//!   that resolve there. So runs have one of Torno's.
 //! - Only its own API pulls from a registry without TLS, as Docker does from the loopback by itself.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs::Permissions,
     io::{self, Write as _},
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -15,12 +20,15 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE};
 use bollard::models::SystemVersion;
 use hyper::Request;
 use serde_json::{Value, json};
-use torno_oci::RunId;
+use torno_oci::{Digest, RunId};
 
 use super::{EngineError, limit, seccomp, wire};
 
 /// The file of the data directory that Podman reads the profile from.
 const PROFILE: &str = "podman-seccomp.json";
+
+/// What the names of the files begin with that runs have as `/etc/hosts`, one for each set of names.
+const HOSTS: &str = "podman-hosts-";
 
 /// What is put where Podman would put something to write to: a file system of one page that cannot be written to.
 const CLOSED: &str = "ro,nosuid,nodev,noexec,size=4096,mode=0555";
@@ -31,7 +39,7 @@ const OPENED_BY_PODMAN: [&str; 2] = ["/run", "/var/tmp"];
 pub(super) enum Dialect {
     /// As Docker does.
     Docker,
-    /// As Podman does; where the profile is.
+    /// As Podman does; the data directory, an absolute path.
     Podman(PathBuf),
 }
 
@@ -42,21 +50,28 @@ impl Dialect {
         if !components.any(|component| component.name == "Podman Engine") {
             return Ok(Self::Docker);
         }
-        let path = std::path::absolute(data)?.join(PROFILE);
-        let profile = seccomp::profile().to_string();
-        if std::fs::read_to_string(&path).ok().as_ref() != Some(&profile) {
-            let mut file = tempfile::NamedTempFile::new_in(data)?;
-            file.write_all(profile.as_bytes())?;
-            file.persist(&path)?;
-        }
-        Ok(Self::Podman(path))
+        let data = std::path::absolute(data)?;
+        keep(&data.join(PROFILE), &seccomp::profile().to_string(), 0o600)?;
+        Ok(Self::Podman(data))
+    }
+
+    /// The file that a run is to have as `/etc/hosts`, if the engine does not make a fit one by itself.
+    pub(super) fn hosts(&self, names: &BTreeMap<String, Ipv4Addr>) -> io::Result<Option<PathBuf>> {
+        let Self::Podman(data) = self else { return Ok(None) };
+        let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost\n".to_owned();
+        text.extend(names.iter().map(|(name, address)| format!("{address}\t{name}\n")));
+        let digest: String = Digest::sha256(text.as_bytes()).hex().chars().take(16).collect();
+        let path = data.join(format!("{HOSTS}{digest}"));
+        // Whoever the run is reads it.
+        keep(&path, &text, 0o644)?;
+        Ok(Some(path))
     }
 
     /// What follows `seccomp=`.
     pub(super) fn profile(&self) -> String {
         match self {
             Self::Docker => seccomp::profile().to_string(),
-            Self::Podman(path) => path.display().to_string(),
+            Self::Podman(data) => data.join(PROFILE).display().to_string(),
         }
     }
 
@@ -78,6 +93,19 @@ impl Dialect {
         // What the plan says holds.
         closed.chain(planned).collect()
     }
+}
+
+/// Writes a file anew unless it says this already.
+fn keep(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    if std::fs::read_to_string(path).is_ok_and(|found| found == text) {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Pulls an image from the loopback. The secret goes to the engine and nowhere else.
@@ -125,6 +153,21 @@ mod tests {
             let read = std::fs::read_to_string(podman.profile()).expect("the file");
             assert_eq!(read, docker.profile());
         }
+    }
+
+    #[test]
+    fn runs_know_the_names_they_may_reach_and_no_other() {
+        let data = tempfile::tempdir().expect("a folder");
+        let podman = Dialect::Podman(data.path().to_owned());
+        let names = BTreeMap::from([("db.internal".to_owned(), Ipv4Addr::new(127, 0, 0, 2))]);
+        assert_eq!(Dialect::Docker.hosts(&names).expect("nothing to do"), None);
+        let path = |names: &BTreeMap<_, _>| podman.hosts(names).expect("written").expect("a file");
+        let (reaching, plain) = (path(&names), path(&BTreeMap::new()));
+        let read = |path: &Path| std::fs::read_to_string(path).expect("the file");
+        assert_eq!(read(&plain), "127.0.0.1\tlocalhost\n::1\tlocalhost\n");
+        assert_eq!(read(&reaching), read(&plain) + "127.0.0.2\tdb.internal\n");
+        let mode = std::fs::metadata(&plain).expect("the file").permissions().mode();
+        assert_eq!((mode & 0o777, path(&names)), (0o644, reaching));
     }
 
     #[test]

@@ -28,13 +28,14 @@ use super::podman::Dialect;
 /// What the engine calls a network namespace with nothing in it but `lo`.
 const NO_NETWORK: &str = "none";
 
-/// The container a run runs in.
-pub(super) fn container(plan: &Plan, dialect: &Dialect) -> ContainerCreateBody {
+/// The container a run runs in, with a file as its `/etc/hosts` if it is to have one of its own.
+pub(super) fn container(plan: &Plan, hosts: Option<&Path>, dialect: &Dialect) -> ContainerCreateBody {
     let mut mounts = vec![output(plan)];
     mounts.extend(plan.data.iter().map(|data| match &data.source {
         DataPlace::Folder(folder) => read_only(folder, &data.target),
         DataPlace::Volume(name) => volume(name, &data.target),
     }));
+    mounts.extend(hosts.map(|hosts| read_only(hosts, "/etc/hosts")));
     mounts.extend(plan.secrets.iter().map(|secrets| read_only(secrets, SECRETS)));
     let host = HostConfig {
         mounts: Some(mounts),
@@ -232,7 +233,7 @@ mod tests {
     #[test]
     fn what_the_engine_is_told_of_every_kind_of_run() {
         for (name, plan) in all() {
-            reviewed(&format!("docker-{name}"), &sent(&container(&plan, &Dialect::Docker)));
+            reviewed(&format!("docker-{name}"), &sent(&container(&plan, None, &Dialect::Docker)));
         }
     }
 
@@ -254,7 +255,7 @@ mod tests {
     #[test]
     fn data_is_one_mount_that_is_read_only_as_a_whole() {
         let (_, plain) = all().remove(0);
-        let host = container(&plain, &Dialect::Docker).host_config.expect("a host configuration");
+        let host = container(&plain, None, &Dialect::Docker).host_config.expect("a host configuration");
         let mounts = host.mounts.expect("mounts");
         let input = mounts.iter().find(|mount| mount.target.as_deref() == Some("/input")).expect("the data");
         let options = input.bind_options.clone().expect("options");
