@@ -119,8 +119,8 @@ fn rootless_podman_keeps_the_rest_where_it_may_not_use_control_groups() {
     // Torno is the same user's, where the sources may be out of reach.
     let torno = site.path("torno");
     fs::copy(site.command(&[]).get_program(), &torno).expect("a copy of the binary");
-    let owner = format!("{USER}:{USER}");
-    let owned = Command::new("chown").args(["--recursive", &owner]).arg(site.path("")).status();
+    let whose = format!("{USER}:{USER}");
+    let owned = Command::new("chown").args(["--recursive", &whose]).arg(site.path("")).status();
     assert!(owned.expect("chown").success());
     let as_user = format!(
         "shift; exec setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all {} \"$@\"",
