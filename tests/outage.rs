@@ -165,23 +165,28 @@ fn what_is_done_by_hand_and_what_an_engine_does_ends_no_run_for_good() {
     assert_eq!(hospital.site.wait_for_run(5), "exit status 137");
     assert_eq!(hospital.attempts(5), 1);
 
-    // An engine that dies and comes back; a host that loses its power.
+    // An engine that dies and comes back, and a server that does while what that has lost waits; a host that loses its power.
     hospital.run("restarted");
     hospital.wait_for(6, 1);
     hospital.engine.kill();
     hospital.engine.begin();
+    wait_until("it waits to be tried again", || {
+        hospital.told("restarted").contains("is queued again after a failure").then_some(())
+    });
+    hospital.site.kill();
+    hospital.let_go("restarted");
+    hospital.site.start();
+    assert_eq!(hospital.site.wait_for_run(6), "succeeded");
+    assert_eq!((hospital.attempts(6), hospital.output("restarted")), (2, vec!["seen".to_owned()]));
     hospital.run("rebooted");
     hospital.wait_for(7, 1);
     hospital.site.kill();
     hospital.engine.lose_power();
     hospital.let_go("rebooted");
-    hospital.let_go("restarted");
     hospital.engine.begin();
     hospital.site.start();
-    for (run, name) in [(6, "restarted"), (7, "rebooted")] {
-        assert_eq!(hospital.site.wait_for_run(run), "succeeded");
-        assert_eq!((hospital.attempts(run), hospital.output(name)), (2, vec!["seen".to_owned()]));
-    }
+    assert_eq!(hospital.site.wait_for_run(7), "succeeded");
+    assert_eq!((hospital.attempts(7), hospital.output("rebooted")), (2, vec!["seen".to_owned()]));
     let lost = hospital.site.torno_ok(&["audit", "show", "--event", "run_lost"]);
     assert_eq!(lost.lines().filter(|line| line.contains("run_lost")).count(), 5, "{lost}");
     hospital.close();
@@ -237,6 +242,7 @@ fn an_engine_that_hangs_is_told_of_and_its_runs_go_on_after_it() {
     let message = hospital.told("waits");
     assert!(message.contains("run 3 is queued, 1 run before it"), "{message}");
     assert!(message.contains("the site's container engine has not answered since"), "{message}");
+    assert!(message.ends_with("runs go on when it does, tell its admin"), "{message}");
     assert!(hospital.told("patient").contains("has been running for"));
     // One whose time is up meanwhile cannot be stopped, and nobody will ever know how it went on.
     wait_until("it is given up", || hospital.shown(2).contains("state        queued").then_some(()));

@@ -104,7 +104,9 @@ fn a_host_that_breaks_a_promise_starts_no_run_until_that_is_accepted() {
     assert!(!log.contains("a run is prepared"), "{log}");
     let pull = site.http("ada").get("/v2/results/p/waits/manifests/1");
     let message = pull.expect_error(404, "MANIFEST_UNKNOWN");
-    assert!(message.contains("run 1 is queued"), "{message}");
+    let why = "this host is not known to keep what runs are promised; tell its admin";
+    assert!(message.contains("run 1 is queued") && message.contains(why), "{message}");
+    assert!(!message.contains("eccomp"), "nothing of the host: {message}");
     let containers = tool("docker", &["--host", &engine.socket(), "ps", "--all", "--quiet"]);
     assert_eq!(containers, "", "what looked at the host is gone");
 

@@ -17,14 +17,17 @@ const RUNSC: &str =
 /// Somebody's mistake.
 const RUNC_UNDER_ITS_NAME: &str = r#"{"runtimes": {"runsc": {"path": "runc"}}}"#;
 
-/// A site with an engine that knows these runtimes.
-fn site(runtimes: &str) -> (Site, Engine) {
+/// A site with an engine that knows these runtimes, where a pull waits so long.
+fn site(runtimes: &str, wait: &str) -> (Site, Engine) {
     let engine = Engine::start_with(|folder| {
         let file = folder.join("daemon.json");
         std::fs::write(&file, runtimes).expect("write");
         vec!["--config-file".into(), file.to_str().expect("UTF-8").into()]
     });
-    let mut site = Site::new(PROJECT).with("TORNO_EXECUTOR_ENGINE", &engine.socket());
+    let mut site = Site::new(PROJECT)
+        .with("TORNO_EXECUTOR_ENGINE", &engine.socket())
+        .with("TORNO_EXECUTOR_RECONCILE", "1s")
+        .with("TORNO_RESULTS_WAIT", wait);
     site.add_users(&["ada"]);
     site.start();
     (site, engine)
@@ -32,7 +35,7 @@ fn site(runtimes: &str) -> (Site, Engine) {
 
 #[test]
 fn a_run_has_a_kernel_of_its_own_and_every_promise_is_kept() {
-    let (mut site, engine) = site(RUNSC);
+    let (mut site, engine) = site(RUNSC, "30s");
     let ada = Docker::login_at(&engine.socket(), &site, "ada");
     ada.run(
         "sealed/hello:1",
@@ -67,11 +70,50 @@ fn a_run_has_a_kernel_of_its_own_and_every_promise_is_kept() {
 
 #[test]
 fn what_is_only_called_gvisor_runs_nothing() {
-    let (mut site, engine) = site(RUNC_UNDER_ITS_NAME);
+    let (mut site, engine) = site(RUNC_UNDER_ITS_NAME, "0s");
     let ada = Docker::login_at(&engine.socket(), &site, "ada");
     ada.run("sealed/hello:1", "true");
     wait_until("that was found out", || site.log().contains("is not gVisor").then_some(()));
-    assert!(site.torno_ok(&["runs", "show", "1"]).contains("queued"));
     assert!(!site.torno(&["doctor"]).status.success());
+    let told = |path: &str| {
+        site.http("ada").get(&format!("/v2/results/{path}/manifests/1")).expect_error(404, "MANIFEST_UNKNOWN")
+    };
+    let unfit = "no run of its project is started: since ";
+    wait_until("whoever waits is told", || told("sealed/hello").contains(unfit).then_some(()));
+    assert!(!told("sealed/hello").contains("gVisor") && !told("sealed/hello").contains("runsc"));
+    assert!(site.torno_ok(&["runs", "show", "1"]).contains("queued, host not fit"));
+    let listed = site.torno(&["runs", "list"]);
+    let said = String::from_utf8_lossy(&listed.stderr).into_owned();
+    assert!(said.contains("no run of `sealed` is started since"), "{said}");
+
+    // What is fit runs beside it.
+    let configure = |text: &str, read: usize| {
+        let written = std::fs::read_to_string(site.path("torno.toml")).expect("the configuration");
+        let projects = written.rfind("[projects.sealed]").expect("projects");
+        std::fs::write(site.path("torno.toml"), format!("{}{text}", &written[..projects])).expect("write");
+        site.signal("HUP");
+        let line = "the configuration was read again";
+        wait_until("it is read", || (site.log().matches(line).count() == read).then_some(()));
+    };
+    let project =
+        |name: &str, runtime: &str| format!("[projects.{name}]\nresearchers = ['ada']\n{runtime}\n");
+    let (runsc, none) = ("runtime = 'runsc'", "");
+    configure(&(project("sealed", runsc) + &project("plain", none)), 1);
+    ada.run("plain/first:1", "true");
+    assert_eq!(site.wait_for_run(2), "succeeded");
+    assert!(site.torno_ok(&["runs", "show", "1"]).contains("queued, host not fit"));
+
+    // What is not waits when a project comes to ask for it, and goes on when it asks for it no longer.
+    configure(&(project("sealed", none) + &project("plain", runsc)), 2);
+    assert_eq!(site.wait_for_run(1), "succeeded");
+    ada.run("plain/second:1", "true");
+    wait_until("whoever waits is told", || told("plain/second").contains(unfit).then_some(()));
+    let shown = site.torno_ok(&["runs", "show", "3"]);
+    assert!(shown.contains("queued, host not fit") && shown.contains("attempts     0"), "{shown}");
+    configure(&(project("sealed", none) + &project("plain", none)), 3);
+    assert_eq!(site.wait_for_run(3), "succeeded");
+    wait_until("nobody is told so any more", || {
+        site.torno(&["runs", "list"]).stderr.is_empty().then_some(())
+    });
     site.stop();
 }

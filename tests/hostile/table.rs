@@ -38,7 +38,7 @@ const OTHERS: &[Attack] = &[
     },
     Attack {
         name: "a runtime that is only called gVisor",
-        promise: "No run is started on such a host.",
+        promise: "No run is started by it: they wait in the queue, and say so.",
         file: "tests/hostile/gvisor.rs",
         test: "what_is_only_called_gvisor_runs_nothing",
     },

@@ -2,18 +2,18 @@
 //! that is planned and made as a run's is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     fs::{self, Permissions},
     io,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
 use bytesize::ByteSize;
 use tempfile::TempDir;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use torno_inside::{ATTACKS, Against, Attack, PROBE_ATTACKS, PROBE_GVISOR};
 use torno_oci::{RunConfig, RunId};
@@ -22,9 +22,7 @@ use crate::{
     Dataset, ExecutorError, Limits, ProjectPolicy, Runtime,
     engine::{Engine, Fact, preparation_name},
     instance::Instance,
-    life::Site,
     plan::{Plan, Subject},
-    policy::runtimes,
 };
 
 /// How long the attacks may take, all of them: they take a second, and one that hangs is ended after ten by the probe.
@@ -156,73 +154,6 @@ pub(crate) async fn examine_as(
     found
 }
 
-/// Which runtimes were found to keep what runs are promised.
-#[derive(Debug)]
-pub(crate) struct Fit {
-    accept: Vec<&'static Attack>,
-    data: PathBuf,
-    // Held while one is looked at: what looks has one name.
-    found: Mutex<BTreeSet<Option<Runtime>>>,
-}
-
-impl Fit {
-    pub(crate) fn new(accept: Vec<&'static Attack>, data: &Path) -> Self {
-        Self { accept, data: data.to_owned(), found: Mutex::default() }
-    }
-
-    /// The lines because of which no run may start.
-    pub(crate) fn forbidding<'e>(&self, examination: &'e Examination) -> Vec<&'e Line> {
-        examination.forbidding(&self.accept).collect()
-    }
-
-    /// Looks at every runtime that projects ask for, up to the first that does not keep a promise; what was found out
-    /// of the last one, or nothing when told to stop.
-    pub(crate) async fn examine(
-        &self,
-        site: &Site,
-        stop: &CancellationToken,
-    ) -> Result<Option<Examination>, ExecutorError> {
-        let mut last = None;
-        for runtime in runtimes(site.projects.load().values()) {
-            let Some(examination) = self.look(runtime, site, stop).await? else { return Ok(None) };
-            let unfit = !self.forbidding(&examination).is_empty();
-            last = Some(examination);
-            if unfit {
-                break;
-            }
-        }
-        Ok(last)
-    }
-
-    /// Fails for a runtime that does not keep what runs are promised. One that no project had when the executor started
-    /// is looked at now.
-    pub(crate) async fn must_be(&self, runtime: Option<Runtime>, site: &Site) -> Result<(), ExecutorError> {
-        if self.found.lock().await.contains(&runtime) {
-            return Ok(());
-        }
-        let examination = self.look(runtime, site, &CancellationToken::new()).await?;
-        let is_fit = examination.is_some_and(|examination| self.forbidding(&examination).is_empty());
-        if is_fit { Ok(()) } else { Err(ExecutorError::Unfit(runtime)) }
-    }
-
-    async fn look(
-        &self,
-        runtime: Option<Runtime>,
-        site: &Site,
-        stop: &CancellationToken,
-    ) -> Result<Option<Examination>, ExecutorError> {
-        let mut found = self.found.lock().await;
-        // What it makes bears the number that no run has.
-        let in_hand = site.hands.wait_for(run()?);
-        let Some(_hand) = stop.run_until_cancelled(in_hand).await else { return Ok(None) };
-        let examination = examine_as(&site.engine, &site.instance, runtime, &self.data, stop).await?;
-        if examination.as_ref().is_some_and(|examination| self.forbidding(examination).is_empty()) {
-            found.insert(runtime);
-        }
-        Ok(examination)
-    }
-}
-
 /// What is done with the engine, one after the other, as far as nobody says to stop.
 async fn steps(
     engine: &Engine,
@@ -263,7 +194,7 @@ async fn steps(
 }
 
 /// A number that no run has.
-fn run() -> Result<RunId, ExecutorError> {
+pub(crate) fn run() -> Result<RunId, ExecutorError> {
     RunId::new(i64::MAX.unsigned_abs()).ok_or(ExecutorError::Run("a number was none"))
 }
 

@@ -7,10 +7,7 @@ use std::{
 
 use torno_registry::RegistryError;
 
-use crate::{
-    DataPlace, collect::CollectError, engine::EngineError, policy::Runtime, provenance::KeyError,
-    walk::WalkError,
-};
+use crate::{DataPlace, collect::CollectError, engine::EngineError, provenance::KeyError, walk::WalkError};
 
 /// Why runs cannot be executed.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +59,6 @@ pub enum ExecutorError {
         "what the engine starts as the runtime `runsc` is not gVisor; look at `runtimes` in its daemon.json"
     )]
     NoGvisor,
-    /// Runs of a project's runtime are not kept from what they must not do.
-    #[error("{} does not keep what runs are promised; `torno doctor` shows every line", named(*.0))]
-    Unfit(Option<Runtime>),
     /// A folder of data could not be gone through.
     #[error(transparent)]
     Walk(#[from] WalkError),
@@ -125,10 +119,6 @@ impl ExecutorError {
             }
         }
     }
-}
-
-fn named(runtime: Option<Runtime>) -> String {
-    runtime.map_or_else(|| "the engine".into(), |runtime| format!("the runtime `{runtime}`"))
 }
 
 fn full(error: &io::Error) -> bool {

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -17,15 +17,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use torno_auth::ProjectName;
-use torno_inside::Attack;
 use torno_oci::RunId;
-use torno_registry::{Registry, RegistryError, RunState, Selection};
+use torno_registry::{Registry, RegistryError, RunState};
 
 use crate::{
-    ExecutorError, Line, ProjectPolicy, Runtime, Settings,
-    doctor::Fit,
+    ExecutorError, ProjectPolicy, Settings,
     engine::Engine,
-    fingerprint,
+    fingerprint, fit,
+    fit::Fit,
     instance::{ExecutorLock, Instance},
     life::{Life, Site},
     presence,
@@ -38,11 +37,6 @@ use crate::{
 /// How long is waited before something that failed is tried again: at first, and at most.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-
-/// How long after the start the host is looked at if nothing is to be run before.
-const FIRST_LOOK: Duration = Duration::from_secs(3);
-/// How long after a look at a host that breaks a promise the next one is.
-const AGAIN: Duration = Duration::from_mins(1);
 
 /// Carries out the runs of one data directory.
 #[derive(Debug)]
@@ -124,15 +118,13 @@ impl Executor {
         let fingerprints = stop.run_until_cancelled(Box::pin(fingerprint::keep(&self.site)));
         let presence = stop.run_until_cancelled(Box::pin(presence::keep(&self.site)));
         let sweeping = stop.run_until_cancelled(Box::pin(recover::keep(&self.site)));
-        let work = async {
+        let fitness = Box::pin(fit::keep(&self.site, &stop));
+        let work = stop.run_until_cancelled(async {
             // Before anything is claimed, so that no more are under way than may be.
-            if stop.run_until_cancelled(self.take_up_first(&mut under_way)).await.is_some()
-                && self.meanwhile(&mut under_way, self.fit(&stop)).await
-            {
-                stop.run_until_cancelled(self.carry_out(&mut under_way)).await;
-            }
-        };
-        tokio::join!(work, presence, sweeping, samples, fingerprints);
+            self.take_up_first(&mut under_way).await;
+            self.carry_out(&mut under_way).await;
+        });
+        tokio::join!(work, presence, fitness, sweeping, samples, fingerprints);
         // The lock goes only when nothing is at work any more.
         under_way.tasks.shutdown().await;
         Ok(())
@@ -144,18 +136,6 @@ impl Executor {
         while let Err(error) = recover::take_up(&self.site, under_way).await {
             tracing::error!(%error, "the runs of an earlier process could not be taken up; trying again");
             wait.next().await;
-        }
-    }
-
-    /// Waits for something and attends to what is under way meanwhile.
-    async fn meanwhile<T>(&self, under_way: &mut UnderWay, something: impl Future<Output = T>) -> T {
-        let mut something = Box::pin(something);
-        loop {
-            let event = tokio::select! {
-                done = &mut something => return done,
-                event = under_way.event() => event,
-            };
-            self.attend(under_way, event).await;
         }
     }
 
@@ -183,6 +163,7 @@ impl Executor {
         if turn.idle {
             tokio::select! {
                 () = self.site.registry.queued() => {}
+                () = self.site.fit.more() => {}
                 () = self.due() => {}
             }
             turn.idle = false;
@@ -208,7 +189,8 @@ impl Executor {
 
     async fn claim(&self, under_way: &mut UnderWay, turn: &mut Turn) {
         let site = &self.site;
-        match site.registry.claim(site.needs(), site.total).await {
+        let held = site.fit.held(&site.projects.load());
+        match site.registry.claim(site.needs(), held, site.total).await {
             Ok(Some(claimed)) => {
                 turn.failed = None;
                 under_way.begin(site, claimed.run.id, Life::new(site, claimed.run).whole(claimed.token));
@@ -250,70 +232,6 @@ impl Executor {
             under_way.begin(site, run, Life::new(site, found).broken());
         }
         Ok(())
-    }
-
-    /// Looks at the host until it keeps every mandatory promise that the configuration does not give up, or until told
-    /// to stop; whether it does.
-    async fn fit(&self, stop: &CancellationToken) -> bool {
-        let site = &self.site;
-        let mut wait = Wait::default();
-        if stop.run_until_cancelled(self.called_for()).await.is_none() {
-            return false;
-        }
-        loop {
-            if stop.run_until_cancelled(site.reach()).await.is_none() {
-                return false;
-            }
-            let since = Instant::now();
-            let pause = match site.fit.examine(site, stop).await {
-                Ok(None) => return false,
-                Ok(Some(examination)) => {
-                    let forbidding = site.fit.forbidding(&examination);
-                    if forbidding.is_empty() {
-                        let took = since.elapsed();
-                        tracing::info!(?took, "this host keeps what runs are promised");
-                        return true;
-                    }
-                    for Line { attack, verdict } in forbidding {
-                        let Attack { name, promise, remedy, .. } = attack;
-                        let runtime = examination.runtime.map(Runtime::name);
-                        tracing::error!(
-                            line = name,
-                            runtime,
-                            "not kept here: {promise} ({verdict}). {remedy}"
-                        );
-                    }
-                    tracing::error!(
-                        "no run is started on this host, and what is pushed stays queued: `torno doctor` shows every line, \
-                         and docs/SECURITY.md says what `executor.accept` is for. The next look is in {AGAIN:?}"
-                    );
-                    stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await
-                }
-                Err(error) => {
-                    tracing::error!(
-                        %error,
-                        "it could not be found out what this host keeps of what runs are promised, and none is started; \
-                         trying again"
-                    );
-                    stop.run_until_cancelled(wait.next()).await
-                }
-            };
-            if pause.is_none() {
-                return false;
-            }
-        }
-    }
-
-    /// Resolves when there is something to run, or else a little after the start, which has better to do.
-    async fn called_for(&self) {
-        let registry = &self.site.registry;
-        let waiting = registry.runs(Selection::Unfinished, 1).await;
-        if waiting.is_ok_and(|waiting| waiting.is_empty()) {
-            tokio::select! {
-                () = registry.queued() => {}
-                () = tokio::time::sleep(FIRST_LOOK) => {}
-            }
-        }
     }
 }
 

@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod executor;
 mod fingerprint;
+mod fit;
 mod hands;
 mod instance;
 mod life;

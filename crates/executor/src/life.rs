@@ -27,9 +27,9 @@ use torno_registry::{Measured, Outcome, PullToken, Registry, Resources, Run, Run
 
 use crate::{
     LogPolicy, ProjectPolicy,
-    doctor::Fit,
     engine::{Container, Engine, EngineError, start_reason},
     executor::Wait,
+    fit::Fit,
     hands::Hands,
     instance::Instance,
     policy::NoSample,
@@ -152,6 +152,7 @@ impl Life {
                 self.run.time_limit = Some(time);
                 self.live(Watched::Whole, exchange).await;
             }
+            Err(Unready::Waits) => self.begin_again().await,
             Err(Unready::Ends(outcome)) => self.end(outcome, RunLog::default(), None).await,
             Err(Unready::Lost(loss)) => self.lost(loss).await,
             Err(Unready::Failed(error)) => {
@@ -241,6 +242,7 @@ impl Life {
         };
         let ended = match ended {
             Err(Unready::Lost(loss)) => Ok(Err(loss)),
+            Err(Unready::Waits) => return self.begin_again().await,
             Err(Unready::Ends(outcome)) => return self.end(outcome, RunLog::default(), None).await,
             Err(Unready::Failed(error)) => Err(error),
             Ok(ended) => Ok(ended),

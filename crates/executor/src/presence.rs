@@ -41,10 +41,13 @@ impl Presence {
         });
     }
 
-    fn answered(&self) {
-        if self.0.send_if_modified(|away| away.take().is_some()) {
+    /// The engine answered; whether it had not before.
+    fn answered(&self) -> bool {
+        let back = self.0.send_if_modified(|away| away.take().is_some());
+        if back {
             tracing::info!("the engine answers again");
         }
+        back
     }
 
     /// Resolves while the engine is thought to answer.
@@ -59,7 +62,9 @@ pub(crate) async fn keep(site: &Site) {
     let mut changes = site.presence.0.subscribe();
     loop {
         match site.engine.reach().await {
-            Ok(()) => site.presence.answered(),
+            // It may have come back as another.
+            Ok(()) if site.presence.answered() => site.fit.forget(),
+            Ok(()) => {}
             Err(error) => site.presence.missed(&error),
         }
         let since = *changes.borrow_and_update();

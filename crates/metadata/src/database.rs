@@ -38,6 +38,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0014-traffic.sql"),
     include_str!("../migrations/0015-outages.sql"),
     include_str!("../migrations/0016-control.sql"),
+    include_str!("../migrations/0017-unfit.sql"),
 ];
 
 /// Reading connections. Reads are short; more would only compete for two cores.

@@ -1,13 +1,16 @@
-//! What failures of the site do to runs: attempts that are lost and begin again, and an engine that does not answer.
+//! What failures of the site do to runs: attempts that are lost and begin again, an engine that does not answer, and a host
+//! that is not fit.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use rusqlite::params;
-use torno_oci::RunId;
+use rusqlite::{Connection, Row, params};
+use torno_oci::{ProjectName, RunId};
 
 use crate::{
     Metadata, MetadataError,
     control::goes_on,
-    row::{execute, first, integer, time, time_option},
+    row::{all, execute, first, integer, parsed, time, time_option},
     run::changed,
 };
 
@@ -58,4 +61,44 @@ impl Metadata {
         self.read(|connection| first(connection, "SELECT since FROM outage", [], |row| time(row, "since")))
             .await
     }
+
+    /// Notes the projects of which nothing is started, since the host does not keep what their runs are promised, in place of
+    /// those that were noted before. What was noted before and still is, is so since then.
+    pub async fn note_unfit(
+        &self,
+        projects: BTreeSet<ProjectName>,
+        now: Timestamp,
+    ) -> Result<(), MetadataError> {
+        self.write(move |connection| {
+            for project in unfit(connection)?.keys().filter(|project| !projects.contains(*project)) {
+                execute(connection, "DELETE FROM unfit WHERE project = ?1", [project.as_str()])?;
+            }
+            for project in &projects {
+                let sql = "INSERT INTO unfit (project, since) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+                execute(connection, sql, params![project.as_str(), now.as_millisecond()])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The projects that were noted last, and since when.
+    pub async fn unfit(&self) -> Result<BTreeMap<ProjectName, Timestamp>, MetadataError> {
+        self.read(unfit).await
+    }
+
+    /// Since when nothing of a run's project is started, if it was noted last.
+    pub async fn unfit_of(&self, id: RunId) -> Result<Option<Timestamp>, MetadataError> {
+        self.read(move |connection| {
+            let sql =
+                "SELECT u.since FROM unfit AS u JOIN runs AS r ON u.project = r.project WHERE r.id = ?1";
+            first(connection, sql, [integer(id.number())], |row| time(row, "since"))
+        })
+        .await
+    }
+}
+
+fn unfit(connection: &Connection) -> Result<BTreeMap<ProjectName, Timestamp>, MetadataError> {
+    let row = |row: &Row<'_>| Ok((parsed(row, "project")?, time(row, "since")?));
+    Ok(all(connection, "SELECT project, since FROM unfit", [], row)?.into_iter().collect())
 }

@@ -2,7 +2,10 @@
 
 mod choice;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
@@ -123,10 +126,12 @@ impl Metadata {
         &self,
         token_hash: [u8; 32],
         needs: BTreeMap<ProjectName, Resources>,
+        held: BTreeSet<ProjectName>,
         total: Resources,
     ) -> Result<Option<Run>, MetadataError> {
         self.write(move |connection| {
-            let candidates = candidates(connection, &needs)?;
+            let mut candidates = candidates(connection, &needs)?;
+            candidates.retain(|run| !held.iter().any(|project| project.as_str() == run.project));
             match choose(&candidates, &under_way(connection)?, total) {
                 Choice::Nobody => Ok(None),
                 Choice::Waits(id) => {

@@ -1,9 +1,12 @@
-//! What failures of the site do to runs: attempts that are lost and begin again, and an engine that does not answer.
+//! What failures of the site do to runs: attempts that are lost and begin again, an engine that does not answer, and a host
+//! that is not fit.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use torno_audit::{Event, Text};
 use torno_metadata::{MetadataError, Outcome, Run, RunLog};
-use torno_oci::RunId;
+use torno_oci::{ProjectName, RunId};
 
 use crate::{Registry, RegistryError};
 
@@ -50,5 +53,20 @@ impl Registry {
     /// Since when the engine has not answered, as its executor noted last.
     pub async fn outage(&self) -> Result<Option<Timestamp>, RegistryError> {
         Ok(self.metadata.outage().await?)
+    }
+
+    /// Notes the projects of which nothing is started, since the host was not found to keep what their runs are promised, for
+    /// whoever waits for a run of theirs.
+    pub async fn note_unfit(&self, projects: BTreeSet<ProjectName>) -> Result<(), RegistryError> {
+        if !self.metadata.unfit().await?.keys().eq(&projects) {
+            self.metadata.note_unfit(projects, Timestamp::now()).await?;
+            self.news.changed();
+        }
+        Ok(())
+    }
+
+    /// The projects of which nothing is started for that, as their executor noted last, and since when.
+    pub async fn unfit(&self) -> Result<BTreeMap<ProjectName, Timestamp>, RegistryError> {
+        Ok(self.metadata.unfit().await?)
     }
 }

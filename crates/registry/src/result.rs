@@ -36,6 +36,11 @@ pub enum Progress {
         /// As what somebody has paused it.
         by: Capacity,
     },
+    /// In the queue, where it stays until the host is found to keep what runs are promised.
+    Unfit {
+        /// Since when it is known not to be.
+        since: Timestamp,
+    },
     /// Being prepared or running or being collected.
     Running {
         /// For how long, in whole seconds; `None` while it is prepared.
@@ -79,6 +84,11 @@ impl NoResult {
             Progress::Paused { site: false, by } => {
                 format!("run {run} is queued, and its project is paused by {by}")
             }
+            Progress::Unfit { since } => format!(
+                "run {run} is queued, and no run of its project is started: since {} this host is not known to keep what \
+                 runs are promised; tell its admin, whom `torno doctor` shows why",
+                shown(*since)
+            ),
             Progress::Running { since: None, .. } => format!("run {run} is being prepared"),
             Progress::Running { since: Some(since), limit: None } => {
                 format!("run {run} has been running for {}", span(*since))
@@ -96,12 +106,10 @@ impl NoResult {
             }
         };
         match self.outage {
-            Some(since) if self.is_pending() => {
-                let since = since.strftime("%Y-%m-%d %H:%M:%SZ");
-                format!(
-                    "{message}; the site's container engine has not answered since {since}, tell its admin"
-                )
-            }
+            Some(since) if self.is_pending() => format!(
+                "{message}; the site's container engine has not answered since {}: runs go on when it does, tell its admin",
+                shown(since)
+            ),
             _ => message,
         }
     }
@@ -110,6 +118,10 @@ impl NoResult {
     pub fn is_pending(&self) -> bool {
         !matches!(self.progress, Progress::Failed { .. } | Progress::Cancelled { .. })
     }
+}
+
+fn shown(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
 fn span(time: Duration) -> String {
@@ -179,13 +191,16 @@ impl Registry {
                     outcome => Progress::Failed { outcome: outcome.clone(), log },
                 }
             }
-            RunState::Queued => match self.metadata.pause_of(run.id).await? {
-                Some(pause) => Progress::Paused { site: pause.project.is_none(), by: pause.wanted.capacity },
-                None => Progress::Queued {
-                    before: self.metadata.runs_before(run.id).await?,
-                    again: run.not_before.is_some(),
-                },
-            },
+            RunState::Queued => {
+                if let Some(pause) = self.metadata.pause_of(run.id).await? {
+                    Progress::Paused { site: pause.project.is_none(), by: pause.wanted.capacity }
+                } else if let Some(since) = self.metadata.unfit_of(run.id).await? {
+                    Progress::Unfit { since }
+                } else {
+                    let before = self.metadata.runs_before(run.id).await?;
+                    Progress::Queued { before, again: run.not_before.is_some() }
+                }
+            }
             RunState::Pulling | RunState::Starting | RunState::Running | RunState::Collecting => {
                 let since = run.started_at.map(|at| Timestamp::now().duration_since(at));
                 Progress::Running {

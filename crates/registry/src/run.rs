@@ -1,6 +1,9 @@
 //! The executor's side: claiming runs, moving them on, publishing what they leave.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -87,16 +90,17 @@ impl Publication {
 
 impl Registry {
     /// Claims the run whose turn it is, if what it needs is left of `total`. `needs` says what a run of each project
-    /// takes.
+    /// takes; of what is `held` nothing is claimed.
     pub async fn claim(
         &self,
         needs: BTreeMap<ProjectName, Resources>,
+        held: BTreeSet<ProjectName>,
         total: Resources,
     ) -> Result<Option<ClaimedRun>, RegistryError> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(RegistryError::Random)?;
         let secret = Digest::sha256(&bytes).hex().to_owned();
-        let claimed = self.metadata.claim_run(hash(&secret), needs, total).await?;
+        let claimed = self.metadata.claim_run(hash(&secret), needs, held, total).await?;
         Ok(claimed.map(|run| {
             self.news.changed();
             ClaimedRun { run, token: PullToken(secret) }

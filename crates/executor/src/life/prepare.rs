@@ -30,6 +30,8 @@ pub(super) struct Ready {
 /// Why a run is not ready.
 #[derive(Debug)]
 pub(super) enum Unready {
+    /// What it would be started by has not been found to keep what runs are promised, or not since that may have changed.
+    Waits,
     /// It is over, before anything has run.
     Ends(Outcome),
     /// Something of the site ended it.
@@ -68,7 +70,10 @@ impl Life {
         if !policy.limits.resources().within(self.site.total) {
             return Err(Unready::Ends(Outcome::TooLarge));
         }
-        self.site.fit.must_be(policy.runtime, &self.site).await?;
+        // It was, when the run was claimed.
+        if !self.site.fit.has(policy.runtime) {
+            return Err(Unready::Waits);
+        }
         let (registry, engine) = (&self.site.registry, &self.site.engine);
         let image = registry.claimed_image(&self.run).await?;
         let image = image.ok_or(Unready::Failed(ExecutorError::Run("its image is not in the registry")))?;

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use torno_oci::Digest;
@@ -50,7 +50,7 @@ async fn push(metadata: &Metadata, name: &str, tag: &str, text: &str) -> RunId {
 }
 
 async fn claim(metadata: &Metadata) -> Option<RunId> {
-    let claimed = metadata.claim_run([0; 32], BTreeMap::new(), Resources::UNBOUNDED).await;
+    let claimed = metadata.claim_run([0; 32], BTreeMap::new(), BTreeSet::new(), Resources::UNBOUNDED).await;
     claimed.expect("claimed").map(|run| run.id)
 }
 
@@ -199,7 +199,7 @@ async fn a_paused_project_keeps_no_room_for_its_runs() {
     let needs = |cpus| Resources { nano_cpus: cpus, memory: 0 };
     let all: BTreeMap<ProjectName, Resources> =
         [("p", 4), ("q", 1)].map(|(name, cpus)| (name.parse().expect("a name"), needs(cpus))).into();
-    let claim = || metadata.claim_run([0; 32], all.clone(), needs(4));
+    let claim = || metadata.claim_run([0; 32], all.clone(), BTreeSet::new(), needs(4));
     let small = push(&metadata, "run/q/x", "v", "a").await;
     assert_eq!(claim().await.expect("claimed").map(|run| run.id), Some(small));
     let large = push(&metadata, "run/p/x", "v", "a").await;

@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 use torno_oci::Digest;
 
@@ -55,7 +53,11 @@ fn needs(of: &[(&str, u64)]) -> BTreeMap<ProjectName, Resources> {
 
 async fn claim(metadata: &Metadata, needs: &BTreeMap<ProjectName, Resources>, nano_cpus: u64) -> Option<u64> {
     let total = Resources { nano_cpus, memory: 0 };
-    metadata.claim_run([0; 32], needs.clone(), total).await.expect("claimed").map(|run| run.id.number())
+    metadata
+        .claim_run([0; 32], needs.clone(), BTreeSet::new(), total)
+        .await
+        .expect("claimed")
+        .map(|run| run.id.number())
 }
 
 async fn end(metadata: &Metadata, run: u64) {
@@ -132,6 +134,32 @@ async fn an_outage_is_known_while_it_lasts() {
         metadata.note_outage(since).await.expect("noted");
         assert_eq!(metadata.outage().await.expect("asked"), since);
     }
+}
+
+#[tokio::test]
+async fn projects_that_are_held_wait_and_what_was_noted_of_them_keeps_its_time() {
+    let (_folder, metadata) = open();
+    let project = |name: &str| name.parse::<ProjectName>().expect("a name");
+    let set = |names: &[&str]| names.iter().map(|name| project(name)).collect::<BTreeSet<_>>();
+    let sealed = queue_one(&metadata, ("sealed", "ada")).await;
+    let plain = queue_one(&metadata, ("plain", "ada")).await;
+    let claimed = |held: BTreeSet<ProjectName>| async {
+        let claimed = metadata.claim_run([0; 32], BTreeMap::new(), held, Resources::UNBOUNDED).await;
+        claimed.expect("claimed").map(|run| run.id.number())
+    };
+    assert_eq!(claimed(set(&["plain", "sealed"])).await, None);
+    assert_eq!(claimed(set(&["sealed"])).await, Some(plain));
+    assert_eq!(claimed(set(&["sealed"])).await, None);
+    metadata.note_unfit(set(&["sealed"]), moment(1)).await.expect("noted");
+    metadata.note_unfit(set(&["other", "sealed"]), moment(2)).await.expect("noted");
+    let id = |number| RunId::new(number).expect("a number");
+    assert_eq!(metadata.unfit_of(id(sealed)).await.expect("asked"), Some(moment(1)));
+    assert_eq!(metadata.unfit_of(id(plain)).await.expect("asked"), None);
+    let both = BTreeMap::from([(project("other"), moment(2)), (project("sealed"), moment(1))]);
+    assert_eq!(metadata.unfit().await.expect("asked"), both);
+    metadata.note_unfit(set(&[]), moment(3)).await.expect("noted");
+    assert_eq!(metadata.unfit_of(id(sealed)).await.expect("asked"), None);
+    assert_eq!(claimed(set(&[])).await, Some(sealed));
 }
 
 #[tokio::test]

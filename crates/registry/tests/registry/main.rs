@@ -9,7 +9,12 @@ mod retention;
 mod scrub;
 mod sparse;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -123,7 +128,11 @@ impl Site {
     }
 
     async fn claim(&self) -> ClaimedRun {
-        self.registry.claim(BTreeMap::new(), Resources::UNBOUNDED).await.expect("claim").expect("a run waits")
+        self.registry
+            .claim(BTreeMap::new(), BTreeSet::new(), Resources::UNBOUNDED)
+            .await
+            .expect("claim")
+            .expect("a run waits")
     }
 
     /// Ends a claimed run with a result whose layer is `seed`; the result's digest.
@@ -270,9 +279,17 @@ async fn whoever_waits_is_told_of_an_outage_and_of_an_attempt_that_was_lost() {
     };
     assert_eq!(told().await, "run 1 is queued, next of its project");
     site.registry.note_outage(Some(Timestamp::UNIX_EPOCH)).await.expect("noted");
-    let since = "the site's container engine has not answered since 1970-01-01 00:00:00Z, tell its admin";
+    let since = "the site's container engine has not answered since 1970-01-01 00:00:00Z: runs go on when it does, tell its admin";
     assert_eq!(told().await, format!("run 1 is queued, next of its project; {since}"));
     site.registry.note_outage(None).await.expect("noted");
+    let project = || BTreeSet::from(["p".parse().expect("a project")]);
+    site.registry.note_unfit(project()).await.expect("noted");
+    let words = told().await;
+    assert!(words.starts_with("run 1 is queued, and no run of its project is started: since 20"), "{words}");
+    assert!(words.ends_with("tell its admin, whom `torno doctor` shows why"), "{words}");
+    let held = site.registry.claim(BTreeMap::new(), project(), Resources::UNBOUNDED).await;
+    assert!(held.expect("claim").is_none());
+    site.registry.note_unfit(BTreeSet::new()).await.expect("noted");
     let run = site.claim().await.run.id;
     assert_eq!(told().await, "run 1 is being prepared");
     site.registry.lost(run, Timestamp::now(), "a test").await.expect("lost");
@@ -328,7 +345,13 @@ async fn runs_are_claimed_in_their_order_and_only_once() {
     }
     let (first, second) = (site.claim().await, site.claim().await);
     assert_eq!((first.run.id.number(), second.run.id.number()), (1, 2));
-    assert!(site.registry.claim(BTreeMap::new(), Resources::UNBOUNDED).await.expect("claim").is_none());
+    assert!(
+        site.registry
+            .claim(BTreeMap::new(), BTreeSet::new(), Resources::UNBOUNDED)
+            .await
+            .expect("claim")
+            .is_none()
+    );
     site.registry.requeue(first.run.id).await.expect("requeue");
     let again = site.claim().await;
     assert_eq!((again.run.id.number(), again.run.attempt), (1, 2));

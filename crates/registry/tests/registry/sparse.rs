@@ -52,7 +52,11 @@ async fn what_runs_is_whole_though_sparse_manifests_are_accepted() {
     }
     assert!(
         site.registry
-            .claim(std::collections::BTreeMap::new(), torno_registry::Resources::UNBOUNDED)
+            .claim(
+                std::collections::BTreeMap::new(),
+                std::collections::BTreeSet::new(),
+                torno_registry::Resources::UNBOUNDED
+            )
             .await
             .expect("claim")
             .is_none()

@@ -4,6 +4,7 @@
 mod control;
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io::{self, IsTerminal, Write},
     time::Duration,
@@ -12,7 +13,7 @@ use std::{
 use bytesize::ByteSize;
 use torno_auth::RunControl;
 use torno_oci::{Priority, ProjectName, RunId};
-use torno_registry::{Pause, Run, RunData, RunLog, RunState, Selection, ServiceTraffic};
+use torno_registry::{Pause, Registry, Run, RunData, RunLog, RunState, Selection, ServiceTraffic};
 
 use super::{ConfigFile, Failure};
 
@@ -111,15 +112,16 @@ impl Runs {
         super::with_registry(&config, async |registry| match &self.action {
             Action::List { limit } => {
                 let runs = registry.runs(Selection::All, *limit).await?;
-                print(io::stdout(), table(&runs, &registry.pauses().await?).as_bytes())?;
-                print(io::stderr(), outage(registry.outage().await?).as_bytes())
+                let held = Held::of(registry).await?;
+                print(io::stdout(), table(&runs, &held).as_bytes())?;
+                print(io::stderr(), (outage(registry.outage().await?) + &held.unfit()).as_bytes())
             }
             Action::Show { run } => {
                 let found = registry.run(*run).await?.ok_or(Failure::NoRun(*run))?;
                 let given = registry.run_data(*run).await?;
                 let traffic = registry.traffic(*run).await?;
-                let paused = registry.pauses().await?;
-                let text = details(&found, &paused) + &data(&given) + &exchanged(&traffic);
+                let held = Held::of(registry).await?;
+                let text = details(&found, &held) + &data(&given) + &exchanged(&traffic);
                 print(io::stdout(), text.as_bytes())?;
                 let waits = found.finished_at.is_none();
                 let since = if waits { registry.outage().await? } else { None };
@@ -152,13 +154,39 @@ impl Runs {
     }
 }
 
+/// What keeps projects from being started.
+struct Held {
+    pauses: Vec<Pause>,
+    unfit: BTreeMap<ProjectName, jiff::Timestamp>,
+}
+
+impl Held {
+    async fn of(registry: &Registry) -> Result<Self, Failure> {
+        Ok(Self { pauses: registry.pauses().await?, unfit: registry.unfit().await? })
+    }
+
+    /// What whoever looks at runs is to know while this host is not fit for some.
+    fn unfit(&self) -> String {
+        let line = |(project, since): (&ProjectName, &jiff::Timestamp)| {
+            let since = since.strftime("%Y-%m-%d %H:%M:%SZ");
+            format!(
+                "no run of `{project}` is started since {since}: this host is not known to keep what they are promised \
+                 (`torno doctor`)\n"
+            )
+        };
+        self.unfit.iter().map(line).collect()
+    }
+}
+
 /// How far a run is, and whether it stays there.
-fn state(run: &Run, pauses: &[Pause]) -> String {
+fn state(run: &Run, held: &Held) -> String {
     let project = run.repository.namespace().project();
     let of_it = |pause: &Pause| pause.project.as_ref().is_none_or(|name| project == Some(name.as_str()));
+    let unfit = || held.unfit.keys().any(|name| project == Some(name.as_str()));
     let state = &run.state;
     match (&run.cancel, state) {
-        (_, RunState::Queued) if pauses.iter().any(of_it) => format!("{state}, paused"),
+        (_, RunState::Queued) if held.pauses.iter().any(of_it) => format!("{state}, paused"),
+        (_, RunState::Queued) if unfit() => format!("{state}, host not fit"),
         (Some(_), RunState::Pulling | RunState::Starting | RunState::Running | RunState::Collecting) => {
             format!("{state}, to be cancelled")
         }
@@ -166,7 +194,7 @@ fn state(run: &Run, pauses: &[Pause]) -> String {
     }
 }
 
-fn table(runs: &[Run], pauses: &[Pause]) -> String {
+fn table(runs: &[Run], held: &Held) -> String {
     let heads = ["RUN", "IMAGE", "OWNER", "QUEUED", "TOOK", "STATE"].map(str::to_owned);
     let rows = runs.iter().map(|run| {
         [
@@ -175,7 +203,7 @@ fn table(runs: &[Run], pauses: &[Pause]) -> String {
             run.owner.to_string(),
             run.queued_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
             took(run).map_or_else(|| "-".into(), span),
-            state(run, pauses),
+            state(run, held),
         ]
     });
     let rows: Vec<[String; 6]> = std::iter::once(heads).chain(rows).collect();
@@ -191,7 +219,7 @@ fn table(runs: &[Run], pauses: &[Pause]) -> String {
     text
 }
 
-fn details(run: &Run, pauses: &[Pause]) -> String {
+fn details(run: &Run, held: &Held) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a String cannot fail.
@@ -201,7 +229,7 @@ fn details(run: &Run, pauses: &[Pause]) -> String {
         at.map_or_else(|| "-".into(), |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
     };
     line("run", run.id.to_string());
-    line("state", state(run, pauses));
+    line("state", state(run, held));
     line("image", format!("{}:{}", run.repository, run.tag));
     line("manifest", run.image.to_string());
     line("owner", run.owner.to_string());
