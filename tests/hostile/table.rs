@@ -182,6 +182,12 @@ const OTHERS: &[Attack] = &[
         file: "tests/hostile/doctor.rs",
         test: "a_host_that_breaks_a_promise_starts_no_run_until_that_is_accepted",
     },
+    Attack {
+        name: "an image that wants all GPUs, or looks as if it were from before images had to say so",
+        promise: "A run gets the GPUs of its project and none of another run's; without any it gets none.",
+        file: "tests/gpus.rs",
+        test: "each_run_has_gpus_of_its_own_and_only_who_needs_some_waits_for_them",
+    },
 ];
 
 fn table() -> String {

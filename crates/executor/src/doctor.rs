@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use torno_inside::{ATTACKS, Against, Attack, PROBE_ATTACKS, PROBE_GVISOR};
 use torno_oci::{RunConfig, RunId};
+use torno_registry::Gpu;
 
 use crate::{
     Dataset, ExecutorError, Limits, ProjectPolicy, Runtime,
@@ -45,7 +46,11 @@ const LIMITS: Limits = Limits {
     depth: 1,
     tmp: ByteSize::mib(16),
     log: ByteSize::b(SAID),
+    gpus: 0,
 };
+
+/// An attack that takes no time, for a container that only has to start.
+const A_LOOK: &str = "root-user";
 
 /// What was found out.
 #[derive(Clone, Debug)]
@@ -54,8 +59,21 @@ pub struct Examination {
     pub runtime: Option<Runtime>,
     /// Every promise, in the order of the table of attacks.
     pub lines: Vec<Line>,
+    /// Whether the probe met gVisor's kernel in place of the host's.
+    pub gvisor: bool,
+    /// Whether a run can be given all the GPUs that runs may have, where they may have some.
+    pub gpus: Option<Gpus>,
     /// What the engine says of itself.
     pub facts: Vec<Fact>,
+}
+
+/// What came of asking for GPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gpus {
+    /// The engine started a container with so many.
+    Given(u32),
+    /// It did not; why.
+    NotGiven(String),
 }
 
 /// A promise and what became of it.
@@ -113,17 +131,18 @@ impl Examination {
 }
 
 /// Examines the host of the engine behind a socket as runs of one runtime find it, or stops when told to, and then tells
-/// nothing. `data` is the data directory: a folder in it, which is removed again, stands for confidential data, since the
+/// nothing. `gpus`: how many of the host's runs may have. `data` is the data directory: a folder in it, which is removed again, stands for confidential data, since the
 /// engine sees it where it sees what else runs are given.
 ///
 /// Cancelled otherwise, it leaves a container and a volume, which nobody looks for.
 pub async fn examine(
     socket: &Path,
     runtime: Option<Runtime>,
+    gpus: u32,
     data: &Path,
     stop: &CancellationToken,
 ) -> Result<Option<Examination>, ExecutorError> {
-    examine_as(&Engine::new(socket, data), &Instance::draw()?, runtime, data, stop).await
+    examine_as(&Engine::new(socket, data), &Instance::draw()?, runtime, gpus, data, stop).await
 }
 
 /// The same as one of this instance: what it leaves when it is cut off is found as what a run leaves is.
@@ -131,11 +150,12 @@ pub(crate) async fn examine_as(
     engine: &Engine,
     instance: &Instance,
     runtime: Option<Runtime>,
+    gpus: u32,
     data: &Path,
     stop: &CancellationToken,
 ) -> Result<Option<Examination>, ExecutorError> {
     let data = StandIn::make_in(data).map_err(ExecutorError::io(data))?;
-    let mut steps = Box::pin(steps(engine, instance, runtime, data.0.path(), stop));
+    let mut steps = Box::pin(steps(engine, instance, runtime, gpus, data.0.path(), stop));
     // A call that is given up may still be carried out, after everything has been removed.
     let given_up = async {
         stop.cancelled().await;
@@ -159,6 +179,7 @@ async fn steps(
     engine: &Engine,
     instance: &Instance,
     runtime: Option<Runtime>,
+    gpus: u32,
     data: &Path,
     stop: &CancellationToken,
 ) -> Result<Option<Examination>, ExecutorError> {
@@ -167,7 +188,7 @@ async fn steps(
     let mut heard = Heard::default();
     // Where an attack ends the run as a whole, those behind it are tried by another.
     while let Some(attacks) = heard.left() {
-        let plan = plan(instance, &image, runtime, data, &attacks)?;
+        let plan = plan(instance, &image, runtime, data, &attacks, &[])?;
         clear(engine, &plan.name).await?;
         if stop.is_cancelled() {
             return Ok(None);
@@ -190,7 +211,31 @@ async fn steps(
     if runtime == Some(Runtime::Runsc) && !heard.gvisor {
         return Err(ExecutorError::NoGvisor);
     }
-    Ok(Some(Examination { runtime, lines: heard.lines(), facts }))
+    let gvisor = heard.gvisor;
+    let gpus = match gpus {
+        0 => None,
+        _ if gvisor => Some(Gpus::NotGiven("runs meet gVisor, whose `runsc` may pass none on".to_owned())),
+        gpus => {
+            let all: Vec<Gpu> = (0..gpus).map(Gpu::new).collect();
+            Some(given(engine, &plan(instance, &image, runtime, data, A_LOOK, &all)?).await?)
+        }
+    };
+    Ok(Some(Examination { runtime, lines: heard.lines(), gvisor, gpus, facts }))
+}
+
+/// Whether the engine starts a container with GPUs. What runs in it then is of no matter.
+async fn given(engine: &Engine, plan: &Plan) -> Result<Gpus, ExecutorError> {
+    clear(engine, &plan.name).await?;
+    let started = async {
+        engine.create_output(plan).await?;
+        engine.create(plan).await?;
+        engine.start(&plan.name).await
+    };
+    match started.await {
+        Ok(()) => Ok(Gpus::Given(u32::try_from(plan.gpus.len()).unwrap_or(u32::MAX))),
+        Err(error) if error.denies_gpus() => Ok(Gpus::NotGiven(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A number that no run has.
@@ -205,6 +250,7 @@ fn plan(
     runtime: Option<Runtime>,
     data: &Path,
     attacks: &str,
+    gpus: &[Gpu],
 ) -> Result<Plan, ExecutorError> {
     let policy = ProjectPolicy {
         datasets: vec![Dataset::folder("probe", data)],
@@ -225,6 +271,7 @@ fn plan(
         image,
         sockets: nowhere,
         secrets: nowhere,
+        gpus,
     };
     Plan::new(&subject, &nothing, &policy).map_err(|_| ExecutorError::Run("the probe cannot be planned"))
 }
@@ -393,8 +440,8 @@ mod tests {
     #[test]
     fn the_probe_is_planned_as_a_run_is() {
         let instance: Instance = "0123456789abcdef".parse().expect("an id");
-        let plan =
-            plan(&instance, "torno/probe:1", None, Path::new("/data/probe-1"), "seccomp").expect("a plan");
+        let plan = plan(&instance, "torno/probe:1", None, Path::new("/data/probe-1"), "seccomp", &[])
+            .expect("a plan");
         assert_eq!(plan.name, "torno-0123456789abcdef-run-9223372036854775807");
         assert_eq!(plan.data.iter().map(|data| data.target.as_str()).collect::<Vec<_>>(), ["/input"]);
     }

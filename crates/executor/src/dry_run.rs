@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
 use torno_auth::ProjectName;
 use torno_oci::{RunConfig, RunId};
+use torno_registry::Gpu;
 
 use crate::{
     ProjectPolicy,
@@ -43,6 +44,8 @@ impl DryRun {
             ..policy.clone()
         };
         let nowhere = Path::new("");
+        // Which ones is the site's to choose; of the command, their number counts.
+        let gpus: Vec<Gpu> = (0..policy.limits.gpus).map(Gpu::new).collect();
         let subject = Subject {
             instance: &instance,
             run: RunId::FIRST,
@@ -51,6 +54,7 @@ impl DryRun {
             image,
             sockets: nowhere,
             secrets: nowhere,
+            gpus: &gpus,
         };
         let plan = Plan::new(&subject, &config, policy);
         // Only what an image declares can be in the way.
@@ -134,6 +138,7 @@ fn command(plan: &Plan) -> String {
         // Left out above.
         runtime: _,
         resources,
+        gpus,
         time: _,
     } = plan;
     let mut words = vec!["docker run --rm".to_owned()];
@@ -141,6 +146,7 @@ fn command(plan: &Plan) -> String {
     words.push(option("hostname", hostname));
     words.push(option("user", user));
     words.extend(limited(resources));
+    words.extend((!gpus.is_empty()).then(|| option("gpus", &gpus.len().to_string())));
     words.extend(tmpfs.iter().map(|(path, options)| option("tmpfs", &format!("{path}:{options}"))));
     words.extend(environment.iter().map(|(name, value)| option("env", &format!("{name}={value}"))));
     let single = data.len() == 1;
@@ -276,6 +282,16 @@ mod tests {
             ..ProjectPolicy::default()
         };
         crate::plan::samples::reviewed("dry-run", &made(&policy).script());
+    }
+
+    #[test]
+    fn at_home_any_gpus_will_do() {
+        let of = |gpus| {
+            let limits = crate::Limits { gpus, ..crate::Limits::default() };
+            made(&ProjectPolicy { limits, ..ProjectPolicy::default() }).command
+        };
+        assert!(of(2).contains(" --gpus 2 ") && !of(2).contains("NVIDIA_"), "{}", of(2));
+        assert!(!of(0).contains("--gpus"), "{}", of(0));
     }
 
     proptest! {

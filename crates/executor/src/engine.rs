@@ -184,11 +184,26 @@ impl Engine {
     /// Makes a run's container. Its volume is there.
     pub(crate) async fn create(&self, plan: &Plan) -> Result<(), EngineError> {
         let (docker, dialect) = self.known().await?;
+        if !plan.gpus.is_empty() && dialect != Dialect::Docker {
+            return Err(EngineError::NoGpus(podman::NO_GPUS));
+        }
         let names = plan.relay.as_ref().map(|relay| relay.hosts.clone()).unwrap_or_default();
         let hosts = dialect.hosts(&names).map_err(EngineError::File)?;
         let body = translate::container(plan, hosts.as_deref(), &dialect);
         let name = query::CreateContainerOptionsBuilder::default().name(&plan.name).build();
-        self.call(limit::CREATE, docker.create_container(Some(name), body)).await.map(drop)
+        self.call(limit::CREATE, docker.create_container(Some(name), body)).await?;
+        self.has_gpus(plan).await
+    }
+
+    /// Fails if the engine took no note of the GPUs of a run's container: some leave out without a word what they do not
+    /// know.
+    async fn has_gpus(&self, plan: &Plan) -> Result<(), EngineError> {
+        if plan.gpus.is_empty() {
+            return Ok(());
+        }
+        let made = self.inspect(&plan.name).await?;
+        let noted = made.is_some_and(|made| made.devices == translate::gpu_numbers(&plan.gpus));
+        noted.then_some(()).ok_or(EngineError::NoGpus("it took no note of the device request"))
     }
 
     /// Starts a container. Only for one that has never been started.

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use torno_auth::ProjectName;
 use torno_oci::RunId;
-use torno_registry::{Registry, RegistryError, RunState};
+use torno_registry::{ClaimedRun, Registry, RegistryError, RunState};
 
 use crate::{
     ExecutorError, ProjectPolicy, Settings,
@@ -193,7 +193,8 @@ impl Executor {
         match site.registry.claim(site.needs(), held, site.total).await {
             Ok(Some(claimed)) => {
                 turn.failed = None;
-                under_way.begin(site, claimed.run.id, Life::new(site, claimed.run).whole(claimed.token));
+                let ClaimedRun { run, token, gpus } = claimed;
+                under_way.begin(site, run.id, Life::new(site, run).whole(token, gpus));
             }
             Ok(None) => {
                 turn.failed = None;

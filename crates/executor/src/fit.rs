@@ -18,7 +18,7 @@ use torno_inside::Attack;
 use torno_registry::Selection;
 
 use crate::{
-    Examination, ExecutorError, Line, ProjectPolicy, Runtime, doctor, executor::Wait, life::Site,
+    Examination, ExecutorError, Gpus, Line, ProjectPolicy, Runtime, doctor, executor::Wait, life::Site,
     policy::runtimes,
 };
 
@@ -32,7 +32,8 @@ const AGAIN: Duration = Duration::from_mins(1);
 pub(crate) struct Fit {
     accept: Vec<&'static Attack>,
     data: PathBuf,
-    found: Mutex<BTreeSet<Option<Runtime>>>,
+    /// Those found fit, and whether their runs meet gVisor in place of the host's kernel.
+    found: Mutex<BTreeMap<Option<Runtime>, bool>>,
     /// How often all that was forgotten.
     forgotten: AtomicU64,
     /// Somebody looks for a run to start, of projects that may have changed.
@@ -55,7 +56,12 @@ impl Fit {
 
     /// Whether runs of a runtime may be started.
     pub(crate) fn has(&self, runtime: Option<Runtime>) -> bool {
-        self.found().contains(&runtime)
+        self.found().contains_key(&runtime)
+    }
+
+    /// Whether runs of a runtime that was found fit meet gVisor in place of the host's kernel.
+    pub(crate) fn is_gvisor(&self, runtime: Option<Runtime>) -> bool {
+        self.found().get(&runtime).copied().unwrap_or_default()
     }
 
     /// The projects of which nothing may be started yet. Whoever looks at runtimes looks whether there are others.
@@ -76,7 +82,7 @@ impl Fit {
         self.wanted.notify_one();
     }
 
-    fn found(&self) -> MutexGuard<'_, BTreeSet<Option<Runtime>>> {
+    fn found(&self) -> MutexGuard<'_, BTreeMap<Option<Runtime>, bool>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,9 +96,13 @@ impl Fit {
         // What it makes bears the number that no run has.
         let in_hand = site.hands.wait_for(doctor::run()?);
         let Some(_hand) = stop.run_until_cancelled(in_hand).await else { return Ok(None) };
-        let examination = doctor::examine_as(&site.engine, &site.instance, runtime, &self.data, stop).await?;
-        if examination.as_ref().is_some_and(|found| found.forbidding(&self.accept).next().is_none()) {
-            self.found().insert(runtime);
+        let gpus = site.total.gpus;
+        let examination =
+            doctor::examine_as(&site.engine, &site.instance, runtime, gpus, &self.data, stop).await?;
+        if let Some(found) = &examination
+            && found.forbidding(&self.accept).next().is_none()
+        {
+            self.found().insert(runtime, found.gvisor);
             self.more.notify_one();
         }
         Ok(examination)
@@ -214,6 +224,9 @@ fn tell(site: &Site, examination: &Examination, since: Instant) -> bool {
     let mut forbidding = examination.forbidding(&site.fit.accept).peekable();
     if forbidding.peek().is_none() {
         tracing::info!(took = ?since.elapsed(), runtime, "this host keeps what runs are promised");
+        if let Some(Gpus::NotGiven(why)) = &examination.gpus {
+            tracing::error!(runtime, "runs that get GPUs will fail: {why}. `torno doctor` shows what to do");
+        }
         return true;
     }
     for Line { attack, verdict } in forbidding {
@@ -249,10 +262,10 @@ mod tests {
             BTreeMap::from([(name("plain"), policy(None)), (name("sealed"), policy(Some(Runtime::Runsc)))]);
         assert_eq!(fit.held(&projects), BTreeSet::from([name("plain"), name("sealed")]));
         fit.wanted.notified().await;
-        fit.found().insert(None);
+        fit.found().insert(None, false);
         assert_eq!(fit.held(&projects), BTreeSet::from([name("sealed")]));
         fit.wanted.notified().await;
-        fit.found().insert(Some(Runtime::Runsc));
+        fit.found().insert(Some(Runtime::Runsc), true);
         assert!(fit.held(&projects).is_empty());
         fit.forget();
         fit.wanted.notified().await;

@@ -37,7 +37,7 @@ mod volatile;
 mod walk;
 
 pub use collect::CollectError;
-pub use doctor::{Examination, Line, Verdict, examine};
+pub use doctor::{Examination, Gpus, Line, Verdict, examine};
 pub use dry_run::DryRun;
 pub use engine::{EngineError, Fact};
 pub use error::ExecutorError;

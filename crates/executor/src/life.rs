@@ -23,7 +23,7 @@ use bytesize::ByteSize;
 use tokio::time::{Instant, sleep_until};
 use torno_auth::ProjectName;
 use torno_oci::Namespace;
-use torno_registry::{Measured, Outcome, PullToken, Registry, Resources, Run, RunLog};
+use torno_registry::{Gpu, Measured, Outcome, PullToken, Registry, Resources, Run, RunLog};
 
 use crate::{
     LogPolicy, ProjectPolicy,
@@ -145,9 +145,13 @@ impl Life {
     }
 
     /// A run that has been claimed, from the beginning.
-    pub(crate) async fn whole(mut self, token: PullToken) {
-        tracing::info!(run = %self.run.id, repository = %self.run.repository, attempt = self.run.attempt, "a run is prepared");
-        match Box::pin(self.prepare(token.secret())).await {
+    pub(crate) async fn whole(mut self, token: PullToken, gpus: Vec<Gpu>) {
+        let numbers: Vec<u32> = gpus.iter().map(|gpu| gpu.number()).collect();
+        tracing::info!(
+            run = %self.run.id, repository = %self.run.repository, attempt = self.run.attempt, gpus = ?numbers,
+            "a run is prepared"
+        );
+        match Box::pin(self.prepare(token.secret(), &gpus)).await {
             Ok(Ready { exchange, time }) => {
                 self.run.time_limit = Some(time);
                 self.live(Watched::Whole, exchange).await;
@@ -284,6 +288,13 @@ impl Life {
                 Ok(()) => {}
                 // Whether it has started is seen in the next turn.
                 Err(error) if error.is_away() && Instant::now() < patience => {}
+                Err(error) if error.denies_gpus() => {
+                    tracing::error!(
+                        run = %self.run.id, %error,
+                        "the engine did not give a run its GPUs; `torno doctor` shows whether it can"
+                    );
+                    return Err(Unready::Lost(Loss::Gpus));
+                }
                 Err(EngineError::NotFound(reason) | EngineError::Refused { reason, .. }) => {
                     let container = self.insist(|| engine.inspect(&name)).await?;
                     if container.is_some_and(|container| container.started.is_none()) {

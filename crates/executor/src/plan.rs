@@ -14,7 +14,7 @@ use std::{
 use bytesize::ByteSize;
 use torno_auth::ProjectName;
 use torno_oci::{RunConfig, RunId};
-use torno_registry::{Given, GivenDataset, GivenLimits};
+use torno_registry::{Given, GivenDataset, GivenLimits, Gpu};
 
 use crate::{Cpus, DataPlace, Limits, ProjectPolicy, Runtime, instance::Instance};
 
@@ -48,6 +48,10 @@ const USER_PROCESSES: u64 = 32_768;
 /// for each process of the program (measured with release 20221219 and its platform `ptrace`, which has most).
 const GVISOR_ITSELF: u32 = 128;
 const GVISOR_PER_PROCESS: u32 = 9;
+
+/// What tells NVIDIA's runtime which GPUs a container gets, and the word for none. An engine may have that runtime by
+/// default, and then an image that has `CUDA_VERSION` and not this variable would get all of the host's.
+const GPUS_SEEN: (&str, &str) = ("NVIDIA_VISIBLE_DEVICES", "void");
 
 /// Core dumps: none, since they would hold data.
 const CORE: u64 = 0;
@@ -100,6 +104,8 @@ pub(crate) struct Plan {
     pub runtime: Option<Runtime>,
     /// What the engine and the kernel hold it to.
     pub resources: Resources,
+    /// The GPUs of the host's that it has for itself.
+    pub gpus: Vec<Gpu>,
     /// How long it may run.
     pub time: Duration,
 }
@@ -153,6 +159,8 @@ pub(crate) struct Subject<'a> {
     pub sockets: &'a Path,
     /// Where its secrets are, if it is given some.
     pub secrets: &'a Path,
+    /// The GPUs it was given.
+    pub gpus: &'a [Gpu],
 }
 
 /// Why an image cannot be run by this project. The person who pushed reads this.
@@ -198,6 +206,7 @@ impl Plan {
             relay,
             runtime: policy.runtime,
             resources: Resources::new(limits, policy.runtime),
+            gpus: subject.gpus.to_vec(),
             time: limits.time,
         })
     }
@@ -249,6 +258,7 @@ impl Plan {
                 output_entries: limits.entries,
                 tmp_bytes: limits.tmp.as_u64(),
                 log_bytes: limits.log.as_u64(),
+                gpus: u32::try_from(self.gpus.len()).unwrap_or(u32::MAX),
             },
         }
     }
@@ -292,7 +302,7 @@ fn labels(subject: &Subject<'_>, config: &RunConfig) -> BTreeMap<String, String>
     labels
 }
 
-/// What the project sets, what the image's parameters say and what a run is told.
+/// What the project sets, what the image's parameters say and what a run is told. Which GPUs it has, the engine says.
 fn environment(
     subject: &Subject<'_>,
     config: &RunConfig,
@@ -310,6 +320,10 @@ fn environment(
         ("TORNO_RUN".to_owned(), subject.run.to_string()),
         ("TORNO_PROJECT".to_owned(), subject.project.as_str().to_owned()),
     ]);
+    if subject.gpus.is_empty() {
+        let (name, none) = GPUS_SEEN;
+        set.insert(name.to_owned(), none.to_owned());
+    }
     set
 }
 

@@ -187,6 +187,8 @@ pub struct Limits {
     pub tmp: ByteSize,
     /// How much of the end of stdout and of stderr is kept, each.
     pub log: ByteSize,
+    /// GPUs, each of them nobody else's while the run lasts.
+    pub gpus: u32,
 }
 
 impl Limits {
@@ -197,7 +199,7 @@ impl Limits {
 
     /// What a run takes of the host.
     pub fn resources(&self) -> Resources {
-        Resources { nano_cpus: self.cpus.nanos(), memory: self.memory.as_u64() }
+        Resources { nano_cpus: self.cpus.nanos(), memory: self.memory.as_u64(), gpus: self.gpus }
     }
 }
 
@@ -214,6 +216,7 @@ impl Default for Limits {
             depth: 32,
             tmp: ByteSize::mib(256),
             log: ByteSize::mib(1),
+            gpus: 0,
         }
     }
 }

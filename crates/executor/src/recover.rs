@@ -84,6 +84,9 @@ async fn sweep(site: &Arc<Site>) -> Result<(), ExecutorError> {
     for run in site.registry.runs(Selection::Untidy, usize::MAX).await? {
         tidy(site, run).await?;
     }
+    for run in site.registry.keeping_gpus().await? {
+        free_gpus(site, run).await?;
+    }
     for (run, things) in held {
         let _hand = match run {
             None => None,
@@ -115,6 +118,17 @@ fn needed(run: Option<&Run>) -> bool {
         None | Some(RunState::Queued | RunState::Finished(_)) => false,
         Some(RunState::Pulling | RunState::Starting | RunState::Running | RunState::Collecting) => true,
     }
+}
+
+/// Removes what the engine holds of an attempt that was lost, so that others may have its GPUs, unless somebody has its run
+/// in hand.
+async fn free_gpus(site: &Arc<Site>, id: RunId) -> Result<(), RegistryError> {
+    let Some(_hand) = site.hands.take(id) else { return Ok(()) };
+    let Some(run) = site.registry.run(id).await? else { return Ok(()) };
+    if !needed(Some(&run)) {
+        Life::new(site, run).leave().await;
+    }
+    Ok(())
 }
 
 /// Removes what the engine holds of a run that is over, unless somebody is about to.

@@ -197,6 +197,7 @@ impl Report<'_> {
                     "outputEntries": limits.output_entries,
                     "tmpBytes": limits.tmp_bytes,
                     "logBytes": limits.log_bytes,
+                    "gpus": limits.gpus,
                 },
             })
         })
@@ -325,6 +326,7 @@ mod tests {
                     output_entries: 6,
                     tmp_bytes: 7,
                     log_bytes: 8,
+                    gpus: 1,
                 },
             }),
             measured: Measured { peak_memory: Some((3 << 20) + 1), cpu: Some(Duration::from_millis(1299)) },

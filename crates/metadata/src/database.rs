@@ -39,6 +39,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0015-outages.sql"),
     include_str!("../migrations/0016-control.sql"),
     include_str!("../migrations/0017-unfit.sql"),
+    include_str!("../migrations/0018-gpus.sql"),
 ];
 
 /// Reading connections. Reads are short; more would only compete for two cores.

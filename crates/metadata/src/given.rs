@@ -52,6 +52,9 @@ pub struct GivenLimits {
     pub tmp_bytes: u64,
     /// Bytes of the end of each stream that are kept.
     pub log_bytes: u64,
+    /// GPUs.
+    #[serde(default)]
+    pub gpus: u32,
 }
 
 impl GivenLimits {

@@ -70,6 +70,11 @@ pub enum Outcome {
         #[serde(default)]
         attempts: u64,
     },
+    /// The engine did not give it the GPUs that its project's runs get.
+    NoGpus {
+        /// How often it was tried in all.
+        attempts: u64,
+    },
     /// The project was taken out of the configuration before the run began.
     ProjectGone,
     /// A sample was taken out of the configuration before the run that was to be tried on it began.
@@ -120,6 +125,11 @@ impl fmt::Display for Outcome {
             Self::RelayGone { attempts } => {
                 write!(f, "its connection to the site's services was lost{}; tell its admin", tried(*attempts))
             }
+            Self::NoGpus { attempts } => write!(
+                f,
+                "the site could not give it the GPUs that its project's runs get{}; tell its admin",
+                tried(*attempts)
+            ),
             Self::SampleGone => f.write_str("there is no sample to try it on any more"),
             Self::ProjectGone => f.write_str("its project is no longer offered here"),
             Self::TooLarge => f.write_str(

@@ -1,4 +1,4 @@
-//! The queue of runs: who may add to it, and whose turn it is (`choice.rs`).
+//! The queue of runs: who may add to it, and whose turn it is (`choice.rs`). Which GPUs it gets then is in `gpu.rs`.
 
 mod choice;
 
@@ -12,7 +12,7 @@ use rusqlite::{Connection, Row, params};
 use torno_oci::{Namespace, ProjectName, RepositoryName, RunId, Tag, UserName};
 
 use crate::{
-    Account, Metadata, MetadataError, NewRun, Run,
+    Account, Gpu, Metadata, MetadataError, NewRun, Run, gpu,
     row::{all, execute, exists, first, integer, number, repository_id, time},
     run::{run, run_id},
 };
@@ -26,11 +26,13 @@ pub struct Resources {
     pub nano_cpus: u64,
     /// Bytes of memory.
     pub memory: u64,
+    /// GPUs. Of a host's, those numbered from 0 up to this.
+    pub gpus: u32,
 }
 
 impl Resources {
-    /// More than any host has.
-    pub const UNBOUNDED: Self = Self { nano_cpus: u64::MAX, memory: u64::MAX };
+    /// More processors and memory than any host has, and no GPU.
+    pub const UNBOUNDED: Self = Self { nano_cpus: u64::MAX, memory: u64::MAX, gpus: 0 };
 
     /// Both together.
     #[must_use]
@@ -38,13 +40,23 @@ impl Resources {
         Self {
             nano_cpus: self.nano_cpus.saturating_add(other.nano_cpus),
             memory: self.memory.saturating_add(other.memory),
+            gpus: self.gpus.saturating_add(other.gpus),
         }
     }
 
     /// Whether there is enough of everything in `total`.
     pub fn within(self, total: Self) -> bool {
-        self.nano_cpus <= total.nano_cpus && self.memory <= total.memory
+        self.nano_cpus <= total.nano_cpus && self.memory <= total.memory && self.gpus <= total.gpus
     }
+}
+
+/// A run that was claimed, and what is its alone.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The run.
+    pub run: Run,
+    /// The GPUs it has until nothing of it is left in the engine.
+    pub gpus: Vec<Gpu>,
 }
 
 /// How many runs somebody may have.
@@ -121,33 +133,34 @@ impl Metadata {
     ///
     /// `needs` says what a run of each project takes; one of a project that is not there takes nothing, since it is ended
     /// as soon as it is claimed. A run that is next and does not fit stays next until it does; meanwhile nothing is
-    /// claimed.
+    /// claimed, but for runs without GPUs while that is all it waits for.
     pub async fn claim_run(
         &self,
         token_hash: [u8; 32],
         needs: BTreeMap<ProjectName, Resources>,
         held: BTreeSet<ProjectName>,
         total: Resources,
-    ) -> Result<Option<Run>, MetadataError> {
+    ) -> Result<Option<Claim>, MetadataError> {
         self.write(move |connection| {
-            let mut candidates = candidates(connection, &needs)?;
+            let gpus = gpu::taken(connection)?;
+            let mut candidates = candidates(connection, &needs, &gpus, total)?;
             candidates.retain(|run| !held.iter().any(|project| project.as_str() == run.project));
-            match choose(&candidates, &under_way(connection)?, total) {
-                Choice::Nobody => Ok(None),
-                Choice::Waits(id) => {
-                    let sql = "UPDATE runs SET reserved = 1 WHERE id = ?1 AND reserved = 0";
-                    execute(connection, sql, [id])?;
-                    Ok(None)
-                }
-                Choice::Starts(id) => {
-                    let needs = candidates.iter().find(|run| run.id == id).map(|run| run.needs);
-                    let needs = needs.unwrap_or_default();
-                    let sql = "UPDATE runs SET state = 'pulling', attempt = attempt + 1, token_hash = ?2,
-                        reserved = 0, not_before = NULL, cpus = ?3, memory = ?4 WHERE id = ?1 RETURNING *";
-                    let takes = (integer(needs.nano_cpus), integer(needs.memory));
-                    first(connection, sql, params![id, token_hash.as_slice(), takes.0, takes.1], run)
-                }
+            let Choice { waits, starts } =
+                choose(&candidates, &under_way(connection)?, gpu::free(&gpus, total.gpus), total);
+            for id in waits {
+                let sql = "UPDATE runs SET reserved = 1 WHERE id = ?1 AND reserved = 0";
+                execute(connection, sql, [id])?;
             }
+            let Some(Candidate { id, needs, .. }) = starts else { return Ok(None) };
+            let sql = "UPDATE runs SET state = 'pulling', attempt = attempt + 1, token_hash = ?2,
+                reserved = 0, not_before = NULL, cpus = ?3, memory = ?4 WHERE id = ?1 RETURNING *";
+            let takes = (integer(needs.nano_cpus), integer(needs.memory));
+            let claimed = first(connection, sql, params![id, token_hash.as_slice(), takes.0, takes.1], run)?;
+            let Some(run) = claimed else { return Ok(None) };
+            // What needs more than there is at all is ended, and needs none for that.
+            let wanted = if needs.within(total) { needs.gpus } else { 0 };
+            let gpus = gpu::give(connection, *id, wanted, total.gpus)?;
+            Ok(Some(Claim { run, gpus }))
         })
         .await
     }
@@ -170,6 +183,8 @@ impl Metadata {
 fn candidates(
     connection: &Connection,
     needs: &BTreeMap<ProjectName, Resources>,
+    gpus: &BTreeMap<Gpu, i64>,
+    total: Resources,
 ) -> Result<Vec<Candidate>, MetadataError> {
     let sql = "SELECT id, project, owner, priority, reserved FROM runs
         WHERE state = 'queued' AND finished_at IS NULL AND coalesce(not_before, 0) <= ?1 AND (reserved = 1 OR id IN (
@@ -179,9 +194,10 @@ fn candidates(
     let by_name: BTreeMap<&str, Resources> =
         needs.iter().map(|(project, needs)| (project.as_str(), *needs)).collect();
     all(connection, sql, [Timestamp::now().as_millisecond()], |row| {
-        let project: String = row.get("project")?;
+        let (id, project): (i64, String) = (row.get("id")?, row.get("project")?);
         Ok(Candidate {
-            id: row.get("id")?,
+            id,
+            keeps: gpu::kept(gpus, id, total.gpus),
             needs: by_name.get(project.as_str()).copied().unwrap_or_default(),
             project,
             owner: row.get("owner")?,
@@ -195,7 +211,8 @@ fn under_way(connection: &Connection) -> Result<Vec<UnderWay>, MetadataError> {
     let sql = "SELECT project, owner, coalesce(cpus, 0) AS cpus, coalesce(memory, 0) AS memory FROM runs
         WHERE state IN ('pulling', 'starting', 'running', 'collecting') AND finished_at IS NULL";
     all(connection, sql, [], |row| {
-        let takes = Resources { nano_cpus: number(row, "cpus")?, memory: number(row, "memory")? };
+        // Its GPUs are counted by their numbers, and longer.
+        let takes = Resources { nano_cpus: number(row, "cpus")?, memory: number(row, "memory")?, gpus: 0 };
         Ok(UnderWay { project: row.get("project")?, owner: row.get("owner")?, takes })
     })
 }

@@ -10,7 +10,7 @@ use crate::{
     Given, Measured, Metadata, MetadataError, NewManifest, Outcome, RunLog, StoredManifest, Wanted,
     collect::suspect_manifest,
     control::{goes_on, priority, wanted},
-    manifest, named, repository,
+    gpu, manifest, named, repository,
     row::{all, execute, exists, first, integer, millis, number, parsed, parsed_option, time, time_option},
 };
 
@@ -207,9 +207,14 @@ impl Metadata {
         .await
     }
 
-    /// Notes that the engine holds nothing of a finished run any more.
-    pub async fn tidied_run(&self, id: RunId) -> Result<(), MetadataError> {
-        self.step(id, "UPDATE runs SET tidy = 1 WHERE id = ?1 AND finished_at IS NOT NULL").await
+    /// Notes that the engine holds nothing of a finished run any more: its GPUs are free. How many it had.
+    pub async fn tidied_run(&self, id: RunId) -> Result<usize, MetadataError> {
+        self.write(move |connection| {
+            let sql = "UPDATE runs SET tidy = 1 WHERE id = ?1 AND finished_at IS NOT NULL";
+            changed(execute(connection, sql, [integer(id.number())])?)?;
+            gpu::take_back(connection, id)
+        })
+        .await
     }
 
     /// A run by its number.
@@ -297,10 +302,6 @@ impl Metadata {
             first(connection, sql, params![integer(id.number()), blob.as_str()], |row| number(row, "size"))
         })
         .await
-    }
-
-    async fn step(&self, id: RunId, sql: &'static str) -> Result<(), MetadataError> {
-        self.write(move |connection| changed(execute(connection, sql, [integer(id.number())])?)).await
     }
 }
 

@@ -63,8 +63,8 @@ pub use verify::{
 
 pub use torno_blob::{Blob, BlobError, Damage, Reading, Sharing, Uploads};
 pub use torno_metadata::{
-    Condition, DataFile, Fingerprint, FinishedRun, Garbage, Given, GivenDataset, GivenLimits, Left, Line,
-    Measured, MetadataError, Outcome, Owned, Pause, Presence, Printed, Referrer, Referrers, Resources, Run,
-    RunData, RunLog, RunState, Selection, ServiceTraffic, StoredManifest, Stream, Swept, TokenAccount,
+    Condition, DataFile, Fingerprint, FinishedRun, Garbage, Given, GivenDataset, GivenLimits, Gpu, Left,
+    Line, Measured, MetadataError, Outcome, Owned, Pause, Presence, Printed, Referrer, Referrers, Resources,
+    Run, RunData, RunLog, RunState, Selection, ServiceTraffic, StoredManifest, Stream, Swept, TokenAccount,
     TokenKind, TokenRecord, Usage, Usages, Use, Versions, Waiting, Wanted, WrongSize,
 };

@@ -11,8 +11,8 @@ use subtle::ConstantTimeEq as _;
 use torno_auth::PushPermit;
 use torno_blob::Reading;
 use torno_metadata::{
-    FinishedRun, Given, Measured, MetadataError, NewManifest, Outcome, Resources, Run, RunLog, Selection,
-    ServiceTraffic, StoredManifest,
+    Claim, FinishedRun, Given, Gpu, Measured, MetadataError, NewManifest, Outcome, Resources, Run, RunLog,
+    Selection, ServiceTraffic, StoredManifest,
 };
 use torno_oci::{Digest, Manifest, ProjectName, Reference, RunId};
 
@@ -25,6 +25,8 @@ pub struct ClaimedRun {
     pub run: Run,
     /// What the engine pulls its image with.
     pub token: PullToken,
+    /// The GPUs it has until nothing of it is left in the engine.
+    pub gpus: Vec<Gpu>,
 }
 
 /// What the engine pulls one run's image with. It is worth nothing once the container is about to start.
@@ -101,9 +103,9 @@ impl Registry {
         getrandom::fill(&mut bytes).map_err(RegistryError::Random)?;
         let secret = Digest::sha256(&bytes).hex().to_owned();
         let claimed = self.metadata.claim_run(hash(&secret), needs, held, total).await?;
-        Ok(claimed.map(|run| {
+        Ok(claimed.map(|Claim { run, gpus }| {
             self.news.changed();
-            ClaimedRun { run, token: PullToken(secret) }
+            ClaimedRun { run, token: PullToken(secret), gpus }
         }))
     }
 
@@ -180,9 +182,29 @@ impl Registry {
         Ok(())
     }
 
-    /// Notes that the engine holds nothing of a finished run any more.
+    /// Notes that the engine holds nothing of a finished run any more: its GPUs are free.
     pub async fn tidied(&self, run: RunId) -> Result<(), RegistryError> {
-        Ok(self.metadata.tidied_run(run).await?)
+        self.freed(self.metadata.tidied_run(run).await?);
+        Ok(())
+    }
+
+    /// The runs in the queue that still have GPUs of an attempt that was lost.
+    pub async fn keeping_gpus(&self) -> Result<BTreeSet<RunId>, RegistryError> {
+        Ok(self.metadata.runs_keeping_gpus().await?)
+    }
+
+    /// Notes that the engine holds nothing any more of the attempts of a run that waits in the queue: its GPUs are free.
+    /// One that has been claimed meanwhile keeps them.
+    pub async fn free_gpus(&self, run: RunId) -> Result<(), RegistryError> {
+        self.freed(self.metadata.free_gpus(run).await?);
+        Ok(())
+    }
+
+    /// Whoever waits for GPUs may have them now.
+    fn freed(&self, gpus: usize) {
+        if gpus > 0 {
+            self.news.queued();
+        }
     }
 
     /// The right to push blobs of a run's result.

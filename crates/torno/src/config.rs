@@ -461,7 +461,8 @@ fn executor(
     let accept = table.take("accept").map(accepted).unwrap_or_default();
     let cpus = table.take_or_variable("cpus", environment);
     let memory = table.take_or_variable("memory", environment);
-    let total = limits::total(cpus.as_ref(), memory.as_ref());
+    let gpus = table.take_or_variable("gpus", environment);
+    let total = limits::total(cpus.as_ref(), memory.as_ref(), gpus.as_ref());
     variables.extend(table.finish());
     let settings = Settings {
         engine,

@@ -30,6 +30,8 @@ pub(crate) struct Container {
     pub out_of_memory: bool,
     /// The bytes of memory it may have.
     pub memory: u64,
+    /// The devices that were asked for by their names, such as GPUs.
+    pub devices: Vec<String>,
 }
 
 /// `ContainerInspectResponse` of the Docker API, as far as it is of use.
@@ -57,6 +59,15 @@ struct State {
 #[serde(default, rename_all = "PascalCase")]
 struct HostConfig {
     memory: i64,
+    device_requests: Option<Vec<DeviceRequest>>,
+}
+
+/// `DeviceRequest` of the Docker API.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct DeviceRequest {
+    #[serde(rename = "DeviceIDs")]
+    device_ids: Option<Vec<String>>,
 }
 
 /// `ContainerSummary` of the Docker API.
@@ -69,14 +80,16 @@ struct Summary {
 
 impl From<Inspected> for Container {
     fn from(found: Inspected) -> Self {
-        let state = found.state.unwrap_or_default();
+        let (state, host) = (found.state.unwrap_or_default(), found.host_config.unwrap_or_default());
+        let requests = host.device_requests.into_iter().flatten();
         Self {
             running: state.running,
             started: state.started_at.as_deref().and_then(moment),
             finished: state.finished_at.as_deref().and_then(moment),
             status: state.exit_code,
             out_of_memory: state.oom_killed,
-            memory: u64::try_from(found.host_config.unwrap_or_default().memory).unwrap_or_default(),
+            memory: u64::try_from(host.memory).unwrap_or_default(),
+            devices: requests.flat_map(|request| request.device_ids.unwrap_or_default()).collect(),
         }
     }
 }
@@ -132,7 +145,8 @@ mod tests {
             let container = read(&format!(
                 r#"{{"State": {{"Status": "{name}", "Running": false, "OOMKilled": true, "ExitCode": 137,
                     "StartedAt": "2026-01-02T03:04:05Z", "FinishedAt": "0001-01-01T00:00:00Z"}},
-                    "HostConfig": {{"Memory": 7}}}}"#
+                    "HostConfig": {{"Memory": 7,
+                        "DeviceRequests": [{{"DeviceIDs": ["0", "2"]}}, {{"DeviceIDs": null}}]}}}}"#
             ));
             let expected = Container {
                 running: false,
@@ -141,9 +155,11 @@ mod tests {
                 status: 137,
                 out_of_memory: true,
                 memory: 7,
+                devices: vec!["0".into(), "2".into()],
             };
             assert_eq!(container, expected);
         }
-        assert_eq!(read(r#"{"HostConfig": {"Memory": -1}}"#).memory, 0);
+        let none = read(r#"{"HostConfig": {"Memory": -1, "DeviceRequests": null}}"#);
+        assert_eq!((none.memory, none.devices), (0, Vec::new()));
     }
 }

@@ -17,6 +17,9 @@ pub enum EngineError {
     /// What the engine reads from a file of the data directory could not be written there.
     #[error("a file that the engine reads could not be written into the data directory: {0}")]
     File(std::io::Error),
+    /// The engine does not give a run its GPUs.
+    #[error("the engine gives no GPU: {0}")]
+    NoGpus(&'static str),
     /// The engine answered, and the answer is no.
     #[error("the engine refused: {reason} (status {status})")]
     Refused {
@@ -67,6 +70,20 @@ impl EngineError {
         let reason = reason.to_lowercase();
         let says = |words: &[&str]| words.iter().any(|words| reason.contains(words));
         says(&SAID) && !says(&OF_THE_HOST)
+    }
+
+    /// Whether the engine could not give a container the GPUs it was told to.
+    pub(crate) fn denies_gpus(&self) -> bool {
+        /// How engines without a way to GPUs, NVIDIA's runtime, and engines that know GPUs as CDI devices say it.
+        const SAID: [&str; 3] = ["could not select device driver", "nvidia-container", "cdi device"];
+        match self {
+            Self::NoGpus(_) => true,
+            Self::Refused { reason, .. } => {
+                let reason = reason.to_lowercase();
+                SAID.iter().any(|words| reason.contains(words))
+            }
+            Self::Unreachable(_) | Self::NotFound(_) | Self::Timeout(_) | Self::File(_) => false,
+        }
     }
 
     /// Whether the thing is in another state than the call needs, or in use elsewhere.
@@ -131,6 +148,18 @@ mod tests {
         assert!(broken("failed to extract layer sha256:00 to overlayfs: unexpected EOF"));
         assert!(!broken("failed to register layer: write /x: no space left on device"));
         assert!(!broken("manifest unknown"));
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_given_is_told_from_a_command_that_is_not_there() {
+        let denied = |reason: &str| EngineError::Refused { status: 500, reason: reason.into() }.denies_gpus();
+        assert!(denied("could not select device driver \"\" with capabilities: [[gpu compute utility]]"));
+        assert!(denied(
+            "OCI runtime create failed: error running prestart hook #0: exit status 1, stderr: nvidia-container-cli: \
+             device error: 3: unknown device: unknown"
+        ));
+        assert!(denied("CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=3: unknown"));
+        assert!(!denied("exec: \"nvidia-smi\": executable file not found in $PATH: unknown"));
     }
 
     #[test]

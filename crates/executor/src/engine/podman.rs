@@ -5,6 +5,8 @@
 //! - With a read-only root it puts file systems in memory at `/run` and `/var/tmp`, which a run could write to.
 //! - It copies the host's `/etc/hosts` into each container, and for one that shares a network makes one without the names
 //!   that resolve there. So runs have one of Torno's.
+//! - What is asked for as a device of a driver, as GPUs are, it leaves out without a word; from release 5.4 on it knows CDI
+//!   devices there, which nobody has tried with Torno.
 //! - Only its own API pulls from a registry without TLS, as Docker does from the loopback by itself.
 
 use std::{
@@ -33,6 +35,10 @@ const HOSTS: &str = "podman-hosts-";
 /// What is put where Podman would put something to write to: a file system of one page that cannot be written to.
 const CLOSED: &str = "ro,nosuid,nodev,noexec,size=4096,mode=0555";
 const OPENED_BY_PODMAN: [&str; 2] = ["/run", "/var/tmp"];
+
+/// Why a run of Podman's has no GPU.
+pub(super) const NO_GPUS: &str =
+    "Podman leaves out device requests without a word, so no run with GPUs is made there";
 
 /// How an engine understands what it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]

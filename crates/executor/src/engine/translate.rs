@@ -10,10 +10,12 @@ use std::{
 };
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
-    MountBindOptions, MountBindOptionsPropagationEnum, MountType, MountVolumeOptions, ResourcesUlimits,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
+    MountVolumeOptions, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
+
+use torno_registry::Gpu;
 
 use crate::{
     DataPlace, VolumeName,
@@ -28,6 +30,9 @@ use super::podman::Dialect;
 /// What the engine calls a network namespace with nothing in it but `lo`.
 const NO_NETWORK: &str = "none";
 
+/// What a run does with a GPU: computing, and asking how that does. Not displays, nor video.
+const GPU: [&str; 3] = ["gpu", "compute", "utility"];
+
 /// The container a run runs in, with a file as its `/etc/hosts` if it is to have one of its own.
 pub(super) fn container(plan: &Plan, hosts: Option<&Path>, dialect: &Dialect) -> ContainerCreateBody {
     let mut mounts = vec![output(plan)];
@@ -41,6 +46,7 @@ pub(super) fn container(plan: &Plan, hosts: Option<&Path>, dialect: &Dialect) ->
         mounts: Some(mounts),
         runtime: plan.runtime.map(|runtime| runtime.name().to_owned()),
         tmpfs: Some(dialect.in_memory(plan.tmpfs.clone())),
+        device_requests: (!plan.gpus.is_empty()).then(|| vec![gpus(&plan.gpus)]),
         ..held(&plan.resources, confined(&plan.confinement, dialect))
     };
     ContainerCreateBody { host_config: Some(host), ..image(plan, dialect) }
@@ -93,6 +99,21 @@ fn image(plan: &Plan, dialect: &Dialect) -> ContainerCreateBody {
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
         ..ContainerCreateBody::default()
     }
+}
+
+/// GPUs by their numbers: by their count alone, every container would have the first ones. Whose they are is not said, since
+/// engines have several ways to NVIDIA's.
+fn gpus(gpus: &[Gpu]) -> DeviceRequest {
+    DeviceRequest {
+        device_ids: Some(gpu_numbers(gpus)),
+        capabilities: Some(vec![GPU.map(str::to_owned).into()]),
+        ..DeviceRequest::default()
+    }
+}
+
+/// The numbers of GPUs as the engine writes them.
+pub(super) fn gpu_numbers(gpus: &[Gpu]) -> Vec<String> {
+    gpus.iter().map(|gpu| gpu.number().to_string()).collect()
 }
 
 /// A folder of the host's, seen inside.

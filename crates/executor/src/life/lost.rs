@@ -30,6 +30,8 @@ pub(super) enum Loss {
     Container,
     /// What passes its connections on ended before it did.
     Relay,
+    /// The engine did not give it its GPUs.
+    Gpus,
     /// Something else of the site.
     Site,
 }
@@ -48,7 +50,11 @@ impl Loss {
 
     /// What it is when this came of preparing a run: there is no container yet that could be gone.
     pub(super) fn of_preparation(error: &ExecutorError) -> Self {
-        if error.is_away() { Self::Engine } else { Self::Site }
+        match error {
+            error if error.is_away() => Self::Engine,
+            ExecutorError::Engine(error) if error.denies_gpus() => Self::Gpus,
+            _ => Self::Site,
+        }
     }
 
     /// How a run ends that has been tried so often.
@@ -57,6 +63,7 @@ impl Loss {
             Self::Engine => Outcome::EngineGone { attempts },
             Self::Container => Outcome::ContainerGone { attempts },
             Self::Relay => Outcome::RelayGone { attempts },
+            Self::Gpus => Outcome::NoGpus { attempts },
             Self::Site => Outcome::SiteFailure { attempts },
         }
     }
@@ -77,23 +84,21 @@ impl Life {
         let wait = wait_after(attempt);
         tracing::warn!(%run, attempt, ?loss, ?wait, "the site failed a run; it begins anew after a wait");
         // What cannot be removed now is in nobody's way: it is removed before the run begins anew, if not earlier.
-        if loss != Loss::Engine
-            && let Err(error) = self.clear().await
-        {
-            tracing::warn!(%run, %error, "what an attempt left could not be removed yet");
-        }
+        let cleared = loss != Loss::Engine && self.cleared().await;
         let not_before = Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX);
         let reason = loss.outcome(attempt).to_string();
         // One that could not be noted is in nobody's hands then, and is taken up as such.
         if let Err(error) = self.registered(|| self.site.registry.lost(run, not_before, &reason)).await {
             tracing::error!(%run, %error, "a run could not be queued again; trying later");
+        } else if cleared {
+            self.free_gpus().await;
         }
     }
 
     /// What it printed before the site failed it, which is the admin's all the same, where it can still be had.
     async fn printed_before(&self, loss: Loss) -> RunLog {
         match loss {
-            Loss::Engine | Loss::Container => RunLog::default(),
+            Loss::Engine | Loss::Container | Loss::Gpus => RunLog::default(),
             Loss::Relay | Loss::Site => self.printed().await.unwrap_or_default(),
         }
     }
@@ -110,11 +115,37 @@ impl Life {
             return self.lost(Loss::Site).await;
         }
         tracing::info!(%run, "the preparation of a run was cut off; it is queued again");
-        if let Err(error) = self.clear().await {
-            tracing::warn!(%run, %error, "what an attempt left could not be removed yet");
-        }
+        let cleared = self.cleared().await;
         if let Err(error) = self.registered(|| self.site.registry.requeue(run)).await {
             tracing::error!(%run, %error, "a run could not be queued again; trying later");
+        } else if cleared {
+            self.free_gpus().await;
+        }
+    }
+
+    /// Removes what an attempt left; whether nothing of it is in the engine any more.
+    async fn cleared(&self) -> bool {
+        match self.clear().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(run = %self.run.id, %error, "what an attempt left could not be removed yet");
+                false
+            }
+        }
+    }
+
+    /// Gives the GPUs of an attempt of which nothing is left to others, if the run waits in the queue.
+    async fn free_gpus(&self) {
+        let run = self.run.id;
+        if let Err(error) = self.site.registry.free_gpus(run).await {
+            tracing::warn!(%run, %error, "the GPUs of an attempt that was lost are not free yet; trying later");
+        }
+    }
+
+    /// The same as is done when an attempt is lost, later: what it left is removed, and its GPUs are free.
+    pub(crate) async fn leave(&self) {
+        if self.cleared().await {
+            self.free_gpus().await;
         }
     }
 

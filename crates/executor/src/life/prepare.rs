@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use torno_oci::{Manifest, ManifestKind};
-use torno_registry::{Outcome, RegistryError, StoredManifest};
+use torno_registry::{Gpu, Outcome, RegistryError, StoredManifest};
 
 use crate::{
     ExecutorError,
@@ -63,7 +63,7 @@ impl From<RegistryError> for Unready {
 
 impl Life {
     /// Plans, pulls, makes the container, and notes that it is about to start.
-    pub(super) async fn prepare(&self, secret: &str) -> Result<Ready, Unready> {
+    pub(super) async fn prepare(&self, secret: &str, gpus: &[Gpu]) -> Result<Ready, Unready> {
         let policy = self.policy.as_ref().map_err(|outcome| Unready::Ends(outcome.clone()))?;
         let project = self.project.as_ref().ok_or(Unready::Ends(Outcome::ProjectGone))?;
         // The project was given more since the executor was told how much there is.
@@ -73,6 +73,14 @@ impl Life {
         // It was, when the run was claimed.
         if !self.site.fit.has(policy.runtime) {
             return Err(Unready::Waits);
+        }
+        if self.site.fit.is_gvisor(policy.runtime) && policy.limits.gpus > 0 {
+            let why = "what it starts runs with is gVisor, whose `runsc` may pass none on";
+            return Err(EngineError::NoGpus(why).into());
+        }
+        if usize::try_from(policy.limits.gpus).ok() != Some(gpus.len()) {
+            tracing::warn!(run = %self.run.id, "its project has another number of GPUs since the run was claimed");
+            return Err(Unready::Lost(Loss::Gpus));
         }
         let (registry, engine) = (&self.site.registry, &self.site.engine);
         let image = registry.claimed_image(&self.run).await?;
@@ -86,6 +94,7 @@ impl Life {
             image: &self.image(),
             sockets: &self.site.volatile.sockets(self.run.id),
             secrets: &self.site.volatile.secrets(self.run.id),
+            gpus,
         };
         let plan = Plan::new(&subject, &config, policy);
         let plan = plan.map_err(|why| Unready::Ends(Outcome::CannotStart { reason: why.to_string() }))?;

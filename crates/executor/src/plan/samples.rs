@@ -6,7 +6,7 @@ use torno_oci::Wishes;
 
 use crate::{DataPlace, Dataset, ProjectPolicy, Runtime, instance::Instance};
 
-use super::{Plan, RunConfig, RunId, Subject, Unplannable};
+use super::{Gpu, Plan, RunConfig, RunId, Subject, Unplannable};
 
 /// Every kind of plan, by name.
 pub(crate) fn all() -> Vec<(&'static str, Plan)> {
@@ -20,6 +20,7 @@ pub(crate) fn all() -> Vec<(&'static str, Plan)> {
         ("services", made(&plain, &services(with(&["eyes"])))),
         ("hostile-image", made(&hostile(), &with(&["eyes"]))),
         ("parameters", made(&asking(), &with(&["eyes"]))),
+        ("gpus", with_gpus(&hostile(), &with(&["eyes"]), &[1, 3]).expect("a plan")),
         ("gvisor", made(&plain, &ProjectPolicy { runtime: Some(Runtime::Runsc), ..with(&["eyes"]) })),
     ]
 }
@@ -82,13 +83,31 @@ pub(crate) fn datasets(names: &[&str]) -> Vec<Dataset> {
 
 /// The plan of run 12 of the project `retina`.
 pub(crate) fn plan(config: &RunConfig, policy: &ProjectPolicy) -> Result<Plan, Unplannable> {
+    with_gpus(config, policy, &[])
+}
+
+/// The same with GPUs of these numbers.
+pub(crate) fn with_gpus(
+    config: &RunConfig,
+    policy: &ProjectPolicy,
+    gpus: &[u32],
+) -> Result<Plan, Unplannable> {
+    let gpus: Vec<Gpu> = gpus.iter().copied().map(Gpu::new).collect();
     let instance = "0123456789abcdef".parse::<Instance>().expect("instance");
     let project = "retina".parse().expect("project");
     let run = RunId::new(12).expect("run");
     let image = "127.0.0.1:1/torno-0123456789abcdef/run-12@sha256:00";
     let (sockets, secrets) = (Path::new("/memory/run-12/relay"), Path::new("/memory/run-12/secrets"));
-    let subject =
-        Subject { instance: &instance, run, attempt: 1, project: &project, image, sockets, secrets };
+    let subject = Subject {
+        instance: &instance,
+        run,
+        attempt: 1,
+        project: &project,
+        image,
+        sockets,
+        secrets,
+        gpus: &gpus,
+    };
     Plan::new(&subject, config, policy)
 }
 

@@ -27,12 +27,17 @@ fn what_an_image_sets_is_taken_away_where_it_is_not_its_to_set() {
     let set = [
         ("FOLDS", "5"),
         ("HOME", "/output"),
+        ("NVIDIA_VISIBLE_DEVICES", "void"),
         ("TORNO_INPUT", "/input"),
         ("TORNO_OUTPUT", "/output"),
         ("TORNO_PROJECT", "retina"),
         ("TORNO_RUN", "12"),
     ];
     assert_eq!(made.environment, set.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    assert_eq!(made.taken_away, ["LD_PRELOAD", "TORNO_X"].map(str::to_owned).into());
+    // Which GPUs it has is the engine's to say then.
+    let made = samples::with_gpus(&config(&names, &[]), &policy, &[0]).expect("plan");
+    assert!(!made.environment.contains_key("NVIDIA_VISIBLE_DEVICES"));
     assert_eq!(
         made.taken_away,
         ["LD_PRELOAD", "NVIDIA_VISIBLE_DEVICES", "TORNO_X"].map(str::to_owned).into()

@@ -56,7 +56,9 @@ pub(crate) fn seccomp() -> Verdict {
 pub(crate) fn environment() -> Verdict {
     let ill = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         let name = name.to_string_lossy().into_owned();
-        let forbidden = ["LD_", "NVIDIA_"].iter().any(|prefix| name.starts_with(prefix));
+        // Torno's own word for no GPU.
+        let none = name == "NVIDIA_VISIBLE_DEVICES" && value == "void";
+        let forbidden = !none && ["LD_", "NVIDIA_"].iter().any(|prefix| name.starts_with(prefix));
         (forbidden || value == "forged").then_some(name)
     };
     match std::env::vars_os().find_map(ill) {

@@ -51,7 +51,7 @@ async fn push(metadata: &Metadata, name: &str, tag: &str, text: &str) -> RunId {
 
 async fn claim(metadata: &Metadata) -> Option<RunId> {
     let claimed = metadata.claim_run([0; 32], BTreeMap::new(), BTreeSet::new(), Resources::UNBOUNDED).await;
-    claimed.expect("claimed").map(|run| run.id)
+    claimed.expect("claimed").map(|claim| claim.run.id)
 }
 
 fn given() -> Given {
@@ -64,6 +64,7 @@ fn given() -> Given {
         output_entries: 1,
         tmp_bytes: 1,
         log_bytes: 1,
+        gpus: 1,
     };
     Given { limits, datasets: Vec::new(), user: "1:1".into(), network: "none".into() }
 }
@@ -196,19 +197,19 @@ async fn what_is_paused_waits_and_others_do_not() {
 #[tokio::test]
 async fn a_paused_project_keeps_no_room_for_its_runs() {
     let (_folder, metadata) = open();
-    let needs = |cpus| Resources { nano_cpus: cpus, memory: 0 };
+    let needs = |cpus| Resources { nano_cpus: cpus, memory: 0, gpus: 0 };
     let all: BTreeMap<ProjectName, Resources> =
         [("p", 4), ("q", 1)].map(|(name, cpus)| (name.parse().expect("a name"), needs(cpus))).into();
     let claim = || metadata.claim_run([0; 32], all.clone(), BTreeSet::new(), needs(4));
     let small = push(&metadata, "run/q/x", "v", "a").await;
-    assert_eq!(claim().await.expect("claimed").map(|run| run.id), Some(small));
+    assert_eq!(claim().await.expect("claimed").map(|claim| claim.run.id), Some(small));
     let large = push(&metadata, "run/p/x", "v", "a").await;
     assert!(claim().await.expect("claimed").is_none(), "no room for {large}");
     let next = push(&metadata, "run/q/x", "w", "a").await;
     assert!(claim().await.expect("claimed").is_none(), "{large} is next");
     let wanted = by(Capacity::Admin);
     metadata.pause(Pause { project: "p".parse().ok(), wanted }).await.expect("paused");
-    assert_eq!(claim().await.expect("claimed").map(|run| run.id), Some(next));
+    assert_eq!(claim().await.expect("claimed").map(|claim| claim.run.id), Some(next));
 }
 
 #[tokio::test]

@@ -46,18 +46,18 @@ fn open() -> (tempfile::TempDir, Metadata) {
 
 fn needs(of: &[(&str, u64)]) -> BTreeMap<ProjectName, Resources> {
     let needs = |&(project, nano_cpus): &(&str, u64)| {
-        (project.parse().expect("a name"), Resources { nano_cpus, memory: 0 })
+        (project.parse().expect("a name"), Resources { nano_cpus, memory: 0, gpus: 0 })
     };
     of.iter().map(needs).collect()
 }
 
 async fn claim(metadata: &Metadata, needs: &BTreeMap<ProjectName, Resources>, nano_cpus: u64) -> Option<u64> {
-    let total = Resources { nano_cpus, memory: 0 };
+    let total = Resources { nano_cpus, memory: 0, gpus: 0 };
     metadata
         .claim_run([0; 32], needs.clone(), BTreeSet::new(), total)
         .await
         .expect("claimed")
-        .map(|run| run.id.number())
+        .map(|claim| claim.run.id.number())
 }
 
 async fn end(metadata: &Metadata, run: u64) {
@@ -145,7 +145,7 @@ async fn projects_that_are_held_wait_and_what_was_noted_of_them_keeps_its_time()
     let plain = queue_one(&metadata, ("plain", "ada")).await;
     let claimed = |held: BTreeSet<ProjectName>| async {
         let claimed = metadata.claim_run([0; 32], BTreeMap::new(), held, Resources::UNBOUNDED).await;
-        claimed.expect("claimed").map(|run| run.id.number())
+        claimed.expect("claimed").map(|claim| claim.run.id.number())
     };
     assert_eq!(claimed(set(&["plain", "sealed"])).await, None);
     assert_eq!(claimed(set(&["sealed"])).await, Some(plain));
@@ -252,14 +252,13 @@ proptest! {
                 let raise = move |connection: &Connection| execute(connection, sql, [integer(id), priority]);
                 metadata.write(raise).await.expect("raised");
                 let (id, needs) = (integer(id), Resources::default());
-                waiting.push(Candidate { id, project, owner, priority, reserved: false, needs });
+                waiting.push(Candidate { id, project, owner, priority, reserved: false, needs, keeps: 0 });
             }
             let (mut busy, mut seen) = (Vec::<(i64, UnderWay)>::new(), BTreeSet::new());
             while !waiting.is_empty() {
                 let others: Vec<UnderWay> = busy.iter().map(|(_, run)| run.clone()).collect();
-                let Choice::Starts(expected) = choose(&waiting, &others, Resources::UNBOUNDED) else {
-                    panic!("nobody is next");
-                };
+                let choice = choose(&waiting, &others, 0, Resources::UNBOUNDED);
+                let expected = choice.starts.expect("somebody is next").id;
                 let claimed = claim(&metadata, &BTreeMap::new(), 1).await.map(integer);
                 assert_eq!(claimed, Some(expected));
                 assert!(seen.insert(expected), "run {expected} was claimed twice");
@@ -271,6 +270,118 @@ proptest! {
                     end(&metadata, u64::try_from(ended).expect("a number")).await;
                 }
             }
+        });
+    }
+}
+
+/// What is done to runs that need GPUs.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Somebody pushes to a project that gives so many.
+    Push(u32),
+    /// Whoever is next is claimed.
+    Claim,
+    /// One of those under way ends.
+    End(usize),
+    /// The site fails one of those under way, which begins anew.
+    Lose(usize),
+    /// One of those in the queue, or that have ended, is found to have left nothing in the engine.
+    Tidy(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => (0..4u32).prop_map(Step::Push),
+        3 => Just(Step::Claim),
+        1 => (0..9usize).prop_map(Step::End),
+        1 => (0..9usize).prop_map(Step::Lose),
+        2 => (0..9usize).prop_map(Step::Tidy),
+    ];
+    prop::collection::vec(step, 1..50)
+}
+
+fn one_of(runs: &BTreeMap<u64, BTreeSet<Gpu>>, at: usize) -> Option<u64> {
+    runs.keys().nth(at.checked_rem(runs.len())?).copied()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Whatever happens in whatever order, also to a host that has fewer of them after a restart: no GPU is given to a run
+    /// while the engine may hold something of another that had it, each run has as many as it needs, and in the end all
+    /// are free.
+    #[test]
+    fn no_gpu_is_two_runs_at_once(steps in steps(), gpus in prop::array::uniform2(1..4u32)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let (_folder, metadata) = open();
+            let needs: BTreeMap<ProjectName, Resources> = (0..4)
+                .map(|gpus| (format!("p{gpus}").parse().expect("a name"), Resources { gpus, ..Resources::default() }))
+                .collect();
+            let mut wanted = BTreeMap::new();
+            // Who may use what: under way, or with something left in the engine; and those of the latter.
+            let (mut busy, mut left) = (BTreeMap::new(), BTreeMap::new());
+            let half = steps.len() / 2;
+            for (at, step) in steps.into_iter().enumerate() {
+                let gpus = gpus[usize::from(at > half)];
+                let total = Resources { gpus, ..Resources::UNBOUNDED };
+                match step {
+                    Step::Push(gpus) => {
+                        wanted.insert(queue_one(&metadata, (&format!("p{gpus}"), "ada")).await, gpus);
+                    }
+                    Step::Claim => {
+                        let claim = metadata.claim_run([0; 32], needs.clone(), BTreeSet::new(), total).await.expect("claimed");
+                        let Some(Claim { run, gpus: given }) = claim else { continue };
+                        let (run, given) = (run.id.number(), given.into_iter().collect::<BTreeSet<_>>());
+                        let fits = wanted[&run] <= gpus;
+                        assert_eq!(given.len(), if fits { wanted[&run] as usize } else { 0 });
+                        assert!(given.iter().all(|gpu| gpu.number() < gpus), "{given:?} of {gpus}");
+                        for (other, theirs) in busy.iter().chain(&left).filter(|(other, _)| **other != run) {
+                            assert!(given.is_disjoint(theirs), "{run} and {other} have {given:?} and {theirs:?}");
+                        }
+                        // Whoever looked after it while it waited is too late.
+                        metadata.free_gpus(RunId::new(run).expect("a number")).await.expect("asked");
+                        // It clears away what an attempt before has left and begins.
+                        let mut given = given;
+                        given.extend(left.remove(&run).unwrap_or_default());
+                        busy.insert(run, given);
+                    }
+                    Step::End(at) => {
+                        let Some(run) = one_of(&busy, at) else { continue };
+                        end(&metadata, run).await;
+                        left.extend(busy.remove_entry(&run));
+                    }
+                    Step::Lose(at) => {
+                        let Some(run) = one_of(&busy, at) else { continue };
+                        let id = RunId::new(run).expect("a number");
+                        metadata.lost_run(id, moment(0)).await.expect("lost");
+                        left.extend(busy.remove_entry(&run));
+                    }
+                    Step::Tidy(at) => {
+                        let Some(run) = one_of(&left, at) else { continue };
+                        let id = RunId::new(run).expect("a number");
+                        if metadata.run(id).await.expect("asked").expect("a run").state == RunState::Queued {
+                            metadata.free_gpus(id).await.expect("freed");
+                        } else {
+                            metadata.tidied_run(id).await.expect("tidied");
+                        }
+                        left.remove(&run);
+                    }
+                }
+            }
+            let keeping = metadata.runs_keeping_gpus().await.expect("asked");
+            for run in keeping {
+                assert!(left.contains_key(&run.number()), "{run} waits and has GPUs of nothing");
+                metadata.free_gpus(run).await.expect("freed");
+                left.remove(&run.number());
+            }
+            for run in busy.keys().chain(left.keys()) {
+                let id = RunId::new(*run).expect("a number");
+                end(&metadata, *run).await;
+                metadata.tidied_run(id).await.expect("tidied");
+            }
+            let taken = metadata.read(gpu::taken).await.expect("asked");
+            assert!(taken.is_empty(), "{taken:?} are nobody's and not free");
         });
     }
 }

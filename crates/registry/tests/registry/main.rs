@@ -53,6 +53,7 @@ fn given(time: Duration) -> Given {
         output_entries: 1,
         tmp_bytes: 1,
         log_bytes: 1,
+        gpus: 1,
     };
     Given { datasets: Vec::new(), network: "none".into(), user: "1:1".into(), limits }
 }

@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
-use torno_executor::{Attack, Examination, ExecutorError, Fact, Line, Runtime, Verdict};
+use torno_executor::{Attack, Examination, ExecutorError, Fact, Gpus, Line, Runtime, Verdict};
 
 use super::{ConfigFile, Failure, on};
 use crate::config::Config;
@@ -78,9 +78,11 @@ impl Doctor {
             None => torno_executor::runtimes(config.projects.values()),
             only => BTreeSet::from([only]),
         };
+        let gpus = config.executor.total.gpus;
         let mut all = Vec::new();
         for runtime in runtimes {
-            let examined = torno_executor::examine(&config.executor.engine, runtime, &config.data, stop);
+            let examined =
+                torno_executor::examine(&config.executor.engine, runtime, gpus, &config.data, stop);
             let Some(found) = examined.await? else { return Ok(None) };
             all.push(found);
         }
@@ -96,6 +98,18 @@ fn judged<'a>(line: &'a Line, accepted: &[&'static Attack]) -> (&'static str, &'
         Verdict::Broken(words) if accepted.contains(&line.attack) => ("accepted", words),
         Verdict::Broken(words) => ("broken", words),
         Verdict::NotTried(words) => ("not tried", words),
+    }
+}
+
+/// What to do where no GPU is given.
+const WITHOUT_GPUS: &str = "install NVIDIA's driver and its container toolkit for Docker on the engine's host and start the \
+    engine anew, or have `executor.gpus` say how many there are; until then runs that get GPUs fail, and others do not";
+
+/// Whether runs are given GPUs, and what to do if not.
+fn told(gpus: &Gpus) -> (String, Option<&'static str>) {
+    match gpus {
+        Gpus::Given(gpus) => (format!("{gpus}, given to a run together"), None),
+        Gpus::NotGiven(why) => (format!("none: {why}"), Some(WITHOUT_GPUS)),
     }
 }
 
@@ -115,12 +129,22 @@ fn as_json(found: &[Examination], accepted: &[&'static Attack]) -> Value {
     let fact = |Fact { name, value, advice }: &Fact| json!({"fact": name, "value": value, "advice": advice});
     json!({
         "lines": found.iter().flat_map(of).collect::<Vec<_>>(),
+        "gpus": found.iter().filter_map(|found| found.gpus.as_ref().map(|gpus| {
+            let (found_out, advice) = told(gpus);
+            json!({
+                "runtime": found.runtime.map(Runtime::name),
+                "given": matches!(gpus, Gpus::Given(_)), "found": found_out, "advice": advice,
+            })
+        })).collect::<Vec<_>>(),
         "facts": found.iter().take(1).flat_map(|found| &found.facts).map(fact).collect::<Vec<_>>(),
         "startsRuns": found.iter().all(|found| found.forbidding(accepted).next().is_none()),
     })
 }
 
-fn as_text(Examination { runtime, lines, facts }: &Examination, accepted: &[&'static Attack]) -> String {
+fn as_text(
+    Examination { runtime, lines, gvisor: _, gpus, facts }: &Examination,
+    accepted: &[&'static Attack],
+) -> String {
     let mut text = String::new();
     if let Some(runtime) = runtime {
         let _ = writeln!(text, "Runs of the runtime {runtime}:\n");
@@ -138,7 +162,10 @@ fn as_text(Examination { runtime, lines, facts }: &Examination, accepted: &[&'st
         }
     }
     text.push('\n');
-    for Fact { name, value, advice } in facts {
+    let gpus = gpus.as_ref().map(told);
+    let gpus = gpus.as_ref().map(|(value, advice)| ("GPUs", value, *advice));
+    let facts = facts.iter().map(|fact| (fact.name, &fact.value, fact.advice));
+    for (name, value, advice) in gpus.into_iter().chain(facts) {
         let _ = writeln!(text, "{name:<28}  {value}");
         if let Some(advice) = advice {
             let _ = writeln!(text, "{:30}→ {advice}", "");
@@ -170,6 +197,8 @@ mod tests {
                 line("processors", Verdict::Broken("no bound".into())),
                 line("mknod", Verdict::Contained("elsewhere".into())),
             ],
+            gvisor: false,
+            gpus: Some(Gpus::NotGiven("could not select device driver".into())),
             facts: vec![Fact { name: "live restore", value: "no".into(), advice: Some("turn it on") }],
         }
     }
@@ -184,6 +213,12 @@ mod tests {
         assert!(line("not tried").contains("memory"));
         assert!(line("broken").ends_with("(advised)"), "{text}");
         assert!(text.contains("→ turn it on") && text.contains("Seccomp is 0"));
+        assert!(line("GPUs").contains("none: could not select"), "{text}");
+        let without = Examination { gpus: None, ..found() };
+        assert!(
+            !as_text(&without, &accepted).contains("GPUs"),
+            "where runs have none, nothing is said of them"
+        );
         assert!(text.contains("2 of 5 promises are kept here"));
         assert!(text.ends_with("because of: memory\n"), "{text}");
     }

@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use bytesize::ByteSize;
 use torno_auth::Quota;
-use torno_executor::{Cpus, Limits};
+use torno_executor::{Cpus, Limits, Runtime};
 use torno_registry::Resources;
 
 use super::{
@@ -36,6 +36,9 @@ const TMP: RangeInclusive<ByteSize> = ByteSize::kib(4)..=ByteSize::tib(16);
 
 /// Enough for one error message; it is held in memory while the run lasts, so not more than 64 MiB.
 const LOG: RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::mib(64);
+
+/// No host has more, so more is a slip of the pen.
+const GPUS: RangeInclusive<u32> = 0..=64;
 
 /// Less would hold no image; more is on no disk, so it is a wrong unit.
 const QUOTA: RangeInclusive<ByteSize> = ByteSize::mib(1)..=ByteSize::pib(1);
@@ -80,18 +83,24 @@ pub(super) fn quota_table(item: Item<'_>) -> Quota {
     quota
 }
 
-/// What all runs may have together; without an item, as much as they like.
-pub(super) fn total(processors: Option<&Item<'_>>, memory: Option<&Item<'_>>) -> Resources {
+/// What all runs may have together; without an item, as many processors and as much memory as they like, and no GPU.
+pub(super) fn total(
+    processors: Option<&Item<'_>>,
+    memory: Option<&Item<'_>>,
+    gpus: Option<&Item<'_>>,
+) -> Resources {
     let nano_cpus = processors.and_then(cpus).map(Cpus::nanos);
     let memory = memory.and_then(|item| size_within(item, &MEMORY)).map(|size| size.as_u64());
+    let gpus = gpus.and_then(|item| count_within(item, &GPUS));
     Resources {
         nano_cpus: nano_cpus.unwrap_or(Resources::UNBOUNDED.nano_cpus),
         memory: memory.unwrap_or(Resources::UNBOUNDED.memory),
+        gpus: gpus.unwrap_or(Resources::UNBOUNDED.gpus),
     }
 }
 
 /// The limits of a project whose runs get no more than there is in `total`; those not named have the defaults.
-pub(super) fn read(item: Option<Item<'_>>, total: Resources) -> Limits {
+pub(super) fn read(item: Option<Item<'_>>, total: Resources, runtime: Option<Runtime>) -> Limits {
     let defaults = Limits::default();
     // A site with little need not say for each project that its runs are small too.
     let memory = defaults.memory.min(ByteSize::b(total.memory));
@@ -136,8 +145,28 @@ pub(super) fn read(item: Option<Item<'_>>, total: Resources) -> Limits {
     // A project with little memory need not say that its /tmp is small too.
     let tmp = tmp(&mut table, memory).unwrap_or(defaults.tmp.min(memory));
     let log = table.take("log").and_then(|item| size_within(&item, &LOG)).unwrap_or(defaults.log);
+    let gpus = table.take("gpus").and_then(|item| gpus(&item, total.gpus, runtime)).unwrap_or(defaults.gpus);
     table.finish();
-    Limits { cpus, memory, pids, time, output, entries, depth, tmp, log }
+    Limits { cpus, memory, pids, time, output, entries, depth, tmp, log, gpus }
+}
+
+/// So many GPUs, if the host has them for runs and its runtime gives them.
+fn gpus(item: &Item<'_>, total: u32, runtime: Option<Runtime>) -> Option<u32> {
+    let gpus = count_within(item, &GPUS)?;
+    if gpus > total {
+        item.refuse(format_args!(
+            "a run would have {gpus} GPUs, and this host has {total} for runs (executor.gpus), so none would ever start"
+        ));
+        return None;
+    }
+    if gpus > 0 && runtime == Some(Runtime::Runsc) {
+        item.refuse(
+            "under gVisor a run would find no GPU: Torno cannot tell whether that engine's `runsc` passes any on; take this \
+             away, or use the runtime \"runc\"",
+        );
+        return None;
+    }
+    Some(gpus)
 }
 
 fn cpus(item: &Item<'_>) -> Option<Cpus> {

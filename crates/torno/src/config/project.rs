@@ -21,8 +21,8 @@ use super::{
 const FORBIDDEN_MOUNTS: [&str; 7] = ["/proc", "/sys", "/dev", "/output", "/tmp", "/etc", "/run"];
 
 /// What a project's own variables may not start with: `TORNO_` is what a run is told by Torno, `LD_` makes the
-/// dynamic linker load other code than the image's.
-const FORBIDDEN_VARIABLES: [&str; 2] = ["TORNO_", "LD_"];
+/// dynamic linker load other code than the image's, `NVIDIA_` tells NVIDIA's runtime which GPUs a run gets.
+const FORBIDDEN_VARIABLES: [&str; 3] = ["TORNO_", "LD_", "NVIDIA_"];
 
 const USERS: &str = "a list of user names, such as [\"ada\", \"@team\"]";
 const USER: &str = "a user name in quotes";
@@ -227,7 +227,7 @@ impl Known<'_> {
             secrets: secrets.unwrap_or_default(),
             mount: table.take("mount").and_then(|item| mount(&item)).unwrap_or(defaults.mount),
             environment: table.take("environment").map(environment).unwrap_or_default(),
-            limits: limits::read(table.take("limits"), self.total),
+            limits: limits::read(table.take("limits"), self.total, runtime),
             logs: table.take("logs").and_then(|item| logs(&item)).unwrap_or_default(),
             runtime,
         }

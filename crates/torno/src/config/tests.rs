@@ -137,6 +137,7 @@ fn everything_can_be_said() {
         [executor]
         engine = "unix:///run/podman.sock"
         concurrent_runs = 3
+        gpus = 2
         keep_free = "2GiB"
         keep_cache = "3GiB"
         reconcile = "5m"
@@ -175,7 +176,7 @@ fn everything_can_be_said() {
         keep_images = "2h"
         mount = "/opt/ml/model"
         environment = { SEED = "42", _a1 = "" }
-        limits = { cpus = 0.5, memory = "4GiB", pids = 7, time = "2h", output = "2GiB", entries = 9, depth = 5, tmp = "1MiB", log = "2KiB" }
+        limits = { cpus = 0.5, memory = "4GiB", pids = 7, time = "2h", output = "2GiB", entries = 9, depth = 5, tmp = "1MiB", log = "2KiB", gpus = 2 }
         "#,
     );
     assert_eq!(config.data, Path::new("/nowhere/data"));
@@ -252,6 +253,7 @@ fn everything_can_be_said() {
         depth: 5,
         tmp: ByteSize::mib(1),
         log: ByteSize::kib(2),
+        gpus: 2,
     };
     assert_eq!(policy.limits, expected);
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);

@@ -29,6 +29,11 @@ fn values_of_the_wrong_kind_in_a_project() {
         ("environment = { A = \"a\\u0000b\" }", "environment.A", "NUL"),
         ("environment = { TORNO_RUN = \"\" }", "environment.TORNO_RUN", "TORNO_"),
         ("environment = { LD_PRELOAD = \"\" }", "environment.LD_PRELOAD", "LD_"),
+        (
+            "environment = { NVIDIA_VISIBLE_DEVICES = \"all\" }",
+            "environment.NVIDIA_VISIBLE_DEVICES",
+            "NVIDIA_",
+        ),
         ("limits = 1", "limits", "expected a table"),
         ("limits = { cpus = \"1\" }", "limits.cpus", "expected a number"),
         ("limits = { memory = 4 }", "limits.memory", "expected a size in quotes"),
@@ -131,7 +136,7 @@ fn every_limit_at_its_bounds_and_one_past_them() {
         plain("\"4KiB\"", "\"16TiB\""),
         plain("\"4095B\"", "\"17592186044417B\""),
     ));
-    assert_eq!(cases.len(), 8, "every field of Limits");
+    assert_eq!(cases.len(), 8, "every field of Limits but that of GPUs");
     for (key, with, inside, outside) in cases {
         for value in inside {
             good(&limits(&format!("{with}{key} = {value}")));
@@ -154,7 +159,7 @@ fn no_run_gets_more_than_all_runs_together() {
     let exactly = good(&with("limits = { cpus = 0.5, memory = \"1GiB\" }"));
     let total = exactly.executor.total;
     assert_eq!(policy_of(&exactly).limits.resources(), total);
-    assert_eq!(total, torno_registry::Resources { nano_cpus: 500_000_000, memory: 1 << 30 });
+    assert_eq!(total, torno_registry::Resources { nano_cpus: 500_000_000, memory: 1 << 30, gpus: 0 });
     // What nobody has written is made to fit.
     assert_eq!(policy_of(&good(&with(""))).limits.resources(), total);
     assert_error(
@@ -169,6 +174,28 @@ fn no_run_gets_more_than_all_runs_together() {
     );
     let unbounded = good(&project("")).executor.total;
     assert_eq!(unbounded, torno_registry::Resources::UNBOUNDED);
+}
+
+#[test]
+fn gpus_up_to_what_the_host_has_for_runs() {
+    let with = |gpus: &str, limits: &str| format!("{}\n[executor]\ngpus = {gpus}", project(limits));
+    let config = good(&with("64", "limits = { gpus = 64 }"));
+    assert_eq!((config.executor.total.gpus, policy_of(&config).limits.gpus), (64, 64));
+    let config = good(&with("0", "limits = { gpus = 0 }"));
+    assert_eq!((config.executor.total.gpus, policy_of(&config).limits.gpus), (0, 0));
+    assert_eq!(policy_of(&good(&with("2", ""))).limits.gpus, 0, "none unless somebody says so");
+    let path = "projects.p.limits.gpus";
+    assert_error(
+        &with("1", "limits = { gpus = 2 }"),
+        path,
+        "2 GPUs, and this host has 1 for runs (executor.gpus)",
+    );
+    assert_error(&project("limits = { gpus = 1 }"), path, "this host has 0 for runs (executor.gpus)");
+    assert_error(&with("65", ""), "executor.gpus", "0 to 64");
+    assert_error(&with("64", "limits = { gpus = 65 }"), path, "0 to 64");
+    assert_error(&with("1", "limits = { gpus = -1 }"), path, "0 to 64");
+    assert_error(&with("1", "runtime = \"runsc\"\nlimits = { gpus = 1 }"), path, "under gVisor");
+    good(&with("1", "runtime = \"runsc\"\nlimits = { gpus = 0 }"));
 }
 
 #[test]
