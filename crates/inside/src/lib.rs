@@ -34,8 +34,13 @@ mod tests {
         (0..count).map(|header| number(headers + header * size, 4)).collect()
     }
 
+    /// While another thread starts a program, that has for a moment whatever this one writes open, and what is open for
+    /// writing cannot be started (`ETXTBSY`).
+    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
     /// Outside a container only what harms nobody is asked of it.
     fn probe(argument: &str) -> std::process::Output {
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let folder = std::env::temp_dir().join(format!("torno-probe-{}-{argument}", std::process::id()));
         std::fs::write(&folder, super::PROBE).expect("write");
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).expect("a mode");
