@@ -58,7 +58,7 @@ impl Compose {
         fs::create_dir_all(&data).expect("folder");
         fs::write(data.join("data.txt"), "1\n2\n3\n").expect("data");
         let configuration = format!(
-            "data = '{}'\n[listen]\naddress = '{address}'\n[executor]\nwithin = 'execute'\n\
+            "data = '{}'\n[listen]\naddress = '{address}'\n[executor]\nwithin = 'execute'\nkeep_cache = '0B'\n\
              [datasets.numbers]\npath = '{}'\n[projects.p]\nresearchers = ['ada']\ndatasets = ['numbers']\n",
             folder.path().join("torno").display(),
             data.display()
