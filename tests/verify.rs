@@ -26,7 +26,10 @@ struct Stored {
 
 /// A site that serves, with an empty journal, so that the files alone have the bytes.
 fn filled() -> (Site, Stored) {
-    let mut site = Site::new("").with("TORNO_SCRUB_INTERVAL", "0s");
+    let mut site = Site::new("")
+        .with("TORNO_SCRUB_INTERVAL", "0s")
+        // Nobody is to run anything: a look at the host has a folder in the data directory meanwhile.
+        .with("TORNO_EXECUTOR_WITHIN", "execute");
     site.add_users(&["ada"]);
     site.start();
     let stored = fill(&site.http("ada"));
