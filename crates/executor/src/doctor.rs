@@ -131,8 +131,8 @@ impl Examination {
 }
 
 /// Examines the host of the engine behind a socket as runs of one runtime find it, or stops when told to, and then tells
-/// nothing. `gpus`: how many of the host's runs may have. `data` is the data directory: a folder in it, which is removed again, stands for confidential data, since the
-/// engine sees it where it sees what else runs are given.
+/// nothing. `gpus`: how many of the host's runs may have. `data` is the data directory: a folder in it, which is removed again,
+/// stands for confidential data, since the engine sees it where it sees what else runs are given.
 ///
 /// Cancelled otherwise, it leaves a container and a volume, which nobody looks for.
 pub async fn examine(

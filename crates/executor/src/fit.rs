@@ -4,10 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -32,14 +29,20 @@ const AGAIN: Duration = Duration::from_mins(1);
 pub(crate) struct Fit {
     accept: Vec<&'static Attack>,
     data: PathBuf,
-    /// Those found fit, and whether their runs meet gVisor in place of the host's kernel.
-    found: Mutex<BTreeMap<Option<Runtime>, bool>>,
-    /// How often all that was forgotten.
-    forgotten: AtomicU64,
+    known: Mutex<Known>,
     /// Somebody looks for a run to start, of projects that may have changed.
     wanted: Notify,
     /// One more was found to be fit.
     more: Notify,
+}
+
+/// What was found out since all was forgotten last.
+#[derive(Debug, Default)]
+struct Known {
+    /// The runtimes found fit, and whether their runs meet gVisor in place of the host's kernel.
+    fit: BTreeMap<Option<Runtime>, bool>,
+    /// How often all that was forgotten: what began before says nothing of now.
+    forgotten: u64,
 }
 
 impl Fit {
@@ -47,8 +50,7 @@ impl Fit {
         Self {
             accept,
             data: data.to_owned(),
-            found: Mutex::default(),
-            forgotten: AtomicU64::default(),
+            known: Mutex::default(),
             wanted: Notify::default(),
             more: Notify::default(),
         }
@@ -56,12 +58,12 @@ impl Fit {
 
     /// Whether runs of a runtime may be started.
     pub(crate) fn has(&self, runtime: Option<Runtime>) -> bool {
-        self.found().contains_key(&runtime)
+        self.known().fit.contains_key(&runtime)
     }
 
     /// Whether runs of a runtime that was found fit meet gVisor in place of the host's kernel.
     pub(crate) fn is_gvisor(&self, runtime: Option<Runtime>) -> bool {
-        self.found().get(&runtime).copied().unwrap_or_default()
+        self.known().fit.get(&runtime).copied().unwrap_or_default()
     }
 
     /// The projects of which nothing may be started yet. Whoever looks at runtimes looks whether there are others.
@@ -77,13 +79,27 @@ impl Fit {
 
     /// What was found out does not hold any more: the engine may have been set up anew.
     pub(crate) fn forget(&self) {
-        self.found().clear();
-        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        let mut known = self.known();
+        known.fit.clear();
+        known.forgotten += 1;
         self.wanted.notify_one();
     }
 
-    fn found(&self) -> MutexGuard<'_, BTreeMap<Option<Runtime>, bool>> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forgotten(&self) -> u64 {
+        self.known().forgotten
+    }
+
+    /// Notes a runtime that was found fit by a look, unless all was forgotten since that began.
+    fn note(&self, runtime: Option<Runtime>, gvisor: bool, began: u64) {
+        let mut known = self.known();
+        if known.forgotten == began {
+            known.fit.insert(runtime, gvisor);
+            self.more.notify_one();
+        }
     }
 
     /// Looks at one runtime, and notes it if it is fit; nothing when told to stop.
@@ -96,14 +112,13 @@ impl Fit {
         // What it makes bears the number that no run has.
         let in_hand = site.hands.wait_for(doctor::run()?);
         let Some(_hand) = stop.run_until_cancelled(in_hand).await else { return Ok(None) };
-        let gpus = site.total.gpus;
+        let (gpus, began) = (site.total.gpus, self.forgotten());
         let examination =
             doctor::examine_as(&site.engine, &site.instance, runtime, gpus, &self.data, stop).await?;
         if let Some(found) = &examination
             && found.forbidding(&self.accept).next().is_none()
         {
-            self.found().insert(runtime, found.gvisor);
-            self.more.notify_one();
+            self.note(runtime, found.gvisor, began);
         }
         Ok(examination)
     }
@@ -113,7 +128,7 @@ impl Fit {
         loop {
             let projects = site.projects.load_full();
             let unknown = |runtime: &Option<Runtime>| !round.tried.contains(runtime) && !self.has(*runtime);
-            if self.forgotten.load(Ordering::SeqCst) != round.forgotten
+            if self.forgotten() != round.forgotten
                 || runtimes(projects.values()).iter().any(unknown)
                 || of(&projects, |runtime| round.unfit.contains(&runtime)) != round.noted
             {
@@ -177,8 +192,7 @@ pub(crate) async fn keep(site: &Site, stop: &CancellationToken) {
 /// Nothing when told to stop.
 async fn look_round(site: &Site, stop: &CancellationToken) -> Option<Round> {
     let projects = site.projects.load_full();
-    let forgotten = site.fit.forgotten.load(Ordering::SeqCst);
-    let mut round = Round { forgotten, ..Round::default() };
+    let mut round = Round { forgotten: site.fit.forgotten(), ..Round::default() };
     for runtime in runtimes(projects.values()).into_iter().filter(|runtime| !site.fit.has(*runtime)) {
         let since = Instant::now();
         match site.fit.look(runtime, site, stop).await {
@@ -262,13 +276,15 @@ mod tests {
             BTreeMap::from([(name("plain"), policy(None)), (name("sealed"), policy(Some(Runtime::Runsc)))]);
         assert_eq!(fit.held(&projects), BTreeSet::from([name("plain"), name("sealed")]));
         fit.wanted.notified().await;
-        fit.found().insert(None, false);
+        fit.note(None, false, 0);
         assert_eq!(fit.held(&projects), BTreeSet::from([name("sealed")]));
         fit.wanted.notified().await;
-        fit.found().insert(Some(Runtime::Runsc), true);
+        fit.note(Some(Runtime::Runsc), true, 0);
         assert!(fit.held(&projects).is_empty());
         fit.forget();
         fit.wanted.notified().await;
         assert_eq!(fit.held(&projects).len(), 2, "an engine that was away is looked at again");
+        fit.note(None, false, 0);
+        assert_eq!(fit.held(&projects).len(), 2, "and a look that began before says nothing of it");
     }
 }
