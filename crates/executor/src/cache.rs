@@ -9,20 +9,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use torno_oci::RunId;
 use torno_registry::{RegistryError, RunState};
 
-use crate::{ExecutorError, life::Site};
-
-/// An image in the engine, under one of its names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pulled {
-    /// The name it was pulled by.
-    pub name: String,
-    /// The run it was pulled for.
-    pub run: RunId,
-    /// What the engine calls it, whatever its names.
-    pub id: String,
-    /// Its bytes in the engine.
-    pub size: u64,
-}
+use crate::{ExecutorError, engine::Pulled, life::Site};
 
 /// Removes the images that are not to be kept: those of more than `keep_cache` bytes, those that are in the registry no more,
 /// and every other name of an image. Those of runs under way stay. `mine` is the run that the caller has in hand.

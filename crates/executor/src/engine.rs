@@ -37,7 +37,6 @@ use torno_registry::{Measured, RunLog, Stream as Std};
 
 use crate::{
     VolumeName,
-    cache::Pulled,
     instance::{INSTANCE_LABEL, Instance, RUN_LABEL},
     plan::{OUTPUT, Plan, UID},
 };
@@ -71,6 +70,19 @@ pub(crate) struct Held {
     pub name: String,
     /// The run it is marked with; `None` when the mark cannot be read.
     pub run: Option<RunId>,
+}
+
+/// An image in the engine, under one of its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pulled {
+    /// The name it was pulled by.
+    pub name: String,
+    /// The run it was pulled for.
+    pub run: RunId,
+    /// What the engine calls it, whatever its names.
+    pub id: String,
+    /// Its bytes in the engine.
+    pub size: u64,
 }
 
 /// A volume of the engine's that Torno did not make.
