@@ -3,24 +3,15 @@
 use std::{fs, process::Command};
 
 use serde_json::json;
-use torno_tests::{Http, Image, Site, busybox, leftovers, sha256, wait_until};
+use torno_tests::{Http, Image, Site, busybox, leftovers, program, sha256, wait_until};
 
 const PROJECT: &str =
     "[projects.p]\nresearchers = ['ada']\nlimits = { memory = '64MiB', pids = 64, time = '1m' }\n";
 
-fn archive(path: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut header = tar::Header::new_ustar();
-    header.set_mode(0o755);
-    header.set_size(bytes.len() as u64);
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, path, bytes).expect("in memory");
-    archive.into_inner().expect("in memory")
-}
-
 /// An image of some 4 MiB: a shell, which all of them share, and something of its own.
 fn image(shell: &[u8], own: u8) -> Image {
     let bytes: Vec<u8> = (0..2_000_000_u32).map(|at| at.to_le_bytes()[usize::from(own % 2)] ^ own).collect();
-    let layers = vec![shell.to_vec(), archive("own", &bytes)];
+    let layers = vec![shell.to_vec(), program("own", &bytes)];
     let config = json!({
         "os": "linux", "architecture": Image::HERE,
         "config": {"Cmd": ["/busybox", "sh", "-c", "/busybox wc -c < /own > /output/size"]},
@@ -56,7 +47,7 @@ fn images_stay_for_the_next_run_as_far_as_there_is_room() {
     site.add_users(&["ada"]);
     site.start();
     let ada = site.http("ada");
-    let shell = archive("busybox", &fs::read(busybox()).expect("busybox"));
+    let shell = program("busybox", &fs::read(busybox()).expect("busybox"));
     let holds = |site: &Site, runs: &[u64]| {
         let what = format!("the images of runs {runs:?} are held");
         wait_until(&what, || (held(site) == runs).then_some(()));

@@ -113,6 +113,16 @@ pub fn layer(seed: &str) -> Vec<u8> {
     seed.bytes().cycle().take(seed.len().max(1) * 100).collect()
 }
 
+/// A tar archive of one program.
+pub fn program(path: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o755);
+    header.set_size(bytes.len() as u64);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, path, bytes).expect("in memory");
+    archive.into_inner().expect("in memory")
+}
+
 /// The static busybox of this machine (Debian's `busybox-static`).
 pub fn busybox() -> &'static std::path::Path {
     let path = std::path::Path::new("/bin/busybox");

@@ -34,7 +34,7 @@ pub use docker::{Docker, leftovers, remove, tool};
 pub use engine::Engine;
 pub use http::{Answer, Http};
 pub use http2::Http2;
-pub use image::{Image, OCI_IMAGE, OCI_INDEX, busybox, index, layer, sha256};
+pub use image::{Image, OCI_IMAGE, OCI_INDEX, busybox, index, layer, program, sha256};
 pub use memory::{Watch, memory};
 pub use pebble::{Checked, Pebble, free_port};
 pub use podman::Podman;

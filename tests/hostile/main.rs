@@ -18,7 +18,7 @@ use std::{fs, io::Write as _};
 
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
-use torno_tests::{Docker, Image, OCI_IMAGE, Site, sha256};
+use torno_tests::{Docker, Image, OCI_IMAGE, Site, program, sha256};
 
 /// One project, whose runs have little, so that attacks on it end soon.
 const PROJECT: &str = "
@@ -76,14 +76,4 @@ fn image_of(archives: &[Vec<u8>], config: &Value) -> Image {
     });
     let layers = archives.iter().map(|archive| gzip(archive)).collect();
     Image { config: config.to_string().into_bytes(), layers, media_type: OCI_IMAGE }
-}
-
-/// A tar archive of one program.
-fn program(path: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut header = tar::Header::new_ustar();
-    header.set_mode(0o755);
-    header.set_size(bytes.len() as u64);
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, path, bytes).expect("in memory");
-    archive.into_inner().expect("in memory")
 }
